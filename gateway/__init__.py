@@ -1,0 +1,1 @@
+"""The HTTP gateway: admission, submission to the queue, and the routes."""

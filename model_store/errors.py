@@ -1,0 +1,72 @@
+"""Errors that know their HTTP status and a stable code; their messages are safe to show to a caller."""
+
+from __future__ import annotations
+
+
+class SluiceError(Exception):
+    """An expected failure: `status` is its HTTP status, `code` a stable identifier, the message is for the caller."""
+
+    status = 500
+    code = "internal"
+
+    def __init__(self, message: str, *, retry_after_seconds: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ModelNotFound(SluiceError):
+    status = 404
+    code = "model_not_found"
+
+
+class LabelNotFound(SluiceError):
+    """TensorFlow Serving answers an unknown label with INVALID_ARGUMENT, not NOT_FOUND."""
+
+    status = 400
+    code = "label_not_found"
+
+
+class VersionNotReady(SluiceError):
+    status = 503
+    code = "version_not_ready"
+
+
+class NameInvalid(SluiceError):
+    status = 422
+    code = "name_invalid"
+
+
+class VersionInUse(SluiceError):
+    status = 409
+    code = "version_in_use"
+
+
+class ArtifactMissing(SluiceError):
+    status = 500
+    code = "artifact_missing"
+
+
+class ArtifactCorrupt(SluiceError):
+    status = 500
+    code = "artifact_corrupt"
+
+
+class ArtifactTooLarge(SluiceError):
+    status = 413
+    code = "artifact_too_large"
+
+
+class ArtifactEmpty(SluiceError):
+    status = 422
+    code = "empty_file"
+
+
+class StoreFull(SluiceError):
+    status = 507
+    code = "store_full"
+
+
+class DatabaseUnavailable(SluiceError):
+    status = 503
+    code = "database_unavailable"

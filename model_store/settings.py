@@ -1,0 +1,57 @@
+"""Settings of the database and the model store, and the base class of all settings.
+
+Every setting is an environment variable `SLUICE_<NAME>`. A secret may come from a file instead:
+`SLUICE_<NAME>_FILE` names it, as container platforms mount secrets.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+PREFIX = "SLUICE_"
+
+
+class FileSource(PydanticBaseSettingsSource):
+    """Reads `SLUICE_<NAME>_FILE`: the value is the file's text without surrounding white space."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
+        return (Path(path).read_text().strip() if path else None), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Settings(BaseSettings):
+    """Base of all settings classes; unknown variables are ignored, since several programs share one environment."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, FileSource(settings_cls)
+
+
+class StoreSettings(Settings):
+    """Where models, versions and their artifacts are kept."""
+
+    database_url: SecretStr = Field(
+        SecretStr("sqlite:///sluice-data/sluice.db"),
+        description="SQLAlchemy URL: `sqlite:///path` (one host) or `postgresql+psycopg://user:password@host/name`.",
+    )
+    store_dir: Path = Field(Path("sluice-data/store"), description="Folder of the model store; all processes share it.")
+    upload_limit_bytes: int = Field(2 * 1024**3, ge=1, description="Largest model file that an upload may bring.")

@@ -1,0 +1,56 @@
+"""A version's signature: its named input and output tensors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Tensor = npt.NDArray[np.generic]
+Tensors = dict[str, Tensor]
+
+STRING = "string"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One tensor: `dtype` is a numpy name or `string`; `None` in `shape` is a free dimension, first of all the batch."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    @property
+    def batched(self) -> bool:
+        """Whether the first dimension is free, so that several requests can share one call."""
+        return bool(self.shape) and self.shape[0] is None
+
+    def numpy_dtype(self) -> np.dtype[np.generic]:
+        """The array dtype that carries this tensor; strings travel as objects holding `bytes`."""
+        return np.dtype(object) if self.dtype == STRING else np.dtype(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Inputs and outputs in the order in which the model takes and gives them."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def batched(self) -> bool:
+        """Whether instances of several requests may be concatenated along the first dimension."""
+        return all(spec.batched for spec in self.inputs + self.outputs)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Signature:
+        def specs(rows: list[dict[str, object]]) -> tuple[TensorSpec, ...]:
+            return tuple(TensorSpec(str(row["name"]), str(row["dtype"]), tuple(row["shape"])) for row in rows)  # type: ignore[arg-type]
+
+        document = json.loads(text)
+        return cls(specs(document["inputs"]), specs(document["outputs"]))

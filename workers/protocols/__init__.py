@@ -1,0 +1,1 @@
+"""Wire formats: bodies to tensors and tensors to bodies, one dialect a file; no runtime in reach."""

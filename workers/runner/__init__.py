@@ -1,0 +1,1 @@
+"""The runner: a process of its own for whatever must not live in a Celery child."""

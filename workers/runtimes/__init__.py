@@ -1,0 +1,1 @@
+"""Runtimes that execute a variant: each loads an artifact into a predictor."""
