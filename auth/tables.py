@@ -1,4 +1,4 @@
-"""SQL tables of clients and their grants."""
+"""SQL tables of clients, their grants, and people."""
 
 from __future__ import annotations
 
@@ -35,3 +35,14 @@ class Grant(Base):
     version: Mapped[int | None] = mapped_column(Integer)
     label: Mapped[str | None] = mapped_column(String(128))
     actions: Mapped[str] = mapped_column(String(128))  # of predict, submit, metadata; separated by spaces
+
+
+class Person(Base):
+    """Somebody who may look at pages that are closed to the public; people have passwords, clients have secrets."""
+
+    __tablename__ = "people"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    password_hash: Mapped[str] = mapped_column(String(255))  # argon2id in PHC format, with its own salt and costs
+    disabled: Mapped[bool] = mapped_column(Boolean, default=False)
+    created_at: Mapped[int] = mapped_column(BigInteger, server_default=now_ms())

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import BigInteger, Engine, create_engine, event, func, text
+from sqlalchemy import BigInteger, Engine, MetaData, create_engine, event, select, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -25,6 +25,15 @@ POOL_WAIT_SECONDS = 1
 
 class Base(DeclarativeBase):
     """Base of every table; times are whole milliseconds since 1970 by the database's own clock."""
+
+    # A migration can only change a constraint that has a name, and SQLite gives none of its own.
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
 
 
 class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function that it is
@@ -98,7 +107,7 @@ def is_unavailable(error: Exception) -> bool:
 
 def clock_ms(session: Session) -> int:
     """The database's clock in milliseconds since 1970."""
-    return int(session.execute(func.coalesce(now_ms()).select()).scalar_one())
+    return int(session.execute(select(now_ms())).scalar_one())
 
 
 def _configure_sqlite(connection: Any, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature

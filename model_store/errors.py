@@ -27,6 +27,12 @@ class LabelNotFound(SluiceError):
     code = "label_not_found"
 
 
+class LabelMissing(LabelNotFound):
+    """As a thing of its own, rather than as part of a request, a label that is not there is simply not found."""
+
+    status = 404
+
+
 class VersionNotReady(SluiceError):
     status = 503
     code = "version_not_ready"
@@ -40,6 +46,18 @@ class NameInvalid(SluiceError):
 class VersionInUse(SluiceError):
     status = 409
     code = "version_in_use"
+
+
+class VersionNotAvailable(SluiceError):
+    """An administrator asks for something that only an AVAILABLE version can do."""
+
+    status = 409
+    code = "version_not_available"
+
+
+class FormatUnsupported(SluiceError):
+    status = 415
+    code = "unsupported_format"
 
 
 class ArtifactMissing(SluiceError):
@@ -70,3 +88,8 @@ class StoreFull(SluiceError):
 class DatabaseUnavailable(SluiceError):
     status = 503
     code = "database_unavailable"
+
+
+class DatabaseNotMigrated(SluiceError):
+    status = 503
+    code = "database_not_migrated"

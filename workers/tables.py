@@ -15,6 +15,7 @@ class Job(Base):
     __table_args__ = (
         Index("jobs_to_lay_out", "lane", "state", "dispatched_at", "sequence"),
         Index("jobs_by_client", "client_id", "sequence"),
+        Index("jobs_by_version", "model", "version", "state"),
         Index("jobs_by_lease", "state", "lease_until"),
         Index("jobs_by_end", "finished_at"),
     )
@@ -50,11 +51,18 @@ class Job(Base):
 
 
 class LaneCount(Base):
-    """How many queued jobs a lane has, and how many of them still wait to be laid out; kept in the jobs' own transactions."""
+    """How many queued jobs a lane has, and how many of these still wait to be laid out.
+
+    Kept in the jobs' own transactions, so that no question about depth ever counts rows.
+    """
 
     __tablename__ = "lane_counts"
+    __table_args__ = (Index("lane_counts_by_client", "client_id"),)
 
     lane: Mapped[str] = mapped_column(String(400), primary_key=True)
+    client_id: Mapped[str] = mapped_column(String(64))
+    model: Mapped[str] = mapped_column(String(128))
+    version: Mapped[int] = mapped_column(Integer)
     queued: Mapped[int] = mapped_column(Integer, default=0)
     waiting: Mapped[int] = mapped_column(Integer, default=0)
     updated_at: Mapped[int] = mapped_column(BigInteger, server_default=now_ms())

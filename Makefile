@@ -1,0 +1,70 @@
+# Sluice: everything a developer or a new user runs. `make help` lists it.
+# Needs python3 (3.11 to 3.13), git and make; no root. All packages are pinned by hash in requirements/.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DATA ?= ./sluice-data
+PORT ?= 8080
+TESTS ?= tests
+PYTEST ?= -q -n 2 --dist loadfile
+BENCH ?=
+MAX_LINES := 400
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+LOCKED := requirements/uv.txt requirements/dev.txt
+FOLDERS := auth gateway model_store monitoring sluice workers tests benchmarks examples alembic
+
+.DEFAULT_GOAL := help
+.PHONY: help install up test check bench lock clean
+.DELETE_ON_ERROR:
+
+help:  ## List what make can do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## Make .venv and install everything from the hash-pinned lock files
+
+up: $(STAMP)  ## Start Sluice on this machine with a trained demo (Ctrl-C stops it)
+	@$(BIN)/sluice up --demo --data "$(DATA)" --port $(PORT)
+
+test: $(STAMP)  ## Run the whole test suite (TESTS=tests/test_up.py runs a part)
+	$(BIN)/python -m pytest $(PYTEST) $(TESTS)
+
+check: $(STAMP)  ## Check format, lint, types, the walls between packages, and file lengths
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@find $(FOLDERS) -name '*.py' -exec awk -v most=$(MAX_LINES) \
+		'END {if (FNR > most) print FILENAME ": " FNR " lines, at most " most " are allowed"}' {} \; \
+		| { ! grep .; } && echo "No file is longer than $(MAX_LINES) lines."
+
+bench: $(STAMP)  ## Measure requests per second and latency beside the floor
+	$(BIN)/python -m benchmarks $(BENCH)
+
+lock: $(STAMP)  ## Compile the lock files again (after a change of pyproject.toml)
+	echo uv | $(BIN)/$(LOCK) - -o requirements/uv.txt
+	$(BIN)/$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
+	for extra in gateway worker prepare; do \
+		$(BIN)/$(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt || exit 1; \
+	done
+
+clean:  ## Remove the environment and all caches (never sluice-data)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+
+# The environment is made once, and made again when a lock file or pyproject.toml changes.
+$(STAMP): pyproject.toml $(LOCKED)
+	@for candidate in "$(PYTHON)" python3.13 python3.12 python3.11 python3 python; do \
+		[ -n "$$candidate" ] || continue; \
+		"$$candidate" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+			2>/dev/null && found="$$candidate" && break; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "Sluice needs Python 3.11, 3.12 or 3.13 with its venv module, and none was found on the PATH." >&2; \
+		echo "Install one (Debian and Ubuntu: apt install python3 python3-venv) or name it: make PYTHON=/path/to/python3" >&2; \
+		exit 1; \
+	fi; \
+	[ -x $(BIN)/python ] && $(BIN)/python -m pip --version >/dev/null 2>&1 || "$$found" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	VIRTUAL_ENV="$(abspath $(VENV))" $(BIN)/uv pip sync --require-hashes $(LOCKED)
+	VIRTUAL_ENV="$(abspath $(VENV))" $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,1 @@
+"""How fast predictions are, measured beside a floor that has no queue: `make bench`."""

@@ -1,0 +1,130 @@
+"""The gateway as an application: its collaborators, middleware, routes and error handlers, on one screen."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+from auth.failures import Failures
+from auth.keys import load_keys
+from auth.passwords import Passwords
+from auth.people import PasswordCheck
+from auth.tokens import Issuer, Verifier
+from gateway import errors, openapi
+from gateway.admission import Admission
+from gateway.health import Health
+from gateway.job_submission import JobSubmission
+from gateway.job_watch import JobWatch
+from gateway.middleware import BodyLimit, RequestContext
+from gateway.parts import Parts
+from gateway.predictions import PredictionEndpoint
+from gateway.routes import admin_models, clients, docs, health, jobs, models, tokens, workers
+from gateway.settings import GatewaySettings
+from gateway.snapshot import Snapshot
+from gateway.submission import Submission
+from model_store.artifacts import Artifacts
+from model_store.database import connect, sessions_of
+from monitoring.metrics import watch_memory
+from workers import redis_link
+from workers.broker import broker
+from workers.dispatch import Collaborators, Dispatcher
+from workers.publisher import Publisher
+
+LARGEST_BATCH = 64
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """The application; what it connects to is connected when it starts, not here."""
+    parts = make_parts(settings)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with running(parts):
+            yield
+
+    app = FastAPI(
+        title="Sluice",
+        version="0.1.0",
+        summary="A secured multi-model gateway with queue-based workers.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        # The redirect would name whatever Host the request claimed.
+        redirect_slashes=False,
+    )
+    app.state.parts = parts
+    errors.install(app)
+    for routes in (tokens, models, jobs, admin_models, clients, workers, health, docs):
+        app.include_router(routes.router)
+    # The last one added comes first: predictions go around everything below.
+    app.add_middleware(BodyLimit, limit_bytes=settings.body_limit_bytes)
+    app.add_middleware(RequestContext)
+    app.add_middleware(PredictionEndpoint, parts=parts)
+    app.openapi = lambda: openapi.describe(app)  # type: ignore[method-assign] # FastAPI's documented way to extend it
+    return app
+
+
+def make_parts(settings: GatewaySettings) -> Parts:
+    """All collaborators, not yet started."""
+    engine = connect(settings, pool_size=10)
+    sessions = sessions_of(engine)
+    artifacts = Artifacts(settings.store_dir, settings.upload_limit_bytes)
+    snapshot = Snapshot(sessions)
+    keys = load_keys(settings.keys_dir)
+    verifier = Verifier(
+        keys.public, issuer=settings.issuer, audience=settings.audience, max_seconds=settings.token_seconds
+    )
+    issuer = Issuer(keys.signing, issuer=settings.issuer, audience=settings.audience, seconds=settings.token_seconds)
+    failures = Failures()
+    publisher = Publisher(broker(settings))
+    submission = Submission(settings, settings.gateway_name, publisher)
+    return Parts(
+        settings=settings,
+        engine=engine,
+        sessions=sessions,
+        artifacts=artifacts,
+        snapshot=snapshot,
+        keys=keys,
+        issuer=issuer,
+        failures=failures,
+        password_check=PasswordCheck(sessions, Passwords(), failures),
+        admission=Admission(verifier, snapshot),
+        submission=submission,
+        jobs=JobSubmission(settings, sessions, artifacts, submission),
+        watch=JobWatch(settings),
+        publisher=publisher,
+        health=Health(snapshot, submission, settings.pool),
+    )
+
+
+@contextlib.asynccontextmanager
+async def running(parts: Parts) -> AsyncIterator[None]:
+    """Start what runs beside the requests, and stop it again."""
+    settings = parts.settings
+    dispatcher = Dispatcher(
+        Collaborators(
+            parts.sessions, redis_link.connect(settings), parts.artifacts, parts.publisher, settings, LARGEST_BATCH
+        ),
+        settings.gateway_name,
+    )
+    parts.snapshot.start()
+    parts.publisher.start()
+    watch_memory("gateway")
+    await parts.submission.start()
+    await parts.watch.start()
+    dispatcher.start()
+    parts.health.start()
+    try:
+        yield
+    finally:
+        await parts.jobs.close()
+        await parts.watch.close()
+        await parts.submission.close()
+        parts.health.close()
+        dispatcher.close()
+        parts.publisher.close()
+        parts.snapshot.close()
+        parts.engine.dispose()

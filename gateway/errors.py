@@ -1,0 +1,113 @@
+"""Errors on their way out: each path prefix has one shape (see docs/http-api.md), rendered here and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from model_store.errors import SluiceError
+
+log = logging.getLogger(__name__)
+
+CODES = {400: "request_invalid", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported"}
+MOST_ERRORS_SHOWN = 10
+
+Rendered = tuple[int, dict[str, str], bytes]
+
+
+class RequestTooLarge(SluiceError):
+    status = 413
+    code = "body_too_large"
+
+
+class RightsUnavailable(SluiceError):
+    """Rights could not be read for too long: refuse rather than serve on stale ones."""
+
+    status = 503
+    code = "rights_unavailable"
+
+
+def render(path: str, error: SluiceError) -> Rendered:
+    """Status, headers and body of an error in the shape that callers of this path can read."""
+    headers = {"content-type": "application/json"}
+    if error.retry_after_seconds is not None:
+        headers["retry-after"] = str(error.retry_after_seconds)
+    challenge = getattr(error, "challenge", None)
+    if challenge:
+        headers["www-authenticate"] = challenge
+    document: dict[str, object]
+    if path.startswith("/oauth/"):
+        document = {"error": error.code, "error_description": error.message}
+        headers["cache-control"] = "no-store"
+    elif speaks_tensorflow_serving(path):
+        document = {"error": error.message}
+    else:
+        headers["content-type"] = "application/problem+json"
+        document = {"type": "about:blank", "title": title(error.code), "status": error.status, "code": error.code}
+        document["detail"] = error.message
+    return error.status, headers, json.dumps(document).encode()
+
+
+def speaks_tensorflow_serving(path: str) -> bool:
+    """Whether callers of this path expect `{"error": text}`: their clients fail to decode anything else."""
+    if path.startswith("/v1/jobs"):
+        return False
+    return path.startswith(("/v1/", "/v2/")) or path in ("/v1", "/v2")
+
+
+def title(code: str) -> str:
+    return code.replace("_", " ").capitalize()
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers of every kind of error."""
+
+    def sluice_error(request: Request, error: SluiceError) -> Response:
+        return response(render(request.url.path, error))
+
+    def validation_error(request: Request, error: RequestValidationError) -> Response:
+        return response(render(request.url.path, _invalid(error.errors())))
+
+    def http_error(request: Request, error: HTTPException) -> Response:
+        stated = SluiceError(str(error.detail))
+        stated.status, stated.code = error.status_code, CODES.get(error.status_code, "request_invalid")
+        status, headers, body = render(request.url.path, stated)
+        return response((status, {**headers, **(error.headers or {})}, body))
+
+    def unexpected(request: Request, error: Exception) -> Response:
+        # What went wrong is for the log; a stranger learns only that it did, and the id to ask about.
+        log.error("unexpected error", exc_info=error)
+        stated = SluiceError("internal error; the request id is in the X-Request-Id header")
+        status, headers, body = render(request.url.path, stated)
+        return response((status, {**headers, "x-request-id": getattr(request.state, "request_id", "")}, body))
+
+    app.add_exception_handler(SluiceError, sluice_error)  # type: ignore[arg-type] # handlers are typed for Exception
+    app.add_exception_handler(RequestValidationError, validation_error)  # type: ignore[arg-type] # as above
+    app.add_exception_handler(HTTPException, http_error)  # type: ignore[arg-type] # as above
+    app.add_exception_handler(Exception, unexpected)
+
+
+def response(rendered: Rendered) -> Response:
+    status, headers, body = rendered
+    return Response(body, status, headers)
+
+
+def _invalid(errors: Sequence[Mapping[str, object]]) -> SluiceError:
+    # FastAPI's own answer repeats the input: 34 times its size for a list of wrong elements, and a 500 where the
+    # input holds NaN or a lone surrogate. Places and reasons are enough.
+    lines = [f"{_place(error)}: {error.get('msg')}" for error in errors[:MOST_ERRORS_SHOWN]]
+    if len(errors) > MOST_ERRORS_SHOWN:
+        lines.append(f"and {len(errors) - MOST_ERRORS_SHOWN} more")
+    stated = SluiceError("; ".join(lines)[:2000].encode("utf-8", "replace").decode())
+    stated.status, stated.code = 422, "request_invalid"
+    return stated
+
+
+def _place(error: Mapping[str, object]) -> str:
+    location = error.get("loc")
+    return ".".join(str(part)[:64] for part in location) if isinstance(location, tuple) else "request"

@@ -1,0 +1,134 @@
+"""Asynchronous submits: many jobs of many requests committed in one transaction, before any of them is promised."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from gateway.submission import Submission
+from model_store.artifacts import Artifacts
+from model_store.database import Sessions, transaction
+from model_store.errors import SluiceError
+from workers import jobs
+from workers.dispatch import ahead_limit
+from workers.errors import QueueFull
+from workers.lanes import JOB_FIELD, Keys, Lane
+from workers.redis_link import pack
+from workers.settings import QueueSettings
+
+MOST_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A checked request that is to become a job."""
+
+    lane: Lane
+    dialect: str
+    instances: int
+    body: bytes
+    max_batch: int
+
+
+Pending = tuple[Submitted, "asyncio.Future[str]"]
+
+
+class JobSubmission:
+    """Commits jobs in groups, in a thread; a group is whatever arrived while the one before was being committed."""
+
+    def __init__(
+        self, settings: QueueSettings, sessions: Sessions, artifacts: Artifacts, submission: Submission
+    ) -> None:
+        self._settings = settings
+        self._keys = Keys(settings.key_prefix)
+        self._sessions = sessions
+        self._artifacts = artifacts
+        self._submission = submission
+        self._pending: list[Pending] = []
+        self._committer: asyncio.Task[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="group-commit")
+
+    async def submit(self, submitted: Submitted) -> str:
+        """The id of the new job, whose row is committed.
+
+        Raises QueueFull (429) over the client's limit, DatabaseUnavailable (503), StoreFull (507).
+        """
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._pending.append((submitted, future))
+        if self._committer is None or self._committer.done():
+            self._committer = asyncio.create_task(self._commit_all())
+        return await future
+
+    async def close(self) -> None:
+        if self._committer is not None:
+            await asyncio.gather(self._committer, return_exceptions=True)
+        self._thread.shutdown(wait=True)
+
+    async def _commit_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._pending:
+            group, self._pending = self._pending[:MOST_AT_ONCE], self._pending[MOST_AT_ONCE:]
+            try:
+                accepted, laid_out = await loop.run_in_executor(self._thread, self._commit, [one for one, _ in group])
+            except Exception as error:  # noqa: BLE001 - the task's edge: whatever went wrong, each caller must be told
+                for _, future in group:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            self._lay_out(laid_out)
+            for (_, future), answer in zip(group, accepted, strict=True):
+                if future.done():
+                    continue
+                if isinstance(answer, SluiceError):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+
+    def _commit(self, group: Sequence[Submitted]) -> tuple[list[str | SluiceError], list[jobs.Draft]]:
+        """In the thread: write large inputs to the store, then all rows in one transaction."""
+        drafts = [self._draft(submitted) for submitted in group]
+        with transaction(self._sessions) as session:
+            room: dict[str, int] = {}
+            answers: list[str | SluiceError] = []
+            kept: list[jobs.Draft] = []
+            for draft in drafts:
+                client = draft.lane.client_id
+                if client not in room:
+                    room[client] = self._settings.queued_jobs_limit - jobs.queued_of(session, client)
+                if room[client] <= 0:
+                    answers.append(_full(self._settings.queued_jobs_limit))
+                    continue
+                room[client] -= 1
+                kept.append(draft)
+                answers.append(draft.id)
+            limit = ahead_limit(max(submitted.max_batch for submitted in group))
+            laid_out = jobs.accept(session, kept, limit) if kept else []
+        return answers, laid_out
+
+    def _draft(self, submitted: Submitted) -> jobs.Draft:
+        job_id, body = jobs.new_id(), submitted.body
+        stored = len(body) > self._settings.inline_bytes
+        if stored:
+            self._artifacts.put_payload(f"{job_id}.input", body)
+        return jobs.Draft(
+            job_id,
+            submitted.lane,
+            submitted.dialect,
+            submitted.instances,
+            None if stored else body,
+            self._settings.job_seconds,
+        )
+
+    def _lay_out(self, drafts: Sequence[jobs.Draft]) -> None:
+        by_lane: dict[Lane, list[bytes]] = {}
+        for draft in drafts:
+            entry = pack("XADD", self._keys.lane(draft.lane), "*", JOB_FIELD, draft.id)
+            by_lane.setdefault(draft.lane, []).append(entry)
+        for lane, entries in by_lane.items():
+            self._submission.add_jobs(lane, entries)
+
+
+def _full(limit: int) -> QueueFull:
+    return QueueFull(f"{limit} jobs of this client wait already; try again when some are done", retry_after_seconds=5)

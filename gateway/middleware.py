@@ -1,0 +1,120 @@
+"""What happens to every request once: its id, security headers, the body limit, counting and log context."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import RequestTooLarge, render
+from monitoring import logs
+from monitoring.metrics import request_metrics
+
+REQUEST_ID = re.compile(rb"^[A-Za-z0-9-]{8,64}$")
+SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+CLOSED_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+
+
+def request_id_of(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The caller's X-Request-Id where it is a sane one, else one of our own."""
+    for name, value in headers:
+        if name == b"x-request-id" and REQUEST_ID.match(value):
+            return value
+    return secrets.token_hex(8).encode()
+
+
+class RequestContext:
+    """Gives each request an id, security headers, a log context and a place in the metrics."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = request_id_of(scope["headers"])
+        scope.setdefault("state", {})["request_id"] = request_id.decode()
+        started, status = time.perf_counter(), 500
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [pair for pair in message.get("headers", []) if pair[0] != b"x-request-id"]
+                headers += [(b"x-request-id", request_id), *SECURITY_HEADERS]
+                if all(name != b"content-security-policy" for name, _ in headers):
+                    headers.append(CLOSED_POLICY)
+                message = {**message, "headers": headers}
+            await send(message)
+
+        try:
+            with logs.bind(request_id=request_id.decode()):
+                await self._app(scope, receive, send_marked)
+        finally:
+            seconds = time.perf_counter() - started
+            request_metrics(route_of(scope), "", "").observe(outcome_of(status), seconds)
+
+
+class BodyLimit:
+    """Refuses a body over the limit before it is read whole; uploads have a limit of their own."""
+
+    def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
+        self._app = app
+        self._limit_bytes = limit_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or is_upload(scope):
+            await self._app(scope, receive, send)
+            return
+        for name, value in scope["headers"]:
+            if name == b"content-length" and (not value.isdigit() or int(value) > self._limit_bytes):
+                await self._refuse(scope, send)
+                return
+        received = 0
+
+        async def receive_counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._limit_bytes:
+                raise RequestTooLarge(f"the body is larger than {self._limit_bytes} bytes")
+            return message
+
+        await self._app(scope, receive_counted, send)
+
+    async def _refuse(self, scope: Scope, send: Send) -> None:
+        error = RequestTooLarge(f"the body is larger than {self._limit_bytes} bytes")
+        status, headers, body = render(scope["path"], error)
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        # The rest of the body is not read, so the connection cannot be used again.
+        pairs += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": status, "headers": pairs})
+        await send({"type": "http.response.body", "body": body})
+
+
+def is_upload(scope: Scope) -> bool:
+    path = scope["path"]
+    return scope["method"] in ("POST", "PUT") and path.startswith("/admin/models/") and path.endswith("/versions")
+
+
+def route_of(scope: Scope) -> str:
+    """The route's template: a closed list, where the path itself would make a series of every typing error."""
+    route = scope.get("route")
+    return str(getattr(route, "path", "unmatched"))
+
+
+def outcome_of(status: int) -> str:
+    """A closed list of outcomes for metrics: ok, invalid (the caller's doing), refused, unavailable, failed."""
+    if status < 400:
+        return "ok"
+    if status in (401, 403, 429):
+        return "refused"
+    if status < 500:
+        return "invalid"
+    return "unavailable" if status in (503, 504) else "failed"

@@ -1,0 +1,138 @@
+"""The interface's OpenAPI document: FastAPI's own, completed.
+
+FastAPI does not know the prediction paths (they are answered in front of its router), the scopes that routes ask for,
+nor the shapes in which errors are rendered.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import iter_route_contexts
+
+from auth.scopes import MEANINGS
+from gateway.dependencies import TOKEN_PATH, Reader, Require
+from gateway.errors import speaks_tensorflow_serving
+from gateway.prediction_description import SCHEMAS, TAG, Json, header, prediction_paths, reference
+
+METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
+FASTAPI_ERROR = "HTTPValidationError"
+
+TOKEN_SCHEME: Json = {
+    "type": "oauth2",
+    "description": (
+        "A client's id and secret give a token for some minutes (RFC 6749, section 4.4). Without a choice of scopes it "
+        "has all that the client has."
+    ),
+    "flows": {
+        "clientCredentials": {
+            "tokenUrl": TOKEN_PATH,
+            "scopes": {str(scope): meaning for scope, meaning in MEANINGS.items()},
+        }
+    },
+}
+ERROR_SCHEMAS: dict[str, Json] = {
+    "Error": {
+        "type": "object",
+        "description": "An error in TensorFlow Serving's shape.",
+        "required": ["error"],
+        "properties": {"error": {"type": "string"}},
+    },
+    "Problem": {
+        "type": "object",
+        "description": "An error as RFC 9457 describes it; `code` is stable.",
+        "required": ["type", "title", "status", "code", "detail"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "code": {"type": "string"},
+            "detail": {"type": "string"},
+        },
+    },
+    "OAuthError": {
+        "type": "object",
+        "description": "An error as RFC 6749, section 5.2, describes it.",
+        "required": ["error"],
+        "properties": {"error": {"type": "string"}, "error_description": {"type": "string"}},
+    },
+}
+
+
+def describe(app: FastAPI) -> Json:
+    """The complete OpenAPI 3.1 document of `app`, a new one at each call; it needs no request and no token."""
+    document = copy.deepcopy(FastAPI.openapi(app))
+    paths: dict[str, Json] = {**document["paths"], **prediction_paths()}
+    scopes = scopes_of(app)
+    for path, method, operation in operations(paths):
+        if "security" not in operation or (path, method) in scopes:
+            operation["security"] = [{"token": scopes[path, method]}] if (path, method) in scopes else []
+        add_refusals(path, operation)
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                add_error_shape(path, response)
+    document["paths"] = paths
+    components = document.setdefault("components", {})
+    components.setdefault("schemas", {}).update(ERROR_SCHEMAS | SCHEMAS)
+    for unused in (FASTAPI_ERROR, "ValidationError"):
+        components["schemas"].pop(unused, None)
+    components["securitySchemes"] = {"token": TOKEN_SCHEME}
+    document["tags"] = [TAG, *(tag for tag in document.get("tags", []) if tag["name"] != TAG["name"])]
+    return document
+
+
+def operations(paths: dict[str, Json]) -> Iterator[tuple[str, str, Json]]:
+    """Every operation with its path and method."""
+    for path, item in paths.items():
+        for method in METHODS:
+            if method in item:
+                yield path, method, item[method]
+
+
+def scopes_of(app: FastAPI) -> dict[tuple[str, str], list[str]]:
+    """The scopes that FastAPI's routes ask for, by path and method; routes that ask for none are missing."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for route in iter_route_contexts(app.routes):
+        dependant: Dependant | None = getattr(route, "dependant", None)
+        asked = [] if dependant is None else sorted(set(required_scopes(dependant)))
+        for method in route.methods or () if asked else ():
+            found[str(route.path_format), method.lower()] = asked
+    return found
+
+
+def required_scopes(dependant: Dependant) -> Iterator[str]:
+    if isinstance(dependant.call, Require | Reader):
+        yield str(dependant.call.scope)
+    for inner in dependant.dependencies:
+        yield from required_scopes(inner)
+
+
+def add_refusals(path: str, operation: Json) -> None:
+    """What every operation of its kind may answer, where the route does not say it in better words."""
+    responses: dict[str, Any] = operation["responses"]
+    if operation["security"]:
+        challenge = {"headers": {"WWW-Authenticate": header("How to authenticate (RFC 6750).")}}
+        responses.setdefault("401", {"description": "There is no valid access token.", **challenge})
+        needed = ", ".join(operation["security"][0]["token"])
+        responses.setdefault("403", {"description": f"The token does not have the scope: {needed}.", **challenge})
+        responses.setdefault("503", {"description": "Rights cannot be read, or the database is away."})
+    if "{" in path:
+        responses.setdefault("404", {"description": "What the path names does not exist, or not for this caller."})
+    if "422" in responses and FASTAPI_ERROR in str(responses["422"].get("content")):
+        responses["422"] = {"description": "A field is missing, unknown, or out of its bounds: the text says which."}
+    operation["responses"] = dict(sorted(responses.items()))
+
+
+def add_error_shape(path: str, response: Json) -> None:
+    """The body of an error, as `gateway.errors.render` writes it for this path."""
+    if speaks_tensorflow_serving(path):
+        shape, kind = "Error", "application/json"
+    elif path.startswith("/oauth/"):
+        shape, kind = "OAuthError", "application/json"
+    else:
+        shape, kind = "Problem", "application/problem+json"
+    response.setdefault("content", {kind: {"schema": reference(shape)}})

@@ -1,0 +1,289 @@
+"""Administration of clients: who may call, with which scopes, and which models they may use."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
+
+from auth import clients, grants
+from auth.grants import ACTIONS, HIGHEST_VERSION, MOST_GRANTS, Action, GrantSpec
+from auth.scopes import DEFAULT, Scope, known_scopes
+from auth.tables import Client
+from gateway.admission import Caller
+from gateway.dependencies import Require, open_session, parts, read_session
+
+log = logging.getLogger(__name__)
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+NO_STORE = {"cache-control": "no-store"}
+
+router = APIRouter(prefix="/admin/clients", tags=["Clients"])
+
+Admin = Annotated[Caller, Depends(Require(Scope.CLIENTS_ADMIN))]
+Writing = Annotated[Session, Depends(open_session, scope="function")]
+Reading = Annotated[Session, Depends(read_session, scope="function")]
+ClientId = Annotated[str, Path(description="The client's id: `cli_…`.", examples=["cli_4mZQhVYwW0qK7bN2sT9xLd3R"])]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such client."}}
+
+
+class GrantBody(BaseModel):
+    """What a client may do with a model: with one version, with what a label points to, or with all of its versions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Name = Field(examples=["mnist"])
+    version: int | None = Field(None, ge=1, le=HIGHEST_VERSION, description="This version only.")
+    label: Name | None = Field(None, description="Whatever version this label points to.")
+    actions: list[Action] = Field(
+        default_factory=lambda: [action for action in Action if action in ACTIONS],
+        min_length=1,
+        max_length=len(ACTIONS),
+        description="`predict`: predict and wait. `submit`: submit jobs. `metadata`: read status and signature.",
+    )
+
+    def spec(self) -> GrantSpec:
+        return GrantSpec(self.model, self.version, self.label, frozenset(self.actions))
+
+
+class Grants(BaseModel):
+    """All grants of a client."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "grants": [
+                        {"model": "mnist", "actions": ["predict", "submit", "metadata"]},
+                        {"model": "linear", "version": 1, "actions": ["predict"]},
+                    ]
+                }
+            ]
+        },
+    )
+
+    grants: list[GrantBody] = Field(max_length=MOST_GRANTS)
+
+
+class NewClient(BaseModel):
+    """A client to create."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "reading-room",
+                    "scopes": ["predict", "jobs", "models:read"],
+                    "grants": [{"model": "mnist", "actions": ["predict", "submit", "metadata"]}],
+                }
+            ]
+        },
+    )
+
+    name: Name = Field(description="Unique; 1 to 128 letters, digits, `.`, `_` and `-`.")
+    scopes: list[Scope] = Field(
+        default_factory=lambda: [scope for scope in Scope if scope in DEFAULT], min_length=1, max_length=len(Scope)
+    )
+    grants: list[GrantBody] = Field(default_factory=list, max_length=MOST_GRANTS)
+
+
+class ClientShown(BaseModel):
+    """A client as administrators see it; its secret is not kept and cannot be shown again."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "cli_4mZQhVYwW0qK7bN2sT9xLd3R",
+                    "name": "reading-room",
+                    "scopes": ["predict", "jobs", "models:read"],
+                    "disabled": False,
+                    "created_at": "2026-11-22T13:10:00.123000Z",
+                }
+            ]
+        }
+    )
+
+    id: str
+    name: str
+    scopes: list[Scope]
+    disabled: bool
+    created_at: datetime
+
+
+class ClientWithSecret(ClientShown):
+    """A client with its new secret, which is shown this once."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "id": "cli_4mZQhVYwW0qK7bN2sT9xLd3R",
+                    "name": "reading-room",
+                    "scopes": ["predict", "jobs", "models:read"],
+                    "disabled": False,
+                    "created_at": "2026-11-22T13:10:00.123000Z",
+                    "client_secret": "sls_…",
+                }
+            ]
+        }
+    )
+
+    client_secret: str
+
+
+class ClientsPage(BaseModel):
+    """A page of the list; `next_page_token` is null on the last one."""
+
+    clients: list[ClientShown]
+    next_page_token: str | None
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a client",
+    description="Answers with the client's secret, this once. Scopes default to `predict jobs models:read`.",
+    responses={409: {"description": "The name is taken."}},
+)
+def create_client(
+    request: Request, response: Response, admin: Admin, session: Writing, body: NewClient
+) -> ClientWithSecret:
+    client, secret = clients.create(session, body.name, body.scopes, parts(request).settings.pepper)
+    if body.grants:
+        grants.set_grants(session, client.id, [grant.spec() for grant in body.grants])
+    log.info("client %s created by %s", client.id, admin.client_id)
+    response.headers.update({**NO_STORE, "location": f"/admin/clients/{client.id}"})
+    return _with_secret(client, secret)
+
+
+@router.get("", summary="List clients", description="In the order of their names.")
+def list_clients(
+    admin: Admin,  # noqa: ARG001 - asking for it is the check
+    session: Reading,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    page_token: Annotated[
+        str | None, Query(pattern=NAME_PATTERN, description="`next_page_token` of the page before.")
+    ] = None,
+) -> ClientsPage:
+    # One more than asked for tells whether there is a next page.
+    found = clients.page(session, after=page_token or "", limit=limit + 1)
+    shown = [_shown(client) for client in found[:limit]]
+    return ClientsPage(clients=shown, next_page_token=shown[-1].name if len(found) > limit else None)
+
+
+@router.get("/{client_id}", summary="Show a client", responses=NOT_FOUND)
+def show_client(admin: Admin, session: Reading, client_id: ClientId) -> ClientShown:  # noqa: ARG001 - as above
+    return _shown(clients.get(session, client_id))
+
+
+@router.post(
+    "/{client_id}/rotate",
+    summary="Rotate a client's secret",
+    description="The old secret and every token issued with it stop working at once; the answer has the new secret.",
+    responses=NOT_FOUND,
+)
+def rotate_secret(
+    request: Request, response: Response, admin: Admin, session: Writing, client_id: ClientId
+) -> ClientWithSecret:
+    secret = clients.rotate_secret(session, client_id, parts(request).settings.pepper)
+    log.info("secret of client %s rotated by %s", client_id, admin.client_id)
+    response.headers.update(NO_STORE)
+    return _with_secret(clients.get(session, client_id), secret)
+
+
+@router.post(
+    "/{client_id}/disable",
+    summary="Disable a client",
+    description="Every gateway refuses its tokens within a second; its waiting jobs are canceled when they come up.",
+    responses=NOT_FOUND,
+)
+def disable_client(admin: Admin, session: Writing, client_id: ClientId) -> ClientShown:
+    client = clients.set_disabled(session, client_id, True)
+    log.info("client %s disabled by %s", client_id, admin.client_id)
+    return _shown(client)
+
+
+@router.post(
+    "/{client_id}/enable",
+    summary="Enable a client again",
+    description="It gets new tokens with the secret that it has; those issued before it was disabled stay refused.",
+    responses=NOT_FOUND,
+)
+def enable_client(admin: Admin, session: Writing, client_id: ClientId) -> ClientShown:
+    client = clients.set_disabled(session, client_id, False)
+    log.info("client %s enabled by %s", client_id, admin.client_id)
+    return _shown(client)
+
+
+@router.get("/{client_id}/grants", summary="Show a client's grants", responses=NOT_FOUND)
+def show_grants(admin: Admin, session: Reading, client_id: ClientId) -> Grants:  # noqa: ARG001 - as above
+    return _grants(session, client_id)
+
+
+@router.put(
+    "/{client_id}/grants",
+    summary="Replace a client's grants",
+    description=(
+        "The list replaces all grants. A grant names a version, a label, or neither, for all versions of the model. "
+        "A model need not exist yet. A model without a grant does not exist for the client."
+    ),
+    responses=NOT_FOUND,
+)
+def replace_grants(admin: Admin, session: Writing, client_id: ClientId, body: Grants) -> Grants:
+    grants.set_grants(session, client_id, [grant.spec() for grant in body.grants])
+    log.info("grants of client %s replaced by %s", client_id, admin.client_id)
+    return _grants(session, client_id)
+
+
+@router.delete(
+    "/{client_id}",
+    status_code=204,
+    summary="Delete a client",
+    description="Forgets the client and its grants; its tokens are refused, its jobs canceled when they come up.",
+    responses=NOT_FOUND,
+)
+def delete_client(admin: Admin, session: Writing, client_id: ClientId) -> None:
+    clients.delete(session, client_id)
+    log.info("client %s deleted by %s", client_id, admin.client_id)
+
+
+def _shown(client: Client) -> ClientShown:
+    return ClientShown(
+        id=client.id,
+        name=client.name,
+        scopes=_scopes(client),
+        disabled=client.disabled,
+        created_at=datetime.fromtimestamp(client.created_at / 1000, UTC),
+    )
+
+
+def _with_secret(client: Client, secret: str) -> ClientWithSecret:
+    return ClientWithSecret(**_shown(client).model_dump(), client_secret=secret)
+
+
+def _scopes(client: Client) -> list[Scope]:
+    has = known_scopes(client.scopes)
+    return [scope for scope in Scope if scope in has]
+
+
+def _grants(session: Session, client_id: str) -> Grants:
+    return Grants(
+        grants=[
+            GrantBody(
+                model=spec.model,
+                version=spec.version,
+                label=spec.label,
+                actions=[action for action in Action if action in spec.actions],
+            )
+            for spec in grants.grants_of(session, client_id)
+        ]
+    )

@@ -1,0 +1,146 @@
+"""Asynchronous jobs: look, wait, cancel, forget. A job exists for the client that made it and for nobody else."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from auth.scopes import Scope
+from gateway.admission import Caller
+from gateway.dependencies import Require, open_session, parts, read_session
+from gateway.job_view import JobView, find, job_document, view, wait_for_end
+from model_store.errors import SluiceError
+from workers import jobs
+from workers.tables import Job
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+MOST_LISTED = 100
+LONGEST_WAIT_SECONDS = 60.0
+
+EXAMPLE = {
+    "id": "Zk0o3rVxQ1uYt5pWc8sLd2Ea",
+    "model": "mnist",
+    "version": "1",
+    "state": "succeeded",
+    "priority": "bulk",
+    "created_at": "2026-01-02T03:04:05.006Z",
+    "started_at": "2026-01-02T03:04:05.010Z",
+    "finished_at": "2026-01-02T03:04:05.013Z",
+    "attempts": 1,
+    "queue_position": None,
+    "progress": {"done": 1, "total": 1},
+    "error": None,
+    "predictions": [[0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.98, 0.0, 0.01]],
+}
+ANSWER = {200: {"content": {"application/json": {"example": EXAMPLE}}}}
+
+Own = Annotated[Caller, Depends(Require(Scope.JOBS))]
+Writing = Annotated[Session, Depends(open_session, scope="function")]
+Reading = Annotated[Session, Depends(read_session, scope="function")]
+
+
+class JobEnded(SluiceError):
+    status = 409
+    code = "job_ended"
+
+
+class JobNotEnded(SluiceError):
+    status = 409
+    code = "job_not_ended"
+
+
+class PageTokenInvalid(SluiceError):
+    status = 400
+    code = "page_token_invalid"
+
+
+@router.get("/{job_id}", summary="Look at a job, or wait for its end", responses=ANSWER)  # type: ignore[arg-type] # FastAPI's type is wider than it says
+async def get_job(
+    request: Request,
+    caller: Own,
+    job_id: str,
+    wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_SECONDS, description="Seconds to wait for a final state.")] = 0,
+) -> Response:
+    """The job's state, and its result once it succeeded."""
+    return _answer(await wait_for_end(parts(request), job_id, caller.client_id, wait))
+
+
+@router.get("/{job_id}/result", summary="The bare answer of a job")
+def get_result(request: Request, caller: Own, session: Reading, job_id: str) -> Response:
+    """The body that the prediction itself would have answered, in the dialect of its request.
+
+    409 while the job has not ended, or where it ended without a result.
+    """
+    found = view(session, parts(request).artifacts, job_id, caller.client_id)
+    if found.result is not None:
+        return Response(found.result, media_type="application/json", headers=_headers(found.job))
+    if found.ended:
+        raise JobEnded(
+            f"the job is {found.job.state} and has no result: {found.job.error_message or 'no reason given'}"
+        )
+    raise JobNotEnded(f"the job is {found.job.state}; wait with GET /v1/jobs/{job_id}?wait=30")
+
+
+@router.get("", summary="List this client's jobs, newest first")
+def list_jobs(
+    caller: Own,
+    session: Reading,
+    model: Annotated[str | None, Query(max_length=128)] = None,
+    state: jobs.JobState | None = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 20,
+    page_token: Annotated[str | None, Query(max_length=64, description="From the page before.")] = None,
+) -> Response:
+    """Without results; `next_page_token` is null on the last page."""
+    query = select(Job).where(Job.client_id == caller.client_id).order_by(Job.sequence.desc()).limit(limit + 1)
+    if model is not None:
+        query = query.where(Job.model == model)
+    if state is not None:
+        query = query.where(Job.state == state)
+    if page_token is not None:
+        query = query.where(Job.sequence < _sequence(page_token))
+    rows = session.scalars(query).all()
+    documents = [json.loads(job_document(JobView(job, None, None))) for job in rows[:limit]]
+    after = base64.urlsafe_b64encode(str(rows[limit - 1].sequence).encode()).decode() if len(rows) > limit else None
+    return Response(json.dumps({"jobs": documents, "next_page_token": after}), media_type="application/json")
+
+
+@router.post("/{job_id}/cancel", summary="Cancel a job that has not ended", responses=ANSWER)  # type: ignore[arg-type] # as above
+def cancel_job(request: Request, caller: Own, session: Writing, job_id: str) -> Response:
+    """A queued job never runs; a running one's result is dropped. 409 where the job has ended already."""
+    job = find(session, job_id, caller.client_id)
+    if not jobs.cancel(session, job):
+        raise JobEnded(f"the job is {find(session, job_id, caller.client_id).state} already")
+    session.flush()
+    return _answer(view(session, parts(request).artifacts, job_id, caller.client_id))
+
+
+@router.delete("/{job_id}", status_code=204, summary="Cancel and forget a job")
+def delete_job(request: Request, caller: Own, session: Writing, job_id: str) -> Response:
+    """Its row, its input and its result are gone at once."""
+    jobs.cancel(session, find(session, job_id, caller.client_id))
+    artifacts = parts(request).artifacts
+    artifacts.delete_payload(f"{job_id}.input")
+    artifacts.delete_payload(f"{job_id}.result")
+    session.delete(find(session, job_id, caller.client_id))
+    return Response(status_code=204)
+
+
+def _answer(found: JobView) -> Response:
+    return Response(job_document(found), media_type="application/json", headers=_headers(found.job))
+
+
+def _headers(job: Job) -> dict[str, str]:
+    return {"Cache-Control": "no-store", "Sluice-Model-Version": str(job.version)}
+
+
+def _sequence(token: str) -> int:
+    try:
+        return int(base64.urlsafe_b64decode(token.encode()))
+    except ValueError:
+        raise PageTokenInvalid("page_token is not one that this server gave") from None

@@ -1,0 +1,31 @@
+"""Settings of a gateway process."""
+
+from __future__ import annotations
+
+import secrets
+
+from pydantic import Field
+
+from auth.settings import AuthSettings
+from model_store.settings import StoreSettings
+from workers.settings import QueueSettings
+
+
+class GatewaySettings(AuthSettings, QueueSettings, StoreSettings):
+    """What a gateway needs: it alone sees signing keys and the key of the clients' secrets."""
+
+    host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port that the gateway listens on.")
+    gateway_name: str = Field(
+        default_factory=lambda: f"g{secrets.token_hex(6)}",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+        description="Name of this gateway process; unique; made up at start by default.",
+    )
+    body_limit_bytes: int = Field(16 * 1024**2, ge=1024, description="Largest body of a prediction request.")
+    docs_public: bool = Field(True, description="Whether `/docs` and `/openapi.json` answer without a token.")
+    metrics_public: bool = Field(False, description="Whether `/metrics` answers without a token.")
+    gateway_metrics_port: int = Field(
+        0, ge=0, le=65535, description="Port of a `/metrics` without a token, apart from the rest; 0 is none."
+    )
+    gateway_metrics_host: str = Field("127.0.0.1", description="Address that this `/metrics` listens on.")
+    max_instances: int = Field(100_000, ge=1, description="Most instances in one prediction request.")

@@ -1,0 +1,95 @@
+"""Rights and catalog in memory, so that a prediction is admitted without SQL.
+
+A thread reads one generation number twice a second and, when it moved, rights and catalog as wholes. A picture older
+than five seconds is refused: a gateway that cannot learn of a withdrawn right must not serve on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from auth.grants import Rights, load_rights
+from gateway.errors import RightsUnavailable
+from model_store.database import Sessions, transaction
+from model_store.errors import DatabaseUnavailable
+from model_store.registry import Catalog, load_catalog, read_generation
+
+log = logging.getLogger(__name__)
+
+READ_SECONDS = 0.5
+STALE_SECONDS = 5.0
+
+
+class Snapshot:
+    """What this gateway knows of rights and models; `rights` and `catalog` are immutable and replaced as wholes."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._generation = -1
+        self._reading = threading.Lock()
+        self._read_at = float("-inf")
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.rights = Rights({})
+        self.catalog = Catalog({})
+
+    def start(self) -> None:
+        """Read for the first time, then keep reading in a thread; raises DatabaseUnavailable."""
+        self.refresh()
+        self._thread = threading.Thread(target=self._keep_reading, name="snapshot", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def refresh(self) -> None:
+        """Look once; raises DatabaseUnavailable."""
+        # One at a time: of two that overlap, the one with the older picture could come last.
+        with self._reading:
+            self._read()
+
+    def require_fresh(self) -> None:
+        """Raises RightsUnavailable where the last successful look is too long ago."""
+        if time.monotonic() - self._read_at > STALE_SECONDS:
+            raise RightsUnavailable(
+                "rights could not be read from the database for 5 seconds; try again shortly", retry_after_seconds=2
+            )
+
+    @property
+    def fresh(self) -> bool:
+        return time.monotonic() - self._read_at <= STALE_SECONDS
+
+    def nudge(self) -> None:
+        """Look now rather than at the next half second: this gateway, or another, has just changed something."""
+        self._wake.set()
+
+    def _keep_reading(self) -> None:
+        away = False
+        while not self._stop.is_set():
+            self._wake.wait(READ_SECONDS)
+            self._wake.clear()
+            try:
+                self.refresh()
+                away = False
+            except DatabaseUnavailable:
+                if not away:
+                    log.warning("the database does not answer; rights grow stale")
+                away = True
+            except Exception:  # the thread's edge: a gateway that stops reading would refuse for ever
+                log.exception("rights could not be read")
+
+    def _read(self) -> None:
+        asked_at = time.monotonic()
+        with transaction(self._sessions, write=False) as session:
+            generation = read_generation(session)
+            if generation != self._generation:
+                # Both belong to one generation: they are read in the transaction that read the number.
+                rights, catalog = load_rights(session), load_catalog(session)
+                self.rights, self.catalog, self._generation = rights, catalog, generation
+        self._read_at = asked_at

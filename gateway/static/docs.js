@@ -1,0 +1,17 @@
+"use strict";
+
+// Everything comes from this server: the page works without the internet, and no address of it is told to anybody.
+window.ui = SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  // Otherwise Swagger UI would ask a server on the internet whether the description is valid.
+  validatorUrl: null,
+  // A token stays in this page's memory.
+  persistAuthorization: false,
+  displayRequestDuration: true,
+  tryItOutEnabled: true,
+  defaultModelsExpandDepth: 0,
+  presets: [SwaggerUIBundle.presets.apis],
+  layout: "BaseLayout",
+});

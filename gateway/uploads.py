@@ -1,0 +1,213 @@
+"""The body of an upload on its way into the store: a raw stream or a form with one file, never whole in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import PurePath
+
+import anyio
+from anyio.to_thread import run_sync
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
+
+from model_store.artifacts import PIECE_BYTES, Artifacts, Stored, empty, too_large
+from model_store.errors import FormatUnsupported, SluiceError
+
+# What a form may add to its file: a boundary, a few headers and the file's name.
+FORM_BYTES = 64 * 1024
+
+
+class Format(StrEnum):
+    """What can be uploaded."""
+
+    KERAS = "keras"
+    H5 = "h5"
+    ONNX = "onnx"
+
+
+# A zip archive and an HDF5 file say so in their first bytes; ONNX (protobuf) has nothing to be known by.
+MAGIC = {b"PK\x03\x04": Format.KERAS, b"\x89HDF\r\n\x1a\n": Format.H5}
+SUFFIXES = {".keras": Format.KERAS, ".h5": Format.H5, ".hdf5": Format.H5, ".onnx": Format.ONNX}
+
+
+class FormInvalid(SluiceError):
+    status = 422
+    code = "form_invalid"
+
+
+class UploadIncomplete(SluiceError):
+    """The body ended, or the connection closed, before the file was complete."""
+
+    status = 400
+    code = "upload_incomplete"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that is in the store."""
+
+    format: Format
+    stored: Stored
+
+
+async def receive(request: Request, artifacts: Artifacts, format: Format | None) -> Upload:
+    """Streams the request's file into the store.
+
+    Without `format`, the first bytes tell what it is, then the file's name. Raises ArtifactTooLarge (before anything is
+    read, where the length is announced), ArtifactEmpty, StoreFull, FormatUnsupported, FormInvalid, UploadIncomplete; in
+    each case nothing is kept.
+    """
+    body = _form_body(request) if _is_form(request) else RawBody(request)
+    announced = request.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > artifacts.limit_bytes + body.overhead_bytes:
+        raise too_large(artifacts.limit_bytes)
+    try:
+        return await _store(body, artifacts, format)
+    except ClientDisconnect:
+        raise UploadIncomplete("the connection closed before the file was complete") from None
+
+
+class RawBody:
+    """The body is the file, as `curl -T` and `curl --data-binary` send it."""
+
+    overhead_bytes = 0
+    file_name = ""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        async for chunk in self._request.stream():
+            yield chunk
+
+
+class FormBody:
+    """A form (RFC 7578) with one part, which is a file, as `curl -F file=@model.keras` sends it."""
+
+    overhead_bytes = FORM_BYTES
+
+    def __init__(self, request: Request, boundary: bytes) -> None:
+        self._request = request
+        self._ready: list[bytes] = []
+        self._header_name, self._header_value = b"", b""
+        self._disposition = b""
+        self._parts = 0
+        self._file_bytes = 0
+        self._ended = False
+        self.file_name = ""
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._part_begins,
+                "on_header_field": self._header_name_comes,
+                "on_header_value": self._header_value_comes,
+                "on_header_end": self._header_ends,
+                "on_headers_finished": self._headers_end,
+                "on_part_data": self._file_comes,
+                "on_end": self._form_ends,
+            },
+        )
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The file's bytes; raises FormInvalid for anything but one file, UploadIncomplete without the form's end."""
+        received = 0
+        async for chunk in self._request.stream():
+            received += len(chunk)
+            try:
+                self._parser.write(chunk)
+            except FormParserError:
+                raise FormInvalid("the body is not the form that its Content-Type announces") from None
+            if received - self._file_bytes > FORM_BYTES:
+                raise FormInvalid("the form is far longer than its file")
+            yield b"".join(self._ready)
+            self._ready.clear()
+        if not self._ended:
+            raise UploadIncomplete("the form ends before its last boundary")
+
+    def _part_begins(self) -> None:
+        self._parts += 1
+        if self._parts > 1:
+            raise FormInvalid("the form has more than one part; send the file alone, and options in the query")
+
+    def _header_name_comes(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _header_value_comes(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _header_ends(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value
+        self._header_name, self._header_value = b"", b""
+
+    def _headers_end(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"filename" not in options:
+            raise FormInvalid("the form's part is not a file; send the file alone, and options in the query")
+        self.file_name = options[b"filename"].decode("utf-8", "replace")
+
+    def _file_comes(self, data: bytes, start: int, end: int) -> None:
+        self._file_bytes += end - start
+        self._ready.append(data[start:end])
+
+    def _form_ends(self) -> None:
+        self._ended = True
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
+def _form_body(request: Request) -> FormBody:
+    _, options = parse_options_header(request.headers["content-type"])
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise FormInvalid("the Content-Type of the form names no boundary")
+    return FormBody(request, boundary)
+
+
+async def _store(body: RawBody | FormBody, artifacts: Artifacts, format: Format | None) -> Upload:
+    pieces = _pieces(body)
+    first = await anext(pieces, b"")
+    if not first:
+        raise empty()
+    format = format or _format_of(first, body.file_name)
+    # Files are written in threads: a slow disk must not hold up everybody else's predictions.
+    receipt = await run_sync(artifacts.receive)
+    try:
+        await run_sync(receipt.write, first)
+        async for piece in pieces:
+            await run_sync(receipt.write, piece)
+        return Upload(format, await run_sync(receipt.commit))
+    finally:
+        with anyio.CancelScope(shield=True):
+            await run_sync(receipt.close)
+
+
+async def _pieces(body: RawBody | FormBody) -> AsyncIterator[bytes]:
+    """The file's bytes in pieces of at least PIECE_BYTES, but for the last: 64 KiB would be little for a thread."""
+    gathered = bytearray()
+    async for chunk in body.chunks():
+        gathered += chunk
+        if len(gathered) >= PIECE_BYTES:
+            yield bytes(gathered)
+            gathered.clear()
+    if gathered:
+        yield bytes(gathered)
+
+
+def _format_of(first: bytes, file_name: str) -> Format:
+    for magic, format in MAGIC.items():
+        if first.startswith(magic):
+            return format
+    by_name = SUFFIXES.get(PurePath(file_name).suffix.lower())
+    if by_name is None:
+        raise FormatUnsupported(
+            "neither the first bytes nor a file's name say what this is; accepted are Keras archives (.keras), HDF5"
+            " files (.h5, .hdf5) and ONNX models (.onnx); `?format=keras`, `h5` or `onnx` says which"
+        )
+    return by_name

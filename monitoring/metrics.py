@@ -1,0 +1,278 @@
+"""Every metric of Sluice, declared once; label values come from closed lists, never from the text of a request.
+
+Where `PROMETHEUS_MULTIPROC_DIR` names a folder when this module is first imported, all processes that share the folder
+are added up (monitoring/processes.py); otherwise a process counts for itself.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+from wsgiref.simple_server import WSGIServer
+
+import prometheus_client
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+
+from monitoring.processes import RESIDENT, ProcessFolder, configured_folder, resident_bytes, write_to_folder
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+OTHER = "other"
+MODELS_LIMIT = 200
+SERIES_LIMIT = 2000
+
+# 0.2 ms is a warm small model on an idle machine, 60 s twice the default limit; in 1-2-5 steps a quantile is off by a
+# factor of 2.5 at worst, at 17 series a label set.
+LATENCY_BUCKETS = (
+    0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+PREPARATION_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+M = TypeVar("M", bound=MetricWrapperBase)
+
+
+class Names:
+    """The first so many different names, each as itself; every later one as `other`."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._known: set[str] = set()
+
+    def __call__(self, name: str) -> str:
+        if name not in self._known:
+            if len(self._known) >= self._limit:
+                return OTHER
+            self._known.add(name)
+        return name
+
+
+bounded = Names(MODELS_LIMIT)
+"""The value of a `model` label: the model's name, or `other` where too many names have come already."""
+
+
+class Labelled(Generic[M]):
+    """A metric with labels, whose number of series is bounded.
+
+    The first 200 models keep their names, later ones are `other`; a metric that has 2,000 label sets puts all further
+    ones into a single one of `other`s. A series is for ever here: a bug that lets request text into a label must not
+    fill the memory of this process and of Prometheus.
+    """
+
+    def __init__(self, metric: M, names: tuple[str, ...], models: Names = bounded) -> None:
+        self._metric = metric
+        self._names = names
+        self._models = models
+        self._children: dict[tuple[str, ...], M] = {}
+
+    def labels(self, *given: object, **named: object) -> M:
+        """The series of these label values, by position or by name; quick when asked for again (0.3 µs)."""
+        values = tuple(map(str, given)) if given else tuple(str(named[name]) for name in self._names)
+        child = self._children.get(values)
+        return child if child is not None else self._add(values)
+
+    def _add(self, values: tuple[str, ...]) -> M:
+        if len(values) != len(self._names):
+            raise ValueError(f"expected values for {self._names}")
+        kept = tuple(self._models(v) if n == "model" else v for n, v in zip(self._names, values, strict=True))
+        if kept not in self._children and len(self._children) >= SERIES_LIMIT:
+            kept = (OTHER,) * len(kept)
+        # setdefault: of two threads that come first, both get the child that stays.
+        return self._children.setdefault(kept, self._metric.labels(*kept))
+
+    @property
+    def series(self) -> dict[tuple[str, ...], M]:
+        """All series so far by their label values."""
+        return dict(self._children)
+
+
+_FOLDER = configured_folder()
+if _FOLDER is not None:
+    write_to_folder()
+# `*_created` would double the number of series for a time that Prometheus does not use.
+prometheus_client.disable_created_metrics()
+
+
+def _counter(name: str, text: str, *labels: str) -> Labelled[Counter]:
+    return Labelled(Counter(name, text, labels), labels)
+
+
+def _latest(name: str, text: str, *labels: str) -> Labelled[Gauge]:
+    """A gauge of something that all processes see alike: who set it last is right."""
+    return Labelled(Gauge(name, text, labels, multiprocess_mode="livemostrecent"), labels)
+
+
+def _histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...]) -> Labelled[Histogram]:
+    return Labelled(Histogram(name, text, labels, buckets=buckets), labels)
+
+
+# Requests (gateway). `route` is a route's template, `model` and `version` are empty where a request has none.
+REQUESTS = _counter("sluice_requests_total", "HTTP requests answered.", "route", "model", "version", "outcome")
+REQUEST_SECONDS = _histogram(
+    "sluice_request_seconds",
+    "Time from a request's first byte to its answer.",
+    "route",
+    "model",
+    "version",
+    buckets=LATENCY_BUCKETS,
+)
+TOKENS_ISSUED = Counter("sluice_tokens_issued_total", "Access tokens issued.")
+TOKENS_REFUSED = _counter("sluice_tokens_refused_total", "Access tokens refused, by reason.", "reason")
+DEPENDENCY_UP = Labelled(
+    Gauge(
+        "sluice_dependency_up",
+        "1 while the database or Redis can be reached, else 0; the worst of all processes.",
+        ("dependency",),
+        multiprocess_mode="livemin",
+    ),
+    ("dependency",),
+)
+
+# Queue and jobs.
+QUEUE_DEPTH = _latest("sluice_queue_predictions", "Predictions that wait in the queue.", "model", "version")
+QUEUE_AGE = _latest("sluice_queue_age_seconds", "Age of the oldest prediction that waits.", "model", "version")
+JOBS = _counter("sluice_jobs_total", "Asynchronous jobs that reached a final state.", "model", "outcome")
+REDISPATCHED = Counter("sluice_jobs_redispatched_total", "Jobs laid out again because the queue had lost them.")
+FENCED_WRITES = Counter("sluice_fenced_writes_total", "Results refused because another attempt had taken over the job.")
+
+# Workers.
+WORKER_SLOTS = _latest("sluice_worker_slots", "Worker slots whose heartbeat is seen.", "pool")
+# A time, so that nobody has to take it back: `sluice_quarantined_until_seconds > time()` says whether it still rests.
+QUARANTINED_UNTIL = _latest(
+    "sluice_quarantined_until_seconds", "Unix time until which a version is refused after crashes.", "model", "version"
+)
+DRAIN_SESSIONS = _counter("sluice_drain_sessions_total", "Sessions of worker slots, by how they ended.", "ending")
+WORKER_CRASHES = _counter("sluice_worker_crashes_total", "Processes lost while a version ran.", "model", "version")
+BATCH_INSTANCES = _histogram(
+    "sluice_batch_instances", "Instances in one inference.", "model", "version", buckets=BATCH_BUCKETS
+)
+INFERENCE_SECONDS = _histogram(
+    "sluice_inference_seconds", "Time of one inference.", "runtime", "model", "version", buckets=LATENCY_BUCKETS
+)
+MODEL_LOADS = _histogram(
+    "sluice_predictor_load_seconds", "Time to load and warm up a predictor.", "runtime", buckets=LATENCY_BUCKETS
+)
+LOADED_PREDICTORS = Gauge("sluice_loaded_predictors", "Predictors in memory.", multiprocess_mode="livesum")
+PREDICTOR_BYTES = Gauge("sluice_predictor_bytes", "Memory of loaded predictors.", multiprocess_mode="livesum")
+# Written once by each process (`watch_memory`), measured at each scrape for all of them: needs no thread anywhere.
+RESIDENT_BYTES = Gauge(
+    RESIDENT, "Resident memory of all processes of a kind.", ("process",), multiprocess_mode="liveall"
+)
+
+# Preparation.
+PREPARATIONS = _counter("sluice_preparations_total", "Preparations that ended, by outcome.", "outcome")
+PREPARATION_SECONDS = _histogram(
+    "sluice_preparation_seconds", "Time of one step of a preparation.", "step", buckets=PREPARATION_BUCKETS
+)
+
+
+class RequestMetrics:
+    """The series of one route, model and version, for the path on which microseconds count."""
+
+    __slots__ = ("_counters", "_labels", "_seconds")
+
+    def __init__(self, route: str, model: str, version: str) -> None:
+        self._labels = (route, model, version)
+        self._seconds = REQUEST_SECONDS.labels(route, model, version)
+        self._counters: dict[str, Counter] = {}
+
+    def observe(self, outcome: str, seconds: float) -> None:
+        """Counts one answered request; `outcome` comes from a closed list (`ok`, or an error's code)."""
+        counter = self._counters.get(outcome)
+        if counter is None:
+            counter = self._counters[outcome] = REQUESTS.labels(*self._labels, outcome)
+        counter.inc()
+        self._seconds.observe(seconds)
+
+
+class RequestSeries:
+    """Remembers the `RequestMetrics` of each route, model and version; of 2,000 at most."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, str], RequestMetrics] = {}
+
+    def __call__(self, route: str, model: str = "", version: object = "") -> RequestMetrics:
+        key = (route, model, str(version))
+        found = self._known.get(key)
+        if found is None:
+            found = RequestMetrics(*key)
+            if len(self._known) < SERIES_LIMIT:
+                self._known[key] = found
+        return found
+
+
+request_metrics = RequestSeries()
+
+
+def show(gauge: Labelled[Gauge], picture: Mapping[tuple[object, ...], float]) -> None:
+    """Sets a gauge to a whole picture, label values to value; this process's series that are not in it become 0.
+
+    With an empty picture a process that no longer leads takes back what it said last.
+    """
+    shown = {tuple(map(str, values)): value for values, value in picture.items()}
+    for values, series in gauge.series.items():
+        if values not in shown:
+            series.set(0)
+    for values, value in shown.items():
+        gauge.labels(*values).set(value)
+
+
+def watch_memory(process: str) -> None:
+    """Has `sluice_resident_bytes` measure this process, and every child that it forks, as one of kind `process`."""
+    gauge = RESIDENT_BYTES.labels(process)
+    if _FOLDER is None:
+        gauge.set_function(lambda: resident_bytes(os.getpid()))
+    else:
+        gauge.set(0)
+
+
+def exposition() -> bytes:
+    """The metrics of all processes of the group (else of this one) in Prometheus's text format 0.0.4."""
+    return generate_latest(_SCRAPED)
+
+
+def forget_process(pid: int) -> None:
+    """Ends the present-state gauges of a process that died; its counts stay. Scrapes do it for all dead ones, too."""
+    if _FOLDER is not None:
+        ProcessFolder(_FOLDER).forget(pid)
+
+
+def start_fresh() -> None:
+    """Removes what earlier processes left in the folder; call it once, where a group of processes starts."""
+    if _FOLDER is not None:
+        ProcessFolder(_FOLDER).empty()
+
+
+class MetricsServer:
+    """Serves the exposition over HTTP from a thread, on any path, until closed."""
+
+    def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
+        self._server = server
+        self._thread = thread
+        self.port = server.server_port
+        # Forked children would hold the port after this process ended, and its successor could not listen.
+        os.register_at_fork(after_in_child=server.socket.close)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def serve_metrics(host: str, port: int) -> MetricsServer:
+    """Starts the metrics server of a worker; port 0 takes a free one. OSError where the address is taken."""
+    return MetricsServer(*prometheus_client.start_http_server(port, host, _SCRAPED))
+
+
+def _scraped() -> CollectorRegistry:
+    if _FOLDER is None:
+        return REGISTRY
+    registry = CollectorRegistry()
+    registry.register(ProcessFolder(_FOLDER))
+    return registry
+
+
+_SCRAPED = _scraped()

@@ -1,0 +1,5 @@
+"""`python -m sluice` is the command `sluice`."""
+
+from sluice.cli import main
+
+main()

@@ -1,0 +1,56 @@
+"""The command `sluice`: puts the verbs together, and says in one line what went wrong."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from model_store.errors import SluiceError
+from sluice import client_commands, model_commands, server_commands
+from sluice.client import SluiceFailed
+from sluice.failures import CommandFailed
+
+app = typer.Typer(
+    name="sluice",
+    help="A secured multi-model gateway: a JWT in front, a queue behind, Keras models at work.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    epilog="`sluice COMMAND --help` shows a command's options and examples.",
+)
+for command, panel in (
+    (server_commands.up, "Everything on this machine"),
+    (server_commands.gateway, "Single processes"),
+    (server_commands.worker, "Single processes"),
+    (server_commands.prepare_worker, "Single processes"),
+    (server_commands.migrate, "Single processes"),
+    (model_commands.predict, "Working with a gateway"),
+):
+    app.command(rich_help_panel=panel)(command)
+app.add_typer(model_commands.app, name="models", rich_help_panel="Working with a gateway")
+app.add_typer(client_commands.app, name="clients", rich_help_panel="Working with a gateway")
+app.add_typer(server_commands.admin, name="admin", rich_help_panel="On the machine that has the database")
+app.add_typer(server_commands.people, name="people", rich_help_panel="On the machine that has the database")
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    """A secured multi-model gateway: a JWT in front, a queue behind, Keras models at work."""
+    if version:
+        typer.echo(importlib.metadata.version("sluice-gateway"))
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; what a command expects to go wrong ends with its reason and exit code 1."""
+    try:
+        app()
+    except (CommandFailed, SluiceFailed, SluiceError) as error:
+        Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False)
+        sys.exit(1)

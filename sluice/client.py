@@ -1,0 +1,270 @@
+"""The Python client: signs in, keeps its token fresh, and speaks JSON with a gateway. Imports nothing of the server.
+
+with Sluice.from_file("sluice-data/demo.json") as sluice:
+    probabilities = sluice.predict("mnist", images)  # images: shape (n, 28, 28), values from 0 to 1
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+from urllib.parse import quote
+
+import httpx
+
+# JSON as Python's own parser gives it: what it holds is up to whoever asked.
+Json: TypeAlias = Any
+
+CHUNK_BYTES = 256 * 1024
+RENEW_SECONDS = 60.0
+
+
+class SluiceFailed(Exception):
+    """A call that did not succeed; the message says why, for a person."""
+
+
+class Unreachable(SluiceFailed):
+    """No answer came."""
+
+
+class CredentialsInvalid(SluiceFailed):
+    """The file of credentials cannot be used."""
+
+
+class Refused(SluiceFailed):
+    """The gateway answered with an error: `status` is HTTP's, `code` Sluice's own where it gave one."""
+
+    def __init__(self, status: int, code: str | None, message: str, *, retry_after_seconds: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Sluice:
+    """A client of one gateway; may be used from several threads. Close it, or use it as a context manager."""
+
+    def __init__(self, base_url: str, client_id: str, client_secret: str, *, timeout_seconds: float = 60.0) -> None:
+        """Makes no connection yet; `timeout_seconds` bounds each wait for the network, not a whole call."""
+        self._basic = httpx.BasicAuth(client_id, client_secret)
+        # A proxy of the environment cannot reach what listens on this machine's loopback address.
+        self._http = httpx.Client(
+            base_url=base_url.rstrip("/"), timeout=timeout_seconds, trust_env=not _is_loopback(base_url)
+        )
+        self._lock = threading.Lock()
+        self._token = ""
+        self._renew_at = float("-inf")
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, admin: bool = False, timeout_seconds: float = 60.0) -> Self:
+        """A client from a file with `base_url`, `client_id` and `client_secret`; raises CredentialsInvalid.
+
+        With `admin`, the administrator's pair of a file that has two, like `demo.json`: `admin_client_id` and so on.
+        """
+        try:
+            found = json.loads(Path(path).read_text())
+            prefix = "admin_" if admin and "admin_client_id" in found else ""
+            url, client_id, secret = (
+                found[name] for name in ("base_url", f"{prefix}client_id", f"{prefix}client_secret")
+            )
+        except OSError as error:
+            raise CredentialsInvalid(f"cannot read {path}: {error.strerror}") from error
+        except KeyError as error:
+            raise CredentialsInvalid(f"{path} has no {error}") from error
+        except (ValueError, TypeError) as error:
+            raise CredentialsInvalid(f"{path} is not a JSON object") from error
+        return cls(url, client_id, secret, timeout_seconds=timeout_seconds)
+
+    @property
+    def base_url(self) -> str:
+        """Where the gateway is."""
+        return str(self._http.base_url).rstrip("/")
+
+    def predict(self, model: str, instances: object, *, version: int | None = None, label: str | None = None) -> Json:
+        """The predictions for a batch of instances, as nested lists: one for each instance.
+
+        `instances` is a list or an array whose first dimension is the batch, or, for a model with several inputs,
+        a list of objects. Raises Refused, Unreachable.
+        """
+        path = f"{model_path(model, version=version, label=label)}:predict"
+        return self.post(path, {"instances": instances})["predictions"]
+
+    def get(self, path: str, **query: str | int) -> Json:
+        """The JSON that a GET answers. Raises Refused, Unreachable."""
+        return self._call("GET", path, query=query)
+
+    def post(self, path: str, body: object = None) -> Json:
+        """The JSON that a POST of this JSON answers, None for an empty answer. Raises Refused, Unreachable."""
+        return self._call("POST", path, content=_encode(body))
+
+    def put(self, path: str, body: object) -> Json:
+        """As `post`."""
+        return self._call("PUT", path, content=_encode(body))
+
+    def upload(
+        self,
+        model: str,
+        file: Path,
+        *,
+        format: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Json:
+        """Uploads a file as a new version of a model and returns what the gateway answers; preparation follows.
+
+        `format` is keras, h5 or onnx; only for ONNX the gateway cannot tell by itself, so the file's name must end in
+        `.onnx` then. Reads the file piece by piece and calls `progress` with the bytes sent so far and in all.
+        Raises Refused, Unreachable, OSError.
+        """
+        size = file.stat().st_size
+        format = format or ("onnx" if file.suffix.lower() == ".onnx" else None)
+        # A stream cannot be sent a second time: the token must last for the whole upload.
+        self._renew()
+        return _read(
+            self._send(
+                "POST",
+                f"/admin/models/{quote(model, safe='')}/versions",
+                query={"format": format} if format else {},
+                content=_pieces(file, size, progress),
+                headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
+            )
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(
+        self, method: str, path: str, *, query: dict[str, Any] | None = None, content: bytes | None = None
+    ) -> Json:
+        headers = {} if content is None else {"Content-Type": "application/json"}
+        response = self._send(method, path, query=query, content=content, headers=headers)
+        if response.status_code == 401:
+            # The token was fine by our clock, so it was revoked: a rotated secret or a new signing key. Once more.
+            self._renew()
+            response = self._send(method, path, query=query, content=content, headers=headers)
+        return _read(response)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, Any] | None,
+        content: bytes | Iterator[bytes] | None,
+        headers: dict[str, str],
+    ) -> httpx.Response:
+        headers = {**headers, "Authorization": f"Bearer {self._fresh_token()}"}
+        try:
+            return self._http.request(method, path, params=query or None, content=content, headers=headers)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def _fresh_token(self) -> str:
+        with self._lock:
+            if time.monotonic() >= self._renew_at:
+                self._fetch_token()
+            return self._token
+
+    def _renew(self) -> None:
+        with self._lock:
+            self._fetch_token()
+
+    def _fetch_token(self) -> None:
+        asked_at = time.monotonic()
+        try:
+            response = self._http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=self._basic)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        answer = _read(response)
+        if not isinstance(answer, dict) or "access_token" not in answer:
+            raise Unreachable(f"{self._http.base_url} answers, but is no Sluice gateway")
+        self._token = answer["access_token"]
+        seconds = float(answer.get("expires_in", 0))
+        self._renew_at = asked_at + max(seconds - RENEW_SECONDS, seconds / 2)
+
+    def _unreachable(self, error: httpx.HTTPError) -> Unreachable:
+        reason = (
+            "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
+        )
+        return Unreachable(f"{self._http.base_url} cannot be reached: {reason}")
+
+
+def model_path(model: str, *, version: int | None = None, label: str | None = None) -> str:
+    """The path of a model, a version or a label in TensorFlow Serving's interface."""
+    path = f"/v1/models/{quote(model, safe='')}"
+    if version is not None:
+        return f"{path}/versions/{version}"
+    return path if label is None else f"{path}/labels/{quote(label, safe='')}"
+
+
+def _is_loopback(url: str) -> bool:
+    host = httpx.URL(url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _encode(body: object) -> bytes | None:
+    return None if body is None else json.dumps(body, default=_array, separators=(",", ":")).encode()
+
+
+def _array(value: object) -> Json:
+    """Arrays of numpy and of whatever else can say what it holds."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} cannot be sent as JSON")
+
+
+def _pieces(file: Path, size: int, progress: Callable[[int, int], None] | None) -> Iterator[bytes]:
+    sent = 0
+    with file.open("rb") as stream:
+        while piece := stream.read(CHUNK_BYTES):
+            yield piece
+            sent += len(piece)
+            if progress is not None:
+                progress(sent, size)
+
+
+def _read(response: httpx.Response) -> Json:
+    if response.is_success:
+        return _json(response)
+    raise _refusal(response)
+
+
+def _json(response: httpx.Response) -> Json:
+    try:
+        return response.json() if response.content else None
+    except ValueError as error:
+        raise Unreachable(f"{response.url.copy_with(query=None)} did not answer with JSON") from error
+
+
+def _refusal(response: httpx.Response) -> Refused:
+    """The error in whichever of the interface's shapes it comes (problem+json, `{"error"}`, RFC 6749)."""
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = {}
+    found = answer if isinstance(answer, dict) else {}
+    code = found.get("code") or (found.get("error") if "error_description" in found else None)
+    message = found.get("detail") or found.get("error_description") or found.get("error") or found.get("title")
+    retry_after = response.headers.get("Retry-After", "")
+    return Refused(
+        response.status_code,
+        code,
+        f"{message or response.reason_phrase or 'refused'} (HTTP {response.status_code})",
+        retry_after_seconds=int(retry_after) if retry_after.isdecimal() else None,
+    )

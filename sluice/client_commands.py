@@ -1,0 +1,187 @@
+"""`sluice clients …`: who may call, and which models they may use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sluice.client import Json, Sluice
+from sluice.connection import connected
+from sluice.data_folder import write_private
+from sluice.failures import CommandFailed
+from sluice.version_table import row
+
+PAGE = 1000
+
+app = typer.Typer(help="Clients and their grants (for administrators).", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Which = Annotated[str, typer.Argument(help="Id or name of the client.", metavar="CLIENT")]
+Models = Annotated[list[str], typer.Option("--model", help="A model that the client may use; may be repeated.")]
+Actions = Annotated[
+    list[str] | None,
+    typer.Option("--action", help="predict, submit or metadata; may be repeated. Without it: all three."),
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Write a file for --credentials (mode 600) instead of printing the secret.")
+]
+
+
+@app.command("create")
+@connected(admin=True)
+def create(
+    sluice: Sluice,
+    name: Annotated[str, typer.Argument(help="Name of the new client.")],
+    models: Models,
+    actions: Actions = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create a client that may use the given models, and show its secret this once.
+
+    Examples:
+
+      sluice clients create reading-room --model mnist --model linear --out reading-room.json
+
+      sluice clients create audit --model mnist --action metadata
+    """
+    made = sluice.post("/admin/clients", {"name": name, "grants": [_grant(model, actions) for model in models]})
+    _show_secret(sluice, made, out, as_json=as_json)
+
+
+@app.command("list")
+@connected(admin=True)
+def list_clients(sluice: Sluice, as_json: AsJson = False) -> None:
+    """List all clients.
+
+    Example:
+
+      sluice clients list
+    """
+    found = all_clients(sluice)
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    table = Table("name", "id", "scopes", "created", "")
+    for client in found:
+        disabled = "disabled" if client["disabled"] else ""
+        row(table, client["name"], client["id"], " ".join(client["scopes"]), client["created_at"][:19], disabled)
+    Console().print(table)
+
+
+@app.command("rotate")
+@connected(admin=True)
+def rotate(sluice: Sluice, which: Which, out: Out = None, as_json: AsJson = False) -> None:
+    """Give a client a new secret; the old one and its tokens stop working at once.
+
+    Example:
+
+      sluice clients rotate reading-room --out reading-room.json
+    """
+    _show_secret(sluice, sluice.post(f"{_path(sluice, which)}/rotate"), out, as_json=as_json)
+
+
+@app.command("disable")
+@connected(admin=True)
+def disable(sluice: Sluice, which: Which) -> None:
+    """Refuse a client and all of its tokens, within a second.
+
+    Example:
+
+      sluice clients disable reading-room
+    """
+    sluice.post(f"{_path(sluice, which)}/disable")
+    typer.echo(f"{which} is disabled")
+
+
+@app.command("enable")
+@connected(admin=True)
+def enable(sluice: Sluice, which: Which) -> None:
+    """Let a disabled client in again, with the secret that it has.
+
+    Example:
+
+      sluice clients enable reading-room
+    """
+    sluice.post(f"{_path(sluice, which)}/enable")
+    typer.echo(f"{which} is enabled")
+
+
+@app.command("grant")
+@connected(admin=True)
+def grant(  # noqa: PLR0913 - a command's arguments are its options
+    sluice: Sluice,
+    which: Which,
+    models: Models,
+    version: Annotated[int | None, typer.Option(min=1, help="This version only.")] = None,
+    label: Annotated[str | None, typer.Option(help="Only the version that this label points to.")] = None,
+    actions: Actions = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Withdraw all grants that it had.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let a client use models, in addition to those that it may use already.
+
+    Examples:
+
+      sluice clients grant reading-room --model mnist --version 2 --action predict
+
+      sluice clients grant reading-room --model linear --replace
+    """
+    path = f"{_path(sluice, which)}/grants"
+    had = [] if replace else sluice.get(path)["grants"]
+    new = [_grant(model, actions, version=version, label=label) for model in models]
+    grants = sluice.put(path, {"grants": [*had, *new]})["grants"]
+    if as_json:
+        typer.echo(json.dumps(grants))
+        return
+    table = Table("model", "version", "label", "actions")
+    for found in grants:
+        row(table, found["model"], str(found["version"] or "all"), found["label"] or "", " ".join(found["actions"]))
+    Console().print(table)
+
+
+def all_clients(sluice: Sluice) -> list[Json]:
+    """Every client, page by page. Raises Refused, Unreachable."""
+    page = sluice.get("/admin/clients", limit=PAGE)
+    found: list[Json] = page["clients"]
+    while page["next_page_token"] is not None:
+        page = sluice.get("/admin/clients", limit=PAGE, page_token=page["next_page_token"])
+        found += page["clients"]
+    return found
+
+
+def _grant(
+    model: str, actions: list[str] | None, *, version: int | None = None, label: str | None = None
+) -> dict[str, Json]:
+    """A grant as the interface takes it; what is not given is the gateway's to choose."""
+    given = {"model": model, "version": version, "label": label, "actions": actions or None}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _path(sluice: Sluice, which: str) -> str:
+    """The path of the client with this id or name. Raises CommandFailed."""
+    if which.startswith("cli_"):
+        return f"/admin/clients/{quote(which, safe='')}"
+    ids = [client["id"] for client in all_clients(sluice) if client["name"] == which]
+    if not ids:
+        raise CommandFailed(f"there is no client named {which}")
+    return f"/admin/clients/{ids[0]}"
+
+
+def _show_secret(sluice: Sluice, made: Json, out: Path | None, *, as_json: bool) -> None:
+    credentials = {"base_url": sluice.base_url, "client_id": made["id"], "client_secret": made["client_secret"]}
+    if out is not None:
+        write_private(out, json.dumps(credentials))
+        typer.echo(f"The id and secret of {made['name']} are in {out}")
+    elif as_json:
+        typer.echo(json.dumps(credentials))
+    else:
+        typer.echo(
+            f"client id      {made['id']}\nclient secret  {made['client_secret']}\nThe secret is not shown again."
+        )

@@ -1,0 +1,157 @@
+"""`sluice models …` and `sluice predict`: upload, look, ask."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from sluice.client import Json, Sluice, model_path
+from sluice.connection import connected
+from sluice.failures import CommandFailed
+from sluice.preparation import follow, version_path
+from sluice.version_table import row, tables
+
+PAGE = 1000
+
+app = typer.Typer(help="Models, their versions and preparation reports (for administrators).", no_args_is_help=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Model = Annotated[str, typer.Argument(help="Name of the model.")]
+
+
+@app.command("push")
+@connected(admin=True)
+def push(
+    sluice: Sluice,
+    model: Model,
+    file: Annotated[Path, typer.Argument(help="A .keras, .h5 or .onnx file.", exists=True, dir_okay=False)],
+    format: Annotated[str | None, typer.Option(help="keras, h5 or onnx, where the file does not say so.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until the version is prepared, and fail if it is refused.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a file as the next version of a model, and follow its preparation.
+
+    The same file again is the version that it already is.
+
+    Examples:
+
+      sluice models push mnist model.keras
+
+      sluice models push mnist model.onnx --no-wait
+    """
+    console = Console(stderr=True)
+    with _progress(console) as progress:
+        task = progress.add_task("Uploading", total=file.stat().st_size)
+        uploaded = sluice.upload(
+            model, file, format=format, progress=lambda sent, size: progress.update(task, completed=sent, total=size)
+        )
+    if wait:
+        with console.status("Preparing") as status:
+            follow(sluice, model, uploaded["version"], lambda step: status.update(f"Preparing: {escape(step)}"))
+    version = sluice.get(version_path(model, uploaded["version"]))
+    if as_json:
+        typer.echo(json.dumps(version))
+    else:
+        typer.echo(f"{model} version {version['version']} is {version['state']}")
+
+
+@app.command("list")
+@connected(admin=True)
+def list_models(sluice: Sluice, as_json: AsJson = False) -> None:
+    """List all models and their versions.
+
+    Example:
+
+      sluice models list
+    """
+    page = sluice.get("/admin/models", limit=PAGE)
+    models: list[Json] = page["models"]
+    while page["next_page_token"] is not None:
+        page = sluice.get("/admin/models", limit=PAGE, page_token=page["next_page_token"])
+        models += page["models"]
+    if as_json:
+        typer.echo(json.dumps(models))
+        return
+    table = Table("model", "version", "state", "format", "labels", "uploaded")
+    for model in models:
+        for version in model["versions"]:
+            number = version["version"]
+            labels = " ".join(label for label, pointed in model["labels"].items() if pointed == number)
+            state = version["state"] if version["error"] is None else f"{version['state']}: {version['error']['code']}"
+            name = f"{model['name']} (latest)" if number == model["latest"] else model["name"]
+            row(table, name, str(number), state, version["format"], labels, version["created_at"][:19])
+    Console().print(table)
+
+
+@app.command("show")
+@connected(admin=True)
+def show(
+    sluice: Sluice,
+    model: Model,
+    version: Annotated[int | None, typer.Argument(min=1, help="Its version; without it the newest upload.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a version: its signature, its variants and what its preparation found out.
+
+    Examples:
+
+      sluice models show mnist
+
+      sluice models show mnist 2 --json
+    """
+    if version is None:
+        version = max(known["version"] for known in sluice.get(f"/admin/models/{quote(model, safe='')}")["versions"])
+    found = sluice.get(version_path(model, version))
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    console = Console()
+    for table in tables(found):
+        console.print(table)
+
+
+@connected(admin=False)
+def predict(
+    sluice: Sluice,
+    model: Model,
+    body: Annotated[
+        str,
+        typer.Option(
+            "--json", metavar="FILE", help='File with {"instances": …} or {"inputs": …}; - is standard input.'
+        ),
+    ],
+    version: Annotated[int | None, typer.Option(min=1, help="This version instead of the newest.")] = None,
+    label: Annotated[str | None, typer.Option(help="The version that this label points to.")] = None,
+) -> None:
+    """Send a prediction request and print the answer as JSON.
+
+    Examples:
+
+      sluice predict mnist --json sluice-data/digit.json
+
+      echo '{"instances": [[1.0, 2.0]]}' | sluice predict linear --json -
+    """
+    if version is not None and label is not None:
+        raise CommandFailed("give --version or --label, not both")
+    try:
+        request = json.loads(sys.stdin.read() if body == "-" else Path(body).read_text())
+    except OSError as error:
+        raise CommandFailed(f"cannot read {body}: {error.strerror}") from error
+    except ValueError as error:
+        raise CommandFailed(f"{'standard input' if body == '-' else body} is not JSON: {error}") from error
+    typer.echo(json.dumps(sluice.post(f"{model_path(model, version=version, label=label)}:predict", request)))
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=console
+    )

@@ -1,0 +1,227 @@
+"""`sluice up`: the whole system on one machine, as one foreground command that leaves nothing behind.
+
+The embedded system is the same code as any other; only its settings come from a data folder instead of an operator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.markup import escape
+
+from sluice import embedded_redis
+from sluice.child import Child, Program
+from sluice.data_folder import DataFolder
+from sluice.demo import Demo
+from sluice.failures import CommandFailed
+from sluice.orphans import Orphans
+from sluice.supervisor import Supervisor
+
+HOST = embedded_redis.HOST
+LOOK_SECONDS = 0.1
+START_SECONDS = 90.0
+START_DEATHS = 3
+GATEWAY_STOP_SECONDS = 10.0
+WORKER_STOP_SECONDS = 15.0
+
+
+class StartFailed(CommandFailed):
+    """The system did not come up; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line may choose. Gateways listen on `port`, `port + 1` and so on."""
+
+    data: Path
+    port: int = 8080
+    demo: bool = False
+    workers: int = 2
+    gateways: int = 1
+
+    @property
+    def ports(self) -> range:
+        return range(self.port, self.port + self.gateways)
+
+    @property
+    def address(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+
+class Interrupts:
+    """Remembers that Ctrl-C or SIGTERM came; a second one cuts the orderly end short."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Within this context the signals are taken note of instead of ending the process."""
+        signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = [signal.signal(number, self._note) for number in signals]
+        try:
+            yield
+        finally:
+            for number, action in zip(signals, before, strict=True):
+                signal.signal(number, action)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a signal handler
+        if self.came:
+            signal.signal(number, signal.SIG_IGN)
+            raise KeyboardInterrupt
+        self.came = True
+
+
+def up(options: Options, console: Console) -> None:
+    """Run the system until Ctrl-C or SIGTERM. Raises StartFailed, DataFolderInUse, DataFolderInvalid, RedisMissing."""
+    folder = DataFolder.at(options.data)
+    folder.make()
+    interrupts = Interrupts()
+    with folder.lock(options.address), interrupts.heard():
+        _require_ports(options)
+        folder.empty_scratch()
+
+        def warn(text: str) -> None:
+            console.print(f"[yellow]{escape(text)}[/]", highlight=False)
+
+        supervisor = Supervisor(folder.logs, warn, Orphans())
+        system = System(options, folder, supervisor, interrupts)
+        try:
+            system.run(console)
+        finally:
+            console.print("Stopping.")
+            with contextlib.suppress(KeyboardInterrupt):
+                supervisor.stop()
+
+
+class System:
+    """The programs of the embedded system and the order in which they start."""
+
+    def __init__(self, options: Options, folder: DataFolder, supervisor: Supervisor, interrupts: Interrupts) -> None:
+        self._options = options
+        self._folder = folder
+        self._supervisor = supervisor
+        self._interrupts = interrupts
+        inherited = {**os.environ, "PYTHONUNBUFFERED": "1", "PROMETHEUS_MULTIPROC_DIR": str(folder.metrics)}
+        self._worker_environment = folder.environment_of_workers(inherited)
+        self._gateway_environment = folder.environment_of_gateways(inherited)
+
+    def run(self, console: Console) -> None:
+        """Start everything, say so, and look after it until a signal comes. Raises StartFailed, RedisMissing."""
+        started_at = time.monotonic()
+        console.print(f"Sluice starts; its data is in {escape(str(self._folder.root))}", highlight=False)
+        demo = Demo(self._folder, self._options.address, console) if self._options.demo else None
+        # Training takes longest: it begins before anything else does.
+        training = demo.training() if demo is not None else None
+        training_child = self._supervisor.errand(training) if training is not None else None
+        with console.status("Starting Redis and preparing the database"):
+            self._start_foundation()
+        with console.status("Starting the gateway and the workers"):
+            self._supervisor.start(self._workers())
+            self._supervisor.start(self._gateways())
+            self._wait(lambda: all(_ready(port) for port in self._options.ports), "gateway and workers are not ready")
+        if self._interrupts.came:
+            return
+        console.print(
+            f"Sluice is ready at [bold]{self._options.address}[/] after {time.monotonic() - started_at:.1f} s: "
+            f"interface at {self._options.address}/docs, logs in {escape(str(self._folder.logs))}. Ctrl-C stops it.",
+            highlight=False,
+        )
+        if demo is not None:
+            administrator = demo.administrator(self._gateway_environment) if demo.needs_administrator else None
+            demo.start(training_child, self._supervisor.errand(administrator) if administrator is not None else None)
+        try:
+            self._wait(lambda: False, "", seconds=None)
+        finally:
+            if demo is not None:
+                demo.cancel()
+
+    def _start_foundation(self) -> None:
+        """Redis and the database's tables, at the same time."""
+        redis = embedded_redis.redis_program(self._folder, {"PATH": os.defpath})
+        self._supervisor.start([redis])
+        migration = self._supervisor.errand(self._python("migrate", self._worker_environment))
+        self._wait(lambda: migration.ending() is not None, "the database's migrations take too long")
+        self._require_success(migration)
+        self._wait(lambda: embedded_redis.answers(self._folder), "Redis does not answer")
+
+    def _workers(self) -> list[Program]:
+        processes = {"SLUICE_WORKER_PROCESSES": str(self._options.workers), "SLUICE_WORKER_NAME": "worker"}
+        return [
+            self._python("worker", self._worker_environment | processes, stop_seconds=WORKER_STOP_SECONDS),
+            self._python(
+                "prepare-worker",
+                self._worker_environment | {"SLUICE_WORKER_NAME": "prepare-worker"},
+                stop_seconds=WORKER_STOP_SECONDS,
+            ),
+        ]
+
+    def _gateways(self) -> list[Program]:
+        return [
+            self._python(
+                "gateway",
+                self._gateway_environment | {"SLUICE_HOST": HOST, "SLUICE_PORT": str(port)},
+                name="gateway" if self._options.gateways == 1 else f"gateway-{port}",
+                stop_seconds=GATEWAY_STOP_SECONDS,
+            )
+            for port in self._options.ports
+        ]
+
+    def _python(
+        self, verb: str, environment: dict[str, str], *, name: str | None = None, stop_seconds: float = 5.0
+    ) -> Program:
+        # -P: the data folder, in which it runs, is no place to import from.
+        command = [sys.executable, "-P", "-m", "sluice", verb]
+        return Program(name or verb, command, environment, self._folder.root, stop_seconds)
+
+    def _wait(self, condition: Callable[[], bool], otherwise: str, *, seconds: float | None = START_SECONDS) -> None:
+        """Look after everybody until the condition holds or a signal came; with a time limit, raise StartFailed."""
+        until = None if seconds is None else time.monotonic() + seconds
+        while not self._interrupts.came and not condition():
+            self._supervisor.watch()
+            if until is not None:
+                dying = [member.program.name for member in self._supervisor.members if member.deaths >= START_DEATHS]
+                if dying:
+                    raise StartFailed(f"{dying[0]} ended {START_DEATHS} times while it was started")
+                if time.monotonic() > until:
+                    raise StartFailed(f"{otherwise} after {seconds:.0f} s; see {self._folder.logs}")
+            time.sleep(LOOK_SECONDS)
+
+    def _require_success(self, errand: Child) -> None:
+        ending = errand.ending()
+        if ending is not None and ending.code != 0 and not self._interrupts.came:
+            lines = "\n".join(f"    {line[:300]}" for line in errand.logbook.last_lines(5))
+            raise StartFailed(f"{errand.program.name} {ending}. The end of {errand.logbook.path}:\n{lines}")
+
+
+def _require_ports(options: Options) -> None:
+    for port in options.ports:
+        if not embedded_redis.port_is_free(port):
+            raise StartFailed(
+                f"port {port} is taken by another program; choose another one, for example: "
+                f"sluice up --port {port + 1 if port < 65535 else port - 1}"
+            )
+
+
+def _ready(port: int) -> bool:
+    """Whether the gateway can reach the database and Redis, and somebody is there to answer predictions."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    try:
+        connection.request("GET", "/health/ready")
+        answer = connection.getresponse()
+        return answer.status == 200 and json.loads(answer.read())["slots"] > 0
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -1,0 +1,223 @@
+"""What tests of the queue share: a served model with one weight, a slot that runs in a thread, a caller at the queue."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+import onnx
+import redis
+from onnx import TensorProto, helper
+
+from auth import clients
+from auth.grants import Action, GrantSpec, set_grants
+from auth.scopes import Scope
+from model_store import migrations, registry
+from model_store.artifacts import Artifacts
+from model_store.database import Sessions, connect, sessions_of, transaction
+from model_store.signature import Signature, TensorSpec
+from model_store.tables import Variant
+from workers import redis_link
+from workers.bells import ring
+from workers.broker import broker
+from workers.child import Child, make_child
+from workers.drain import Slot
+from workers.lanes import Answer, Keys, Lane, Priority, pack_bundle, unpack_answers
+from workers.publisher import Publisher
+from workers.redis_link import Wire
+from workers.session import run_session
+from workers.settings import WorkerSettings
+
+SIGNATURE = Signature((TensorSpec("x", "float32", (None, 2)),), (TensorSpec("y", "float32", (None, 2)),))
+
+
+def doubling_model(path: Path, factor: float = 2.0) -> Path:
+    """An ONNX file with y = factor * x for rows of two numbers."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        "doubling",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])],
+        [helper.make_tensor("factor", TensorProto.FLOAT, [1], [factor])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+def serve_model(
+    sessions: Sessions, artifacts: Artifacts, path: Path, model: str = "double", *, batch_seconds: float = 0.0001
+) -> int:
+    """Register an ONNX file as an AVAILABLE version; a `batch_seconds` over 2 ms makes its batches run in threads."""
+    stored = artifacts.add_file(path)
+    with transaction(sessions) as session:
+        version, _ = registry.publish(
+            session, model, format="onnx", digest=stored.digest, size_bytes=stored.size_bytes, uploaded_by="test"
+        )
+        variant = Variant(
+            model=model,
+            version=version.number,
+            name="onnx",
+            runtime="onnx",
+            digest=stored.digest,
+            size_bytes=stored.size_bytes,
+            memory_bytes=100_000,
+        )
+        registry.make_available(
+            session, model, version.number, signature=SIGNATURE, variant="onnx", variants=[variant], max_batch=8,
+            max_parallelism=2, batch_seconds=batch_seconds, report={},
+        )  # fmt: skip
+        return version.number
+
+
+def worker_settings(redis_url: str, database_url: str, folder: Path, **more: object) -> WorkerSettings:
+    values: dict[str, object] = {
+        "redis_url": redis_url,
+        "database_url": database_url,
+        "store_dir": folder / "store",
+        "scratch_dir": folder / "scratch",
+        "key_prefix": f"t{secrets.token_hex(4)}",
+        "worker_name": f"w{secrets.token_hex(3)}",
+        "worker_execution": "threads",  # a watchdog that ends processes would end the tests
+    }
+    return WorkerSettings(**{**values, **more})  # type: ignore[arg-type]
+
+
+@dataclass
+class Queue:
+    """A database, a store with the model `double`, and the queue's names."""
+
+    settings: WorkerSettings
+    sessions: Sessions
+    artifacts: Artifacts
+    client: redis.Redis
+    client_id: str
+    version: int
+    keys: Keys = field(init=False)
+    opened: list[Child] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.keys = Keys(self.settings.key_prefix)
+
+    def lane(
+        self, priority: Priority = Priority.INTERACTIVE, client_id: str | None = None, model: str = "double"
+    ) -> Lane:
+        return Lane(model, self.version, priority, client_id or self.client_id)
+
+    def child(self) -> Child:
+        child = make_child(self.settings, Publisher(broker(self.settings)))
+        self.opened.append(child)
+        return child
+
+    def close(self) -> None:
+        for child in self.opened:
+            child.publisher.close()
+            child.client.close()
+            child.sessions.kw["bind"].dispose()
+        self.client.close()
+        self.sessions.kw["bind"].dispose()
+
+
+def make_queue(settings: WorkerSettings, folder: Path) -> Queue:
+    migrations.migrate(settings)
+    sessions = sessions_of(connect(settings))
+    artifacts = Artifacts(settings.store_dir, settings.upload_limit_bytes)
+    version = serve_model(sessions, artifacts, doubling_model(folder / "double.onnx"))
+    with transaction(sessions) as session:
+        client, _ = clients.create(session, "tester", frozenset({Scope.PREDICT, Scope.JOBS}), b"p" * 32)
+        set_grants(session, client.id, [GrantSpec("double", actions=frozenset(Action))])
+        client_id = client.id
+    return Queue(settings, sessions, artifacts, redis_link.connect(settings), client_id, version)
+
+
+class RunningSlot:
+    """One slot whose sessions run in a thread of the test, begun by rings as Celery would."""
+
+    def __init__(self, queue: Queue, name: str = "slot", child: Child | None = None) -> None:
+        self.queue = queue
+        self.name = name
+        self.child = child or queue.child()
+        self.stopping = threading.Event()
+        self.endings: list[str] = []
+        self._threads: list[threading.Thread] = []
+        self._wire = Wire(queue.client)
+
+    def ring(self, lane: Lane) -> bool:
+        """Ring for a lane as a gateway does; starts a session where the ring set the slot's key."""
+        new = ring(self.queue.keys, self.queue.settings.pool, lane.name, self.name)
+        try:
+            replies = self._wire.execute(new.commands)
+        except redis.ConnectionError:
+            replies = self._wire.execute(new.commands)  # Redis was restarted since
+        if not new.started(replies):
+            return False
+        self.start(new.token)
+        return True
+
+    def start(self, token: str) -> None:
+        slot = Slot(self.queue.settings.pool, self.name, token)
+        thread = threading.Thread(
+            target=lambda: self.endings.append(run_session(self.child, slot, self.stopping.is_set)), daemon=True
+        )
+        thread.start()
+        self._threads.append(thread)
+
+    def stop(self) -> None:
+        self.stopping.set()
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+
+class Caller:
+    """Lays out predictions and collects answers, as a gateway does."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self.reply_to = queue.keys.replies(f"caller-{secrets.token_hex(3)}")
+        self._number = 0
+        self.answers: dict[int, list[Answer]] = {}
+
+    def ask(self, lane: Lane, *rows: tuple[float, float], limit_ms: int = 20_000) -> list[int]:
+        """One bundle with a prediction for each row; returns their numbers."""
+        predictions = []
+        for row in rows:
+            self._number += 1
+            predictions.append((self._number, b'{"instances": [[%r, %r]]}' % row))
+        bundle = pack_bundle(self.reply_to, limit_ms, predictions)
+        self.queue.client.xadd(self.queue.keys.lane(lane), {"b": bundle})
+        return [number for number, _ in predictions]
+
+    def collect(self, numbers: list[int], seconds: float = 10) -> dict[int, Answer]:
+        """Wait until each number has an answer."""
+        until = time.monotonic() + seconds
+        while not all(number in self.answers for number in numbers):
+            left = until - time.monotonic()
+            assert left > 0, f"no answer for {[n for n in numbers if n not in self.answers]}"
+            popped = self.queue.client.blpop([self.reply_to], timeout=1)
+            for answer in unpack_answers(popped[1]) if popped else ():
+                self.answers.setdefault(answer.number, []).append(answer)
+        return {number: self.answers[number][0] for number in numbers}
+
+
+def wait_until(condition: object, seconds: float = 10, *, message: str = "it did not happen") -> None:
+    """Poll a condition; fails the test with `message` after `seconds`."""
+    until = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < until, message
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def running_slot(queue: Queue, name: str = "slot") -> Iterator[RunningSlot]:
+    slot = RunningSlot(queue, name)
+    try:
+        yield slot
+    finally:
+        slot.stop()

@@ -1,0 +1,87 @@
+"""A gateway for tests of routes that need SQL only: the whole application over real HTTP, its queue not started."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import httpx
+import uvicorn
+
+from auth import clients
+from auth.scopes import Scope
+from gateway.app import create_app
+from gateway.parts import Parts
+from gateway.settings import GatewaySettings
+from model_store.database import transaction
+from model_store.migrations import migrate
+
+
+class QuietGateway:
+    """The application with its client, and shortcuts to clients of its own."""
+
+    def __init__(self, http: httpx.Client, parts: Parts) -> None:
+        self.http = http
+        self.parts = parts
+
+    def client(self, name: str, scopes: Collection[Scope] = (Scope.PREDICT, Scope.JOBS)) -> tuple[str, str]:
+        """Id and secret of a new client."""
+        with transaction(self.parts.sessions) as session:
+            made, secret = clients.create(session, name, scopes, self.parts.settings.pepper)
+        self.parts.snapshot.refresh()
+        return made.id, secret
+
+    def token(self, client_id: str, secret: str, **form: str) -> str:
+        answer = self.http.post(
+            "/oauth/token", data={"grant_type": "client_credentials", **form}, auth=(client_id, secret)
+        )
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["access_token"])
+
+    def headers(self, name: str, scopes: Collection[Scope]) -> dict[str, str]:
+        """The Authorization header of a new client."""
+        return bearer(self.token(*self.client(name, scopes)))
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+@contextlib.contextmanager
+def quiet_gateway(folder: Path, **settings: object) -> Iterator[QuietGateway]:
+    """A gateway with all its files in `folder`; `settings` replace those of the test."""
+    made = GatewaySettings(
+        **{
+            "database_url": f"sqlite:///{folder / 'sluice.db'}",
+            "store_dir": folder / "store",
+            "keys_dir": folder / "keys",
+            "client_secret_key": "k" * 32,
+            "redis_url": "redis://127.0.0.1:1/0",
+            **settings,
+        }
+    )
+    migrate(made)
+    app = create_app(made)
+    parts: Parts = app.state.parts
+    # Without its lifespan, which starts what belongs to the queue.
+    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None, ws="none"))
+    thread = threading.Thread(target=server.run)
+    parts.snapshot.start()
+    thread.start()
+    try:
+        until = time.monotonic() + 20
+        while not server.started:
+            assert thread.is_alive()
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+            yield QuietGateway(http, parts)
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        parts.snapshot.close()
+        parts.engine.dispose()

@@ -1,0 +1,242 @@
+"""A session of a slot: it answers what lies in its lanes, and forgets nothing when things die around it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+from tests.conftest import RedisServer
+from tests.queue_kit import Caller, Queue, RunningSlot, make_queue, running_slot, wait_until, worker_settings
+from workers.lanes import Answer, Priority, pack_bundle, unpack_answers
+
+
+@pytest.fixture
+def queue(redis_server: RedisServer, tmp_path: Path) -> Iterator[Queue]:
+    settings = worker_settings(redis_server.url, f"sqlite:///{tmp_path / 'sluice.db'}", tmp_path)
+    made = make_queue(settings, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def slot(queue: Queue) -> Iterator[RunningSlot]:
+    with running_slot(queue) as running:
+        yield running
+
+
+def predictions(body: bytes) -> object:
+    return json.loads(body)["predictions"]
+
+
+def test_each_caller_gets_the_answer_to_its_own_input(queue: Queue, slot: RunningSlot):
+    caller = Caller(queue)
+    lane = queue.lane()
+    numbers = [number for i in range(50) for number in caller.ask(lane, (float(i), -1.0))]
+    slot.ring(lane)
+    answers = caller.collect(numbers)
+    assert [predictions(answers[number].body) for number in numbers] == [[[2.0 * i, -2.0]] for i in range(50)]
+
+
+def test_a_bad_input_spoils_no_other_answer_of_its_batch(queue: Queue, slot: RunningSlot):
+    caller, lane = Caller(queue), queue.lane()
+    good = caller.ask(lane, (1.0, 2.0))
+    queue.client.xadd(queue.keys.lane(lane), {"b": _bundle(caller, 900, b'{"instances": [[1.0]]}')})
+    slot.ring(lane)
+    answers = caller.collect([*good, 900])
+    assert predictions(answers[good[0]].body) == [[2.0, 4.0]]
+    assert answers[900].status == 400
+    assert "error" in json.loads(answers[900].body)
+
+
+def test_answered_entries_leave_nothing_behind_and_keys_expire(queue: Queue, slot: RunningSlot):
+    caller, lane = Caller(queue), queue.lane()
+    numbers = caller.ask(lane, (1.0, 2.0))
+    slot.ring(lane)
+    caller.collect(numbers)
+    wait_until(lambda: queue.client.xlen(queue.keys.lane(lane)) == 0, message="the entry was not deleted")
+    caller.ask(lane, (3.0, 4.0))
+    wait_until(lambda: queue.client.exists(caller.reply_to) == 1, message="no answer came")
+    keys = list(queue.client.scan_iter(f"{queue.settings.key_prefix}:*"))
+    assert keys
+    assert [key for key in keys if queue.client.pttl(key) == -1] == []
+
+
+def test_an_entry_past_its_deadline_is_dropped_without_running(queue: Queue, slot: RunningSlot):
+    caller, lane = Caller(queue), queue.lane()
+    late = caller.ask(lane, (1.0, 2.0), limit_ms=1)
+    time.sleep(0.05)
+    fresh = caller.ask(lane, (3.0, 4.0))
+    slot.ring(lane)
+    caller.collect(fresh)
+    wait_until(lambda: queue.client.xlen(queue.keys.lane(lane)) == 0)
+    assert late[0] not in caller.answers
+
+
+def test_a_task_whose_token_no_longer_stands_returns_at_once(queue: Queue, slot: RunningSlot):
+    queue.client.set(queue.keys.drain("default", "slot"), "another", px=3000)
+    slot.start("mine")
+    wait_until(lambda: slot.endings == ["outdated"])
+    assert queue.client.get(queue.keys.drain("default", "slot")) == b"another"
+
+
+def test_a_session_ends_when_another_holds_its_key(queue: Queue, slot: RunningSlot):
+    slot.ring(queue.lane())
+    wait_until(lambda: queue.client.exists(queue.keys.beat("default:slot")) == 1)
+    queue.client.set(queue.keys.drain("default", "slot"), "another", px=10_000)
+    wait_until(lambda: slot.endings == ["superseded"], 8)
+
+
+def test_only_the_session_keeps_its_key_alive(queue: Queue, slot: RunningSlot):
+    slot.ring(queue.lane())
+    key = queue.keys.drain("default", "slot")
+    time.sleep(4)
+    assert queue.client.pttl(key) > 0, "the key was not renewed beyond its three seconds"
+    slot.stop()
+    assert queue.client.exists(key) == 0, "a session that ends takes its key with it"
+
+
+def test_a_ring_that_was_read_but_not_acknowledged_is_heard_by_the_next_session(queue: Queue, slot: RunningSlot):
+    lane = queue.lane()
+    caller = Caller(queue)
+    bell = queue.keys.bell("default", "slot")
+    queue.client.xgroup_create(bell, "g", "0", mkstream=True)
+    queue.client.xadd(bell, {"l": lane.name})
+    # A session that died after reading its bell: the ring is pending under the slot's name.
+    queue.client.xreadgroup("g", "default:slot", {bell: ">"})
+    numbers = caller.ask(lane, (5.0, 6.0))
+    queue.client.set(queue.keys.drain("default", "slot"), "token", px=3000)
+    slot.start("token")
+    assert predictions(caller.collect(numbers)[numbers[0]].body) == [[10.0, 12.0]]
+
+
+@pytest.mark.parametrize("dead", ["default:slot", "default:elsewhere"], ids=["its-own", "another-slots"])
+def test_entries_of_a_dead_session_are_answered_by_the_next_one(queue: Queue, slot: RunningSlot, dead: str):
+    lane, caller = queue.lane(), Caller(queue)
+    key = queue.keys.lane(lane)
+    queue.client.xgroup_create(key, "g", "0", mkstream=True)
+    numbers = caller.ask(lane, (1.0, 1.0), (2.0, 2.0))
+    queue.client.xreadgroup("g", dead, {key: ">"})
+    until = time.monotonic() + 15
+    while time.monotonic() < until and numbers[1] not in caller.answers:
+        slot.ring(lane)  # who waits, rings
+        popped = queue.client.blpop([caller.reply_to], timeout=1)
+        for answer in _unpacked(popped):
+            caller.answers.setdefault(answer.number, []).append(answer)
+    assert [predictions(caller.answers[number][0].body) for number in numbers] == [[[2.0, 2.0]], [[4.0, 4.0]]]
+    wait_until(lambda: queue.client.xlen(key) == 0, message="the entries were not deleted")
+
+
+def test_entries_of_a_session_that_lives_are_not_taken(queue: Queue, slot: RunningSlot):
+    lane, caller = queue.lane(), Caller(queue)
+    key = queue.keys.lane(lane)
+    queue.client.xgroup_create(key, "g", "0", mkstream=True)
+    caller.ask(lane, (1.0, 1.0))
+    queue.client.xreadgroup("g", "default:busy", {key: ">"})
+    queue.client.set(queue.keys.beat("default:busy"), "1", px=20_000)
+    time.sleep(3.2)  # idle for longer than a heartbeat lives
+    slot.ring(lane)
+    fresh = caller.ask(lane, (3.0, 3.0))
+    caller.collect(fresh)
+    assert queue.client.xpending(key, "g")["consumers"] == [{"name": b"default:busy", "pending": 1}]
+
+
+def test_a_prediction_that_died_twice_is_answered_with_an_error(queue: Queue, slot: RunningSlot):
+    lane, caller = queue.lane(), Caller(queue)
+    key = queue.keys.lane(lane)
+    queue.client.xgroup_create(key, "g", "0", mkstream=True)
+    numbers = caller.ask(lane, (1.0, 1.0))
+    entry = queue.client.xreadgroup("g", "default:slot", {key: ">"})[0][1][0][0]
+    queue.client.xclaim(key, "g", "default:slot", 0, [entry])  # the second delivery
+    slot.ring(lane)
+    answer = caller.collect(numbers)[numbers[0]]
+    assert answer.status == 503
+    assert "died twice" in json.loads(answer.body)["error"]
+
+
+def test_a_wiped_redis_is_served_again_within_seconds(queue: Queue, slot: RunningSlot):
+    lane, caller = queue.lane(), Caller(queue)
+    slot.ring(lane)
+    caller.collect(caller.ask(lane, (1.0, 1.0)))
+    for key in queue.client.scan_iter(f"{queue.settings.key_prefix}:*"):
+        queue.client.delete(key)
+    numbers = caller.ask(lane, (2.0, 3.0))
+    until = time.monotonic() + 5
+    while time.monotonic() < until and numbers[0] not in caller.answers:
+        slot.ring(lane)
+        for answer in _unpacked(queue.client.blpop([caller.reply_to], timeout=1)):
+            caller.answers.setdefault(answer.number, []).append(answer)
+    assert predictions(caller.answers[numbers[0]][0].body) == [[4.0, 6.0]]
+
+
+def test_one_lane_without_its_group_does_not_stop_the_others(queue: Queue, slot: RunningSlot):
+    one, other, caller = queue.lane(), queue.lane(client_id="cli_other"), Caller(queue)
+    slot.ring(one)
+    slot.ring(other)
+    caller.collect(caller.ask(one, (1.0, 1.0)) + caller.ask(other, (1.0, 1.0)))
+    queue.client.xgroup_destroy(queue.keys.lane(other), "g")
+    caller.collect(caller.ask(one, (2.0, 2.0)) + caller.ask(other, (3.0, 3.0)))
+
+
+def test_a_session_waits_for_redis_and_keeps_finished_answers(tmp_path: Path):
+    server = RedisServer(tmp_path)
+    server.start()
+    settings = worker_settings(server.url, f"sqlite:///{tmp_path / 'sluice.db'}", tmp_path)
+    queue = make_queue(settings, tmp_path)
+    caller, lane = Caller(queue), queue.lane()
+    with running_slot(queue) as slot:
+        slot.ring(lane)
+        caller.collect(caller.ask(lane, (1.0, 1.0)))
+        server.kill()
+        time.sleep(2)
+        server.start()
+        queue.client.connection_pool.disconnect()
+        numbers = caller.ask(lane, (2.0, 2.0))
+        slot.ring(lane)
+        assert predictions(caller.collect(numbers, 5)[numbers[0]].body) == [[4.0, 4.0]]
+        assert slot.endings == [], "the session ended although only Redis was away"
+    queue.close()
+    server.kill()
+
+
+def test_interactive_lanes_are_read_first_and_bulk_ones_do_not_starve(queue: Queue, slot: RunningSlot):
+    interactive, bulk, caller = queue.lane(), queue.lane(Priority.BULK), Caller(queue)
+    background = [number for _ in range(300) for number in caller.ask(bulk, (1.0, 1.0))]
+    urgent = [number for _ in range(300) for number in caller.ask(interactive, (2.0, 2.0))]
+    slot.ring(bulk)
+    slot.ring(interactive)
+    answers = caller.collect([*urgent, *background])
+    assert {predictions(answers[number].body)[0][0] for number in urgent} == {4.0}  # type: ignore[index]
+    assert {predictions(answers[number].body)[0][0] for number in background} == {2.0}  # type: ignore[index]
+
+
+def test_an_unknown_version_is_answered_with_its_error(queue: Queue, slot: RunningSlot):
+    lane, caller = queue.lane(model="nothing"), Caller(queue)
+    numbers = caller.ask(lane, (1.0, 1.0))
+    slot.ring(lane)
+    assert caller.collect(numbers)[numbers[0]].status in (404, 503)
+
+
+def test_a_quarantined_version_fails_fast_while_others_serve(queue: Queue, slot: RunningSlot):
+    lane, other, caller = queue.lane(), queue.lane(model="nothing"), Caller(queue)
+    queue.client.set(queue.keys.quarantine("double", queue.version), "1", px=5000)
+    numbers = caller.ask(lane, (1.0, 1.0))
+    slot.ring(lane)
+    answer = caller.collect(numbers)[numbers[0]]
+    assert answer.status == 503
+    assert "crashed" in json.loads(answer.body)["error"]
+    numbers = caller.ask(other, (1.0, 1.0))
+    slot.ring(other)
+    assert caller.collect(numbers)[numbers[0]].status != 200
+
+
+def _bundle(caller: Caller, number: int, body: bytes) -> bytes:
+    return pack_bundle(caller.reply_to, 20_000, [(number, body)])
+
+
+def _unpacked(popped: object) -> list[Answer]:
+    return list(unpack_answers(popped[1])) if popped else []  # type: ignore[index]

@@ -1,0 +1,182 @@
+"""Grants on both databases: the picture in memory and the question at the claim of a job always agree."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from auth import clients, grants
+from auth.errors import ClientNotFound, GrantInvalid
+from auth.grants import ACTIONS, Action, GrantSpec
+from auth.scopes import Scope
+from model_store.database import Sessions, connect, sessions_of, transaction
+from model_store.errors import NameInvalid
+from model_store.migrations import migrate
+from model_store.settings import StoreSettings
+from model_store.tables import Label, Model, State, Version
+
+PREDICT, SUBMIT = frozenset({Action.PREDICT}), frozenset({Action.SUBMIT})
+LABELS = {"stable": 1, "canary": 2}
+
+
+@pytest.fixture
+def sessions(database_url: str) -> Iterator[Sessions]:
+    """Versions 1 to 3 of `mnist` and of `linear`; `stable` is 1 and `canary` 2 of both."""
+    settings = StoreSettings(database_url=database_url)
+    migrate(settings)
+    engine = connect(settings)
+    made = sessions_of(engine)
+    with transaction(made) as session:
+        for model in ("mnist", "linear"):
+            session.add(Model(name=model, last_version=3))
+            session.flush()
+            for number in (1, 2, 3):
+                session.add(
+                    Version(
+                        model=model, number=number, state=State.AVAILABLE.value, format="keras", digest="d",
+                        size_bytes=1, uploaded_by="cli_admin",
+                    )
+                )  # fmt: skip
+            session.flush()
+            for label, number in LABELS.items():
+                session.add(Label(model=model, name=label, version=number))
+    yield made
+    engine.dispose()
+
+
+@pytest.fixture
+def client_id(sessions: Sessions) -> str:
+    with transaction(sessions) as session:
+        return clients.create(session, "reading-room", {Scope.PREDICT}, b"p" * 32)[0].id
+
+
+def allowed(sessions: Sessions, client_id: str) -> set[tuple[str, str, int]]:
+    """Every action, model and version that is allowed; asserts that both ways of asking agree on each."""
+    found = set()
+    with transaction(sessions, write=False) as session:
+        rights = grants.load_rights(session).clients[client_id]
+        for action, model, version in itertools.product(Action, ("mnist", "linear"), (1, 2, 3)):
+            labels = [label for label, number in LABELS.items() if number == version]
+            in_memory = rights.allows(action, model, version, labels)
+            now = grants.allows_now(session, client_id, action, model, version)
+            assert in_memory == now, (action, model, version)
+            assert rights.sees(model) or not in_memory
+            if now:
+                found.add((str(action), model, version))
+    return found
+
+
+def grant(sessions: Sessions, client_id: str, *specs: GrantSpec) -> None:
+    with transaction(sessions) as session:
+        grants.set_grants(session, client_id, specs)
+
+
+def test_without_a_grant_nothing_is_allowed(sessions: Sessions, client_id: str):
+    assert allowed(sessions, client_id) == set()
+
+
+def test_a_grant_for_a_model_covers_all_its_versions(sessions: Sessions, client_id: str):
+    grant(sessions, client_id, GrantSpec("mnist", actions=PREDICT))
+    assert allowed(sessions, client_id) == {("predict", "mnist", version) for version in (1, 2, 3)}
+
+
+def test_a_grant_for_a_version_covers_no_other(sessions: Sessions, client_id: str):
+    grant(sessions, client_id, GrantSpec("mnist", version=2))
+    assert allowed(sessions, client_id) == {(str(action), "mnist", 2) for action in ACTIONS}
+
+
+def test_a_grant_for_a_label_follows_the_label(sessions: Sessions, client_id: str):
+    grant(sessions, client_id, GrantSpec("mnist", label="canary", actions=SUBMIT))
+    assert allowed(sessions, client_id) == {("submit", "mnist", 2)}
+
+    with transaction(sessions) as session:
+        session.merge(Label(model="mnist", name="canary", version=3))
+    with transaction(sessions, write=False) as session:
+        assert not grants.allows_now(session, client_id, "submit", "mnist", 2)
+        assert grants.allows_now(session, client_id, "submit", "mnist", 3)
+
+
+def test_a_grant_for_a_label_that_does_not_exist_covers_nothing(sessions: Sessions, client_id: str):
+    grant(sessions, client_id, GrantSpec("mnist", label="shadow"))
+    assert allowed(sessions, client_id) == set()
+
+
+def test_several_grants_add_up(sessions: Sessions, client_id: str):
+    grant(
+        sessions,
+        client_id,
+        GrantSpec("mnist", version=3, actions=PREDICT),
+        GrantSpec("mnist", label="stable", actions=SUBMIT),
+        GrantSpec("linear", version=1, actions=PREDICT),
+        GrantSpec("linear", version=1, actions=SUBMIT),
+    )
+    assert allowed(sessions, client_id) == {
+        ("predict", "mnist", 3), ("submit", "mnist", 1), ("predict", "linear", 1), ("submit", "linear", 1),
+    }  # fmt: skip
+
+
+def test_new_grants_replace_all_old_ones(sessions: Sessions, client_id: str):
+    grant(sessions, client_id, GrantSpec("mnist"))
+    grant(sessions, client_id, GrantSpec("linear", version=1, actions=PREDICT))
+    assert allowed(sessions, client_id) == {("predict", "linear", 1)}
+    with transaction(sessions, write=False) as session:
+        assert grants.grants_of(session, client_id) == [GrantSpec("linear", 1, None, PREDICT)]
+
+
+def test_a_disabled_or_deleted_client_may_do_nothing_now(sessions: Sessions, client_id: str):
+    grant(sessions, client_id, GrantSpec("mnist"))
+    with transaction(sessions) as session:
+        clients.set_disabled(session, client_id, True)
+        assert not grants.allows_now(session, client_id, "predict", "mnist", 1)
+        clients.set_disabled(session, client_id, False)
+        assert grants.allows_now(session, client_id, "predict", "mnist", 1)
+        clients.delete(session, client_id)
+        assert not grants.allows_now(session, client_id, "predict", "mnist", 1)
+
+
+def test_a_grant_may_come_before_its_model(sessions: Sessions, client_id: str):
+    grant(sessions, client_id, GrantSpec("tomorrow"))
+    with transaction(sessions, write=False) as session:
+        assert grants.allows_now(session, client_id, "predict", "tomorrow", 1)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        GrantSpec("mnist", version=1, label="stable"),
+        GrantSpec("mnist", version=0),
+        GrantSpec("mnist", version=2**31),
+        GrantSpec("mnist", actions=frozenset()),
+    ],
+)
+def test_a_grant_that_makes_no_sense_is_refused(sessions: Sessions, client_id: str, spec: GrantSpec):
+    with pytest.raises(GrantInvalid):
+        grant(sessions, client_id, spec)
+
+
+@pytest.mark.parametrize("spec", [GrantSpec("*"), GrantSpec("a b"), GrantSpec("mnist", label="a/b"), GrantSpec("a\0")])
+def test_a_grant_for_what_cannot_be_a_name_is_refused(sessions: Sessions, client_id: str, spec: GrantSpec):
+    with pytest.raises(NameInvalid):
+        grant(sessions, client_id, spec)
+
+
+def test_a_client_has_a_bounded_number_of_grants(sessions: Sessions, client_id: str):
+    with pytest.raises(GrantInvalid, match="at most 1000"):
+        grant(sessions, client_id, *(GrantSpec("mnist", version=number) for number in range(1, 1002)))
+
+
+def test_an_unknown_client_gets_no_grants(sessions: Sessions):
+    with pytest.raises(ClientNotFound):
+        grant(sessions, "cli_unknown", GrantSpec("mnist"))
+
+
+def test_the_picture_of_rights_holds_what_admission_asks_for(sessions: Sessions, client_id: str):
+    grant(sessions, client_id, GrantSpec("mnist"))
+    with transaction(sessions, write=False) as session:
+        found = grants.load_rights(session).clients[client_id]
+    assert (found.id, found.name, found.disabled) == (client_id, "reading-room", False)
+    assert (found.scopes, found.tokens_not_before) == ({Scope.PREDICT}, 0)
+    assert found.sees("mnist")
+    assert not found.sees("linear")

@@ -1,0 +1,127 @@
+"""Migrations: forwards, backwards and forwards again, on both databases, and several runs at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from alembic import command
+
+import auth.tables
+import model_store.tables
+import workers.tables
+from model_store import migrations
+from model_store.database import Base, connect, sessions_of, transaction
+from model_store.generation import bump_generation, read_generation
+from model_store.registry import publish
+from model_store.settings import StoreSettings
+
+TABLES = (model_store.tables, auth.tables, workers.tables)
+
+
+@pytest.fixture
+def settings(database_url: str) -> StoreSettings:
+    return StoreSettings(database_url=database_url)
+
+
+def names_of_tables(settings: StoreSettings) -> set[str]:
+    engine = connect(settings)
+    names = set(sqlalchemy.inspect(engine).get_table_names())
+    engine.dispose()
+    return names - {"alembic_version"}
+
+
+def test_upgrade_downgrade_upgrade_ends_with_the_tables_that_the_code_declares(settings: StoreSettings):
+    assert len(TABLES) == 3
+    migrations.migrate(settings)
+    assert names_of_tables(settings) == set(Base.metadata.tables)
+
+    command.downgrade(migrations.configuration(settings), "base")
+    assert names_of_tables(settings) == set()
+
+    migrations.migrate(settings)
+    # Raises where a column, an index or a constraint differs between the migrations and the code.
+    command.check(migrations.configuration(settings))
+    assert names_of_tables(settings) == set(Base.metadata.tables)
+
+
+def test_a_database_says_whether_it_needs_migrations(settings: StoreSettings):
+    engine = connect(settings)
+    assert migrations.pending(engine)
+    migrations.migrate(settings)
+    assert not migrations.pending(engine)
+    engine.dispose()
+
+
+def test_the_first_migration_begins_the_generation_and_times_are_the_databases_own(settings: StoreSettings):
+    migrations.migrate(settings)
+    engine = connect(settings)
+    with transaction(sessions_of(engine)) as session:
+        assert read_generation(session) == 0
+        bump_generation(session)
+        assert read_generation(session) == 1
+        version, _ = publish(session, "mnist", format="keras", digest="0" * 64, size_bytes=1, uploaded_by="admin")
+        session.refresh(version)
+        # Milliseconds, between 2020 and 2100.
+        assert 1_577_000_000_000 < version.created_at < 4_102_000_000_000
+    engine.dispose()
+
+
+def test_migrations_that_run_at_the_same_time_wait_for_each_other(settings: StoreSettings):
+    program = "from model_store.migrations import migrate\nfrom model_store.settings import StoreSettings\n"
+    program += "migrate(StoreSettings())"
+    environment = {**os.environ, "SLUICE_DATABASE_URL": settings.database_url.get_secret_value()}
+    runs = [subprocess.Popen([sys.executable, "-c", program], env=environment) for _ in range(3)]
+    assert [run.wait(60) for run in runs] == [0, 0, 0]
+    assert "versions" in names_of_tables(settings)
+
+
+def test_running_again_changes_nothing_and_keeps_what_is_there(settings: StoreSettings):
+    migrations.migrate(settings)
+    engine = connect(settings)
+    with transaction(sessions_of(engine)) as session:
+        bump_generation(session)
+    migrations.migrate(settings)
+    with transaction(sessions_of(engine)) as session:
+        assert read_generation(session) == 1
+    engine.dispose()
+
+
+def test_the_statements_can_be_printed_for_an_administrator_of_the_database(
+    settings: StoreSettings, capsys: pytest.CaptureFixture[str]
+):
+    command.upgrade(migrations.configuration(settings), "head", sql=True)
+    printed = capsys.readouterr().out
+    assert "CREATE TABLE versions" in printed
+    assert "INSERT INTO generation" in printed
+    assert names_of_tables(settings) == set()
+
+
+def test_the_folder_of_a_sqlite_file_is_made_for_its_owner_alone(tmp_path: Path):
+    folder = tmp_path / "data"
+    migrations.migrate(StoreSettings(database_url=f"sqlite:///{folder / 'sluice.db'}"))
+    assert (folder / "sluice.db").is_file()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_installation_without_migrations_says_where_it_looked(tmp_path: Path):
+    installed = tmp_path / "installed"
+    shutil.copytree(Path(migrations.__file__).parent, installed / "model_store")
+    shutil.copytree(Path(migrations.__file__).parent.parent / "monitoring", installed / "monitoring")
+    program = "from model_store.migrations import migrate\nfrom model_store.settings import StoreSettings\n"
+    program += "migrate(StoreSettings())"
+    run = subprocess.run([sys.executable, "-c", program], cwd=installed, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert f"MigrationsMissing: no migrations beside the package, {installed / 'alembic.ini'} is missing" in run.stderr
+
+
+def test_the_folder_of_migrations_is_not_a_package_that_hides_alembic():
+    import alembic
+
+    assert not (migrations.SOURCE_TREE / "alembic" / "__init__.py").exists()
+    assert "site-packages" in (alembic.__file__ or "")

@@ -1,0 +1,65 @@
+"""Every route of the application asks who is calling, unless it is public by design."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import iter_route_contexts
+
+from auth.scopes import Scope
+from gateway.app import create_app
+from gateway.dependencies import PUBLIC, Reader, Require
+from gateway.settings import GatewaySettings
+
+
+def application(folder: Path) -> FastAPI:
+    settings = GatewaySettings(
+        database_url=f"sqlite:///{folder / 'sluice.db'}",
+        store_dir=folder / "store",
+        keys_dir=folder / "keys",
+        client_secret_key="k" * 32,
+    )
+    return create_app(settings)
+
+
+def guards(dependant: Dependant | None) -> list[Require | Reader]:
+    if dependant is None:
+        return []
+    own = [dependant.call] if isinstance(dependant.call, Require | Reader) else []
+    return own + [guard for inner in dependant.dependencies for guard in guards(inner)]
+
+
+def guarded(app: FastAPI) -> dict[tuple[str, str], list[Require | Reader]]:
+    """The guards of every route, by method and path; also of those that are no routes of FastAPI."""
+    return {
+        (method, str(route.path)): guards(getattr(route, "dependant", None))
+        for route in iter_route_contexts(app.routes)
+        for method in (route.methods or {"ANY"})
+    }
+
+
+def test_every_route_asks_for_a_scope_or_is_public_by_design(tmp_path: Path):
+    found = guarded(application(tmp_path))
+    assert len(found) > 20
+    assert ("POST", "/admin/clients") in found
+    unguarded = {path for (_, path), asked in found.items() if not asked}
+    assert unguarded == PUBLIC
+
+
+def test_every_administrative_route_asks_for_an_administrative_scope(tmp_path: Path):
+    administrative = {Scope.MODELS_READ, Scope.MODELS_WRITE, Scope.CLIENTS_ADMIN}
+    for (method, path), asked in guarded(application(tmp_path)).items():
+        if path.startswith("/admin/"):
+            assert {guard.scope for guard in asked} <= administrative, path
+        if path.startswith("/admin/clients"):
+            assert [guard.scope for guard in asked] == [Scope.CLIENTS_ADMIN], path
+        if path.startswith("/admin/") and method not in {"GET", "HEAD"}:
+            assert Scope.MODELS_READ not in {guard.scope for guard in asked}, f"{method} {path}"
+
+
+def test_every_scope_is_asked_for_somewhere(tmp_path: Path):
+    asked = {guard.scope for guards in guarded(application(tmp_path)).values() for guard in guards}
+    # The prediction paths are answered in front of the router: tests/test_predictions.py has them.
+    assert asked | {Scope.PREDICT} == set(Scope)

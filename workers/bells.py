@@ -1,0 +1,57 @@
+"""Ringing: telling a slot that a lane woke up, and starting a session on it where none runs."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from workers.lanes import GROUP, LANE_MILLISECONDS, RING_FIELD, Keys
+from workers.redis_link import Reply, pack
+from workers.slots import ranked
+
+DRAIN_MILLISECONDS = 3000
+BELL_RINGS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """One lane to wake on one slot: packed commands, and what to do with the last one's reply."""
+
+    slot: str
+    token: str
+    commands: list[bytes]
+
+    def started(self, replies: Sequence[Reply]) -> bool:
+        """Whether this ring set the slot's key, so that its sender has to send the Celery task."""
+        return replies[-1] in (b"OK", "OK")
+
+
+def ring(keys: Keys, pool: str, lane: str, slot: str) -> Ring:
+    """Commands that wake `lane` on `slot`.
+
+    Each ring creates the groups it needs (BUSYGROUP is the usual reply): one lane without a group would fail the
+    slot's whole read. The drain key is set with NX: only the session itself keeps it alive.
+    """
+    token, bell, key = secrets.token_hex(8), keys.bell(pool, slot), keys.lane(lane)
+    return Ring(
+        slot,
+        token,
+        [
+            pack("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM"),
+            pack("PEXPIRE", key, LANE_MILLISECONDS),
+            pack("XGROUP", "CREATE", bell, GROUP, "0", "MKSTREAM"),
+            pack("XADD", bell, "MAXLEN", "~", BELL_RINGS, "*", RING_FIELD, lane),
+            pack("PEXPIRE", bell, LANE_MILLISECONDS),
+            pack("SET", keys.drain(pool, slot), token, "NX", "PX", DRAIN_MILLISECONDS),
+        ],
+    )
+
+
+def choose(slots: tuple[str, ...], model: str, version: int, attempt: int) -> str | None:
+    """The slot for a lane's `attempt`-th ring: its favourite first, then the next ones, should that one not serve."""
+    order = ranked(f"{model}:{version}", slots)
+    return order[attempt % len(order)] if order else None
+
+
+StartDrain = Callable[[str, str, str], None]

@@ -1,0 +1,310 @@
+"""Queued rows into lanes, a bounded number ahead; and the sweep that finds what was lost.
+
+A thread of every gateway runs this; one of them is active, under a lease in SQL. Redis may lose everything at any
+moment: whatever a row says and no lane holds is laid out again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass
+
+import redis
+from sqlalchemy import select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from model_store.artifacts import Artifacts
+from model_store.database import Sessions, clock_ms, now_ms, transaction
+from model_store.errors import DatabaseUnavailable
+from monitoring import metrics
+from workers import jobs, lane_counts
+from workers.bells import choose, ring
+from workers.lanes import JOB_FIELD, LANE_MILLISECONDS, Keys, Lane, entry_ms
+from workers.preparation import schedule
+from workers.publisher import Publisher
+from workers.redis_link import Wire, pack
+from workers.settings import QueueSettings
+from workers.slots import announced
+from workers.tables import Job, LaneCount, Lease
+
+log = logging.getLogger(__name__)
+
+ROLE = "dispatcher"
+ROLE_SECONDS = 5
+TICK_SECONDS = 0.2
+RING_SECONDS = 1.0
+SWEEP_SECONDS = 3.0
+PURGE_SECONDS = 60.0
+LANES_A_TURN = 200
+BATCHES_AHEAD = 4
+LOST_AFTER_MILLISECONDS = 3000
+CLOCK_MARGIN_MILLISECONDS = 1000
+
+
+def ahead_limit(max_batch: int) -> int:
+    """How many jobs may lie in a lane's stream: enough for a drain never to wait, few enough to change one's mind."""
+    return BATCHES_AHEAD * max_batch
+
+
+@dataclass(frozen=True, slots=True)
+class Collaborators:
+    """What a dispatcher works with."""
+
+    sessions: Sessions
+    client: redis.Redis
+    artifacts: Artifacts
+    publisher: Publisher
+    settings: QueueSettings
+    max_batch: int
+
+
+class Dispatcher:
+    """Lays out jobs, rings for them and sweeps, while it holds the role."""
+
+    def __init__(self, with_: Collaborators, name: str) -> None:
+        self._with = with_
+        self._name = name
+        self._keys = Keys(with_.settings.key_prefix)
+        self._wire = Wire(with_.client)
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+        self._due: dict[str, float] = {}
+        self._rings: dict[str, int] = {}
+        self._paused_until = 0.0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(timeout=5)
+        self.close_connections()
+
+    def close_connections(self) -> None:
+        self._wire.close()
+        self._with.client.close()
+
+    def wake(self) -> None:
+        """There are new rows to lay out."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                busy = self.turn()
+            except DatabaseUnavailable:
+                # Leases ran out while nobody could renew them: give their holders one more before taking jobs away.
+                self._paused_until = time.monotonic() + jobs.LEASE_SECONDS
+                busy = False
+            except redis.RedisError as error:
+                log.warning("dispatching waits for Redis: %s", type(error).__name__)
+                self._stop.wait(0.5)
+                busy = False
+            except Exception:  # the thread's edge: jobs would wait for ever for a dispatcher that died
+                log.exception("a turn of the dispatcher failed")
+                self._stop.wait(1)
+                busy = False
+            if not busy:
+                self._wake.wait(TICK_SECONDS)
+                self._wake.clear()
+
+    def turn(self) -> bool:
+        """One round of whatever is due; returns whether more is waiting to be laid out."""
+        if not self._lead():
+            return False
+        # SQL's part of the sweep needs no Redis: it runs first, so that leases also end while Redis is away.
+        if self._every("sweep", SWEEP_SECONDS):
+            self._sweep()
+        if self._every("purge", PURGE_SECONDS):
+            self._purge()
+        more = self._lay_out()
+        if self._every("ring", RING_SECONDS):
+            self._ring_all()
+        if self._every("lost", SWEEP_SECONDS):
+            self._find_lost()
+        return more
+
+    def _every(self, name: str, seconds: float) -> bool:
+        now = time.monotonic()
+        if now < self._due.get(name, 0.0):
+            return False
+        self._due[name] = now + seconds
+        return True
+
+    def _lead(self) -> bool:
+        with transaction(self._with.sessions) as session:
+            return hold(session, ROLE, self._name, ROLE_SECONDS)
+
+    def _lay_out(self) -> bool:
+        limit, more = ahead_limit(self._with.max_batch), False
+        with transaction(self._with.sessions, write=False) as session:
+            lanes = session.scalars(
+                select(LaneCount)
+                .where(LaneCount.waiting > 0, LaneCount.queued - LaneCount.waiting < limit)
+                .order_by(LaneCount.updated_at)
+                .limit(LANES_A_TURN)
+            ).all()
+        for count in lanes:
+            with transaction(self._with.sessions) as session:
+                ids = lay_out(session, count.lane, limit)
+            if ids:
+                self._add(count.lane, ids)
+                more = True
+        return more
+
+    def _add(self, lane: str, ids: list[str]) -> None:
+        key = self._keys.lane(lane)
+        commands = [pack("XADD", key, "*", JOB_FIELD, job_id) for job_id in ids]
+        self._wire.execute([*commands, pack("PEXPIRE", key, LANE_MILLISECONDS)])
+        self._ring(lane)
+
+    def _ring_all(self) -> None:
+        with transaction(self._with.sessions, write=False) as session:
+            names = [
+                count.lane for count in lane_counts.busy(session, most=LANES_A_TURN) if count.queued > count.waiting
+            ]
+        for name in names:
+            self._ring(name)
+        self._rings = {name: self._rings.get(name, 0) for name in names}
+
+    def _ring(self, name: str) -> None:
+        lane, settings = Lane.parse(name), self._with.settings
+        attempt = self._rings.get(name, 0)
+        slot = choose(announced(self._with.client, self._keys, settings.pool), lane.model, lane.version, attempt)
+        if slot is None:
+            return
+        self._rings[name] = attempt + 1
+        bell = ring(self._keys, settings.pool, name, slot)
+        if bell.started(self._wire.execute(bell.commands)):
+            self._with.publisher.drain(settings.pool, slot, bell.token)
+
+    def _sweep(self) -> None:
+        if time.monotonic() < self._paused_until:
+            return
+        with transaction(self._with.sessions) as session:
+            back, failed = jobs.recover(session, self._alive)
+            expired = jobs.expire(session)
+            due = schedule.due(session, 100)
+        if back or failed or expired:
+            log.info("sweep: %d jobs put back, %d failed, %d expired", back, failed, expired)
+        metrics.REDISPATCHED.inc(back)
+        for model, version in due:
+            self._with.publisher.prepare(model, version)
+        self._show_depths()
+
+    def _alive(self, worker: str) -> bool:
+        try:
+            return bool(self._with.client.exists(self._keys.beat(worker)))
+        except redis.RedisError:
+            # Nobody can tell: count the attempt as if the worker had died, so that a bad job does not run for ever.
+            return False
+
+    def _show_depths(self) -> None:
+        with transaction(self._with.sessions, write=False) as session:
+            depths = lane_counts.depths(session)
+            oldest = jobs.oldest(session)
+        for model, version, queued in depths:
+            metrics.QUEUE_DEPTH.labels(metrics.bounded(model), str(version)).set(queued)
+            metrics.QUEUE_AGE.labels(metrics.bounded(model), str(version)).set(oldest.get((model, version), 0.0))
+
+    def _purge(self) -> None:
+        with transaction(self._with.sessions) as session:
+            stored = jobs.purge(session, self._with.settings.job_keep_seconds)
+            lane_counts.forget_idle(session)
+        for job_id in stored:
+            self._with.artifacts.delete_payload(f"{job_id}.input")
+            self._with.artifacts.delete_payload(f"{job_id}.result")
+        self._with.artifacts.sweep_incoming(24 * 3600)
+
+    def _find_lost(self) -> None:
+        with transaction(self._with.sessions, write=False) as session:
+            names = [
+                count.lane for count in lane_counts.busy(session, most=LANES_A_TURN) if count.queued > count.waiting
+            ]
+            now = clock_ms(session)
+        if not names:
+            return
+        replies = self._wire.execute(
+            [pack("TIME"), *(pack("XRANGE", self._keys.lane(name), "-", "+", "COUNT", 1) for name in names)]
+        )
+        skew = int(replies[0][0]) * 1000 + int(replies[0][1]) // 1000 - now
+        for name, entries in zip(names, replies[1:], strict=True):
+            if isinstance(entries, Exception):
+                continue
+            since = entry_ms(entries[0][0]) - skew - CLOCK_MARGIN_MILLISECONDS if entries else now
+            with transaction(self._with.sessions) as session:
+                found = take_back_lost(session, name, min(since, now - LOST_AFTER_MILLISECONDS))
+            if found:
+                log.warning("%d jobs of lane %s were no longer in Redis; they are laid out again", found, name)
+
+
+def hold(session: Session, role: str, holder: str, seconds: int) -> bool:
+    """Take or keep a role for a while; returns whether `holder` has it now."""
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    until = now_ms() + seconds * 1000
+    statement = insert(Lease).values(name=role, holder=holder, until=until)
+    taken = session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["name"],
+            set_={"holder": holder, "until": until},
+            where=(Lease.holder == holder) | (Lease.until < now_ms()),
+        ).returning(Lease.holder)
+    ).first()
+    return taken is not None
+
+
+def lay_out(session: Session, lane: str, limit: int) -> list[str]:
+    """Mark the lane's oldest waiting jobs as laid out, as many as there is room for; returns their ids in order."""
+    count = session.scalars(select(LaneCount).where(LaneCount.lane == lane).with_for_update()).one_or_none()
+    if count is None:
+        return []
+    room = limit - (count.queued - count.waiting)
+    if room <= 0:
+        return []
+    ids = list(
+        session.scalars(
+            select(Job.id)
+            .where(
+                Job.lane == lane,
+                Job.state == jobs.JobState.QUEUED,
+                Job.dispatched_at.is_(None),
+                Job.not_before <= now_ms(),
+            )
+            .order_by(Job.sequence)
+            .limit(room)
+            .with_for_update(skip_locked=True)
+        )
+    )
+    if ids:
+        _set_dispatched(session, ids, now=True)
+        lane_counts.change(session, lane, queued=0, waiting=-len(ids))
+    return ids
+
+
+def take_back_lost(session: Session, lane: str, before_ms: int) -> int:
+    """Jobs of a lane laid out before `before_ms` and still queued wait to be laid out again; returns how many."""
+    ids = list(
+        session.scalars(
+            select(Job.id)
+            .where(Job.lane == lane, Job.state == jobs.JobState.QUEUED, Job.dispatched_at < before_ms)
+            .with_for_update(skip_locked=True)
+        )
+    )
+    if ids:
+        _set_dispatched(session, ids, now=False)
+        lane_counts.change(session, lane, queued=0, waiting=len(ids))
+    return len(ids)
+
+
+def _set_dispatched(session: Session, ids: list[str], *, now: bool) -> None:
+    session.execute(
+        update(Job)
+        .where(Job.id.in_(ids))
+        .values(dispatched_at=now_ms() if now else None)
+        .execution_options(synchronize_session=False)
+    )

@@ -1,0 +1,279 @@
+"""The drain: one session of one slot, which serves every version of its pool.
+
+It blocks on its bell and its hot lanes, groups what it read by version, runs one inference for each, sends all answers
+in one pipeline, acknowledges, and goes on. Short batches run in the loop; whatever takes longer runs in a thread, one
+batch in flight per version and priority, whose lanes stay unread meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import redis
+
+from monitoring import metrics
+from workers.answering import Answering
+from workers.bells import BELL_RINGS, DRAIN_MILLISECONDS
+from workers.entries import Entry, Group, grouped, settle
+from workers.heart import Heart
+from workers.hot_lanes import HotLane, HotLanes, Version
+from workers.lanes import GROUP, RING_FIELD, Keys, Priority
+from workers.publisher import Publisher
+from workers.reading import Reading
+from workers.recovery import Recovery
+from workers.redis_link import Wire, pack
+
+log = logging.getLogger(__name__)
+
+BLOCK_MILLISECONDS = 1000
+IDLE_SECONDS = 10.0
+SESSION_SECONDS = 60.0
+RECONNECT_SECONDS = 0.5
+BULK_FIRST_TURNS = 10
+CLOCK_SECONDS = 10.0
+THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where a session runs: a pool, the slot's name and the token that its key has to hold."""
+
+    pool: str
+    name: str
+    token: str
+
+
+class Drain:
+    """One session; `run` returns why it ended."""
+
+    def __init__(
+        self, slot: Slot, client: redis.Redis, keys: Keys, heart: Heart, answering: Answering, publisher: Publisher
+    ) -> None:
+        self._slot = slot
+        self._keys = keys
+        self._bell = keys.bell(slot.pool, slot.name)
+        self._drain_key = keys.drain(slot.pool, slot.name)
+        self._wire = Wire(client)
+        self._heart = heart
+        self._answering = answering
+        self._publisher = publisher
+        self._lanes = HotLanes(keys)
+        self._reading = Reading(self._wire, self._bell, answering.consumer)
+        self._recovery = Recovery(self._wire, keys, answering.consumer)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="batch")
+        self._futures: set[Future[None]] = set()
+        self._lock = threading.Lock()
+        self._busy: set[tuple[Version, Priority]] = set()
+        self._in_hand: set[tuple[bytes, bytes]] = set()
+        self._turns = 0
+        self._found_last = False
+        self._active_at = time.monotonic()
+        self._skew_ms = 0.0
+        self._skew_at = float("-inf")
+
+    def run(self) -> str:
+        """Serve until there is a reason to end: superseded, stopping, idle, or over to the next session."""
+        started = time.monotonic()
+        try:
+            self._resume()
+            while True:
+                ending = self._ending(started)
+                if ending is not None and self._end(ending):
+                    return ending
+                self._answering.watchdog.pat()
+                try:
+                    self._turn()
+                except redis.RedisError as error:
+                    log.warning("Redis does not answer (%s); this session waits for it", type(error).__name__)
+                    self._reconnect()
+        finally:
+            self._threads.shutdown(wait=True)
+            self._wire.close()
+
+    def _ending(self, started: float) -> str | None:
+        if self._heart.lost:
+            return "superseded"
+        if self._answering.stopping():
+            return "stopping"
+        now = time.monotonic()
+        if now - started > SESSION_SECONDS:
+            return "handed over"
+        if now - self._active_at > IDLE_SECONDS and not self._busy:
+            return "idle"
+        return None
+
+    def _turn(self) -> None:
+        self._turns += 1
+        self._lanes.cool()
+        if self._answering.outbox.waiting:
+            self._answering.outbox.flush()
+        rings, found = self._read()
+        if rings:
+            self._hear(rings)
+        self._found_last = bool(found)
+        if found:
+            self._active_at = time.monotonic()
+            for group in grouped(found):
+                self._run(group)
+
+    def _read(self) -> tuple[list[tuple[bytes, str]], list[tuple[HotLane, list[Entry]]]]:
+        """Interactive lanes first, every tenth turn bulk first; blocks only where nothing lies in either."""
+        priorities = self._lanes.priorities()
+        if self._found_last and len(priorities) > 1:
+            first = Priority.BULK if self._turns % BULK_FIRST_TURNS == 0 else Priority.INTERACTIVE
+            rings, found = self._reading.read(self._lanes, self._lanes.choose(first, self._unread), None)
+            if rings or found:
+                return rings, self._wanted(found)
+        chosen = self._lanes.choose(None, self._unread)
+        rings, found = self._reading.read(self._lanes, chosen, BLOCK_MILLISECONDS)
+        return rings, self._wanted(found)
+
+    def _unread(self, hot: HotLane) -> bool:
+        return (hot.version, hot.lane.priority) in self._busy
+
+    def _wanted(self, found: list[tuple[HotLane, list[Entry]]]) -> list[tuple[HotLane, list[Entry]]]:
+        """Without synchronous entries whose deadline has passed: their callers were answered long ago."""
+        now = self._redis_ms()
+        late = [entry for _, entries in found for entry in entries if entry.expired(now)]
+        if not late:
+            return found
+        self._answering.outbox.send(settle(late))
+        return [(hot, [entry for entry in entries if not entry.expired(now)]) for hot, entries in found]
+
+    def _redis_ms(self) -> float:
+        """Redis's clock in milliseconds: entries are dated by it, and one clock judges all deadlines."""
+        now = time.monotonic()
+        if now - self._skew_at > CLOCK_SECONDS:
+            seconds, microseconds = self._wire.execute([pack("TIME")])[0]
+            self._skew_ms = int(seconds) * 1000 + int(microseconds) / 1000 - now * 1000
+            self._skew_at = now
+        return now * 1000 + self._skew_ms
+
+    def _hear(self, rings: Sequence[tuple[bytes, str]]) -> None:
+        """Lanes woke up: heat them, and take over what dead sessions left in them."""
+        self._active_at = time.monotonic()
+        woken: list[tuple[HotLane, bool]] = []
+        for ring_id, name in rings:
+            try:
+                hot, cold = self._lanes.heat(name)
+            except ValueError:
+                log.warning("a ring named no lane")
+                self._answering.outbox.send(
+                    [pack("XACK", self._bell, GROUP, ring_id), pack("XDEL", self._bell, ring_id)]
+                )
+                continue
+            hot.rings.append(ring_id)
+            woken.append((hot, cold))
+        self._recover(woken)
+
+    def _recover(self, woken: Sequence[tuple[HotLane, bool]]) -> None:
+        with self._lock:
+            in_hand = set(self._in_hand)
+        left = self._recovery.left_behind(woken, in_hand)
+        self._answering.outbox.send(settle(left.gone))
+        self._answering.give_up(left.hopeless)
+        for group in grouped(left.entries):
+            log.warning(
+                "%d entries of %s were left by a dead session and run singly", len(group.entries), group.version
+            )
+            self._in_thread(group, self._answering.singly)
+
+    def _run(self, group: Group) -> None:
+        quarantined = any(
+            hot.quarantined for entry in group.entries[:1] if (hot := self._lanes.get(entry.lane_key)) is not None
+        )
+        if quarantined:
+            self._in_thread(group, self._answering.refuse_quarantined)
+        elif not self._answering.inline(group):
+            self._in_thread(group, self._answering.slowly)
+
+    def _in_thread(self, group: Group, run: Callable[[Group], None]) -> None:
+        """Run a group in a thread; its lanes stay unread until it is done, and a ring of our own says when."""
+        place = (group.version, group.priority)
+        held = {(entry.lane_key, entry.id) for entry in group.entries}
+        with self._lock:
+            self._busy.add(place)
+            self._in_hand |= held
+
+        def work() -> None:
+            try:
+                run(group)
+            except Exception:  # the thread's edge: entries stay pending, and are run again
+                log.exception("a batch of %s failed unexpectedly", group.version)
+            finally:
+                with self._lock:
+                    self._busy.discard(place)
+                    self._in_hand -= held
+                lanes = {entry.lane_key for entry in group.entries}
+                self._answering.outbox.send(self._ring_myself(lanes))
+
+        future = self._threads.submit(work)
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
+
+    def _ring_myself(self, lane_keys: Iterable[bytes]) -> list[bytes]:
+        # The loop may be blocked on other lanes for a second: a ring ends the wait.
+        return [
+            pack("XADD", self._bell, "MAXLEN", "~", BELL_RINGS, "*", RING_FIELD, self._keys.lane_of(key))
+            for key in lane_keys
+        ]
+
+    def _resume(self) -> None:
+        """Begin, or go on after a failure: groups first, then the own unfinished rings."""
+        self._reading.create_groups(self._lanes)
+        rings = self._reading.pending_rings()
+        self._lanes = HotLanes(self._keys)
+        if rings:
+            self._hear(rings)
+
+    def _reconnect(self) -> None:
+        """Wait for Redis, keeping finished answers; Celery itself would back off for up to thirty seconds."""
+        while not self._answering.stopping():
+            time.sleep(RECONNECT_SECONDS)
+            self._answering.watchdog.pat()
+            with contextlib.suppress(redis.RedisError):
+                self._answering.outbox.flush()
+                self._resume()
+                return
+
+    def _end(self, ending: str) -> bool:
+        """Leave the slot so that nothing is forgotten; returns False where work turned up and the session goes on."""
+        if ending == "superseded":
+            return True
+        self._finish_batches()
+        try:
+            hot = [lane.key for lane in self._lanes]
+            if ending == "handed over":
+                return self._hand_over(hot)
+            self._wire.execute([*self._ring_myself(hot), pack("DEL", self._drain_key)])
+            if ending == "stopping":
+                return True
+            if not self._reading.anything():
+                return True
+            again = pack("SET", self._drain_key, self._slot.token, "NX", "PX", DRAIN_MILLISECONDS)
+            self._active_at = time.monotonic()
+            return self._wire.execute([again])[0] is None
+        except redis.RedisError:
+            return True
+
+    def _finish_batches(self) -> None:
+        # The next session reads under the same name: what this one still runs would look left behind to it.
+        while self._futures:
+            wait(list(self._futures), timeout=1.0)
+            self._answering.watchdog.pat()
+
+    def _hand_over(self, hot: list[bytes]) -> bool:
+        """Let Celery recycle this child: the next session gets the key and finds the hot lanes in its bell."""
+        token = secrets.token_hex(8)
+        commands = [*self._ring_myself(hot), pack("SET", self._drain_key, token, "XX", "PX", DRAIN_MILLISECONDS)]
+        self._wire.execute(commands)
+        self._publisher.drain(self._slot.pool, self._slot.name, token)
+        metrics.DRAIN_SESSIONS.labels("handed_over").inc()
+        return True

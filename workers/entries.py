@@ -1,0 +1,84 @@
+"""What a read of the streams brought, sorted for running: predictions and jobs by version and priority."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from workers.hot_lanes import HotLane, Version
+from workers.lanes import BUNDLE_FIELD, GROUP, JOB_FIELD, Bundle, Priority, entry_ms, unpack_bundle
+from workers.redis_link import pack
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a lane: a bundle of synchronous predictions or the id of a job."""
+
+    lane_key: bytes
+    id: bytes
+    bundle: Bundle | None
+    job_id: str | None
+
+    @property
+    def predictions(self) -> int:
+        return len(self.bundle.predictions) if self.bundle else 1
+
+    def expired(self, now_ms: float) -> bool:
+        """Whether a synchronous entry's deadline has passed by Redis's clock: nobody waits for it any more."""
+        return self.bundle is not None and entry_ms(self.id) + self.bundle.limit_ms < now_ms
+
+
+@dataclass(slots=True)
+class Group:
+    """Entries of one version and priority, to be run together."""
+
+    version: Version
+    priority: Priority
+    bundles: list[Entry] = field(default_factory=list)
+    jobs: list[Entry] = field(default_factory=list)
+
+    @property
+    def entries(self) -> list[Entry]:
+        return self.bundles + self.jobs
+
+
+def parse_entry(lane_key: bytes, entry_id: bytes, fields: Sequence[bytes] | None) -> Entry | None:
+    """The entry of a stream's fields; None where it was deleted or is not one of ours."""
+    if not fields or len(fields) != 2:
+        return None
+    name, value = fields
+    try:
+        if name == JOB_FIELD:
+            return Entry(lane_key, entry_id, None, value.decode())
+        if name == BUNDLE_FIELD:
+            return Entry(lane_key, entry_id, unpack_bundle(value), None)
+    except ValueError as error:
+        log.warning("a foreign entry was dropped: %s", error)
+    return None
+
+
+def grouped(found: Sequence[tuple[HotLane, Sequence[Entry]]]) -> list[Group]:
+    """Entries of all lanes by version and priority, in the order in which they were read."""
+    groups: dict[tuple[Version, Priority], Group] = {}
+    for hot, entries in found:
+        key = (hot.version, hot.lane.priority)
+        group = groups.get(key)
+        if group is None:
+            group = groups[key] = Group(hot.version, hot.lane.priority)
+        for entry in entries:
+            (group.bundles if entry.bundle else group.jobs).append(entry)
+    return list(groups.values())
+
+
+def settle(entries: Sequence[Entry]) -> list[bytes]:
+    """Packed commands that acknowledge and delete entries."""
+    by_lane: dict[bytes, list[bytes]] = {}
+    for entry in entries:
+        by_lane.setdefault(entry.lane_key, []).append(entry.id)
+    commands: list[bytes] = []
+    for key, ids in by_lane.items():
+        commands += (pack("XACK", key, GROUP, *ids), pack("XDEL", key, *ids))
+    return commands

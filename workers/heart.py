@@ -1,0 +1,97 @@
+"""The heartbeat of a session: a thread that keeps its key, its consumer's heartbeat and its jobs' leases alive."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import redis
+
+from model_store.database import Sessions, transaction
+from model_store.errors import DatabaseUnavailable
+from workers import jobs
+from workers.bells import DRAIN_MILLISECONDS
+from workers.lanes import Keys, consumer_of
+from workers.redis_link import Wire, pack
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 1.0
+RENEW_SECONDS = 3.0
+
+
+class Heart:
+    """Beats once a second; `lost` is set once another session holds the slot's key."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, slot: tuple[str, str], token: str, sessions: Sessions) -> None:
+        pool, name = slot
+        self._consumer = consumer_of(pool, name)
+        self._drain_key = keys.drain(pool, name)
+        self._beat_key = keys.beat(self._consumer)
+        self._token = token.encode()
+        self._wire = Wire(client)
+        self._sessions = sessions
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._running: set[str] = set()
+        self._renewed_at = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
+        self.lost = False
+
+    def start(self) -> None:
+        """Beat once now, so that nobody takes the consumer for dead, then keep beating; raises redis.RedisError."""
+        self._beat()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop and take the heartbeat back; the slot's key is the session's own business."""
+        self._stop.set()
+        self._thread.join(timeout=3)
+        try:
+            self._wire.execute([pack("DEL", self._beat_key)])
+        except redis.RedisError:
+            log.info("the heartbeat could not be taken back; it expires by itself")
+        self._wire.close()
+
+    def running(self, ids: list[str]) -> None:
+        """Jobs whose leases are to be kept from now on."""
+        with self._lock:
+            self._running.update(ids)
+
+    def finished(self, ids: list[str]) -> None:
+        with self._lock:
+            self._running.difference_update(ids)
+
+    def _run(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            try:
+                self._beat()
+            except redis.RedisError:
+                log.info("Redis is away; the heartbeat waits")
+            self._renew_leases()
+
+    def _beat(self) -> None:
+        commands = [pack("SET", self._beat_key, b"1", "PX", DRAIN_MILLISECONDS), pack("GET", self._drain_key)]
+        holder = self._wire.execute(commands)[1]
+        if holder == self._token:
+            # Only while it holds our token: a session that was replaced must not keep its successor's key alive.
+            self._wire.execute([pack("PEXPIRE", self._drain_key, DRAIN_MILLISECONDS)])
+        elif holder is None:
+            # Redis was wiped, or this process stood still for longer than the key lives: take it again if nobody did.
+            taken = self._wire.execute([pack("SET", self._drain_key, self._token, "NX", "PX", DRAIN_MILLISECONDS)])
+            self.lost = taken[0] is None
+        else:
+            self.lost = True
+
+    def _renew_leases(self) -> None:
+        with self._lock:
+            ids = list(self._running)
+        if not ids or time.monotonic() - self._renewed_at < RENEW_SECONDS:
+            return
+        try:
+            with transaction(self._sessions) as session:
+                jobs.renew(session, ids, self._consumer)
+            self._renewed_at = time.monotonic()
+        except DatabaseUnavailable:
+            log.warning("leases could not be renewed: the database does not answer")

@@ -1,0 +1,80 @@
+"""How many jobs each lane has queued and waiting: counted in the transactions that move the jobs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from model_store.database import now_ms
+from workers.lanes import Lane
+from workers.tables import LaneCount
+
+IDLE_SECONDS = 3600
+
+
+def count_in(session: Session, lane: Lane, jobs: int, ahead_limit: int) -> int:
+    """Count new jobs into a lane and return how many of them may be laid out at once.
+
+    At most `ahead_limit` jobs lie in a lane's stream; none is laid out ahead of an older one that still waits.
+    """
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    statement = insert(LaneCount).values(
+        lane=lane.name, client_id=lane.client_id, model=lane.model, version=lane.version, queued=jobs, waiting=0
+    )
+    row = session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["lane"], set_={"queued": LaneCount.queued + jobs, "updated_at": now_ms()}
+        ).returning(LaneCount.queued, LaneCount.waiting)
+    ).one()
+    laid_out_before = row.queued - jobs - row.waiting
+    now = 0 if row.waiting else max(0, min(jobs, ahead_limit - laid_out_before))
+    if now < jobs:
+        change(session, lane.name, queued=0, waiting=jobs - now)
+    return now
+
+
+def count_out(session: Session, left: Sequence[tuple[str, bool]]) -> None:
+    """Count jobs that left `queued`: pairs of lane name and whether the job was still waiting to be laid out."""
+    queued = Counter(lane for lane, _ in left)
+    waiting = Counter(lane for lane, was_waiting in left if was_waiting)
+    # In the order of their names: two transactions that count the same lanes must not wait for each other.
+    for lane in sorted(queued):
+        change(session, lane, queued=-queued[lane], waiting=-waiting[lane])
+
+
+def change(session: Session, lane: str, *, queued: int, waiting: int) -> None:
+    session.execute(
+        update(LaneCount)
+        .where(LaneCount.lane == lane)
+        .values(queued=LaneCount.queued + queued, waiting=LaneCount.waiting + waiting, updated_at=now_ms())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def busy(session: Session, *, most: int) -> Sequence[LaneCount]:
+    """Lanes with queued jobs, those that have waited longest for attention first."""
+    return session.scalars(
+        select(LaneCount).where(LaneCount.queued > 0).order_by(LaneCount.updated_at).limit(most)
+    ).all()
+
+
+def depths(session: Session) -> list[tuple[str, int, int]]:
+    """Queued jobs by model and version, for the metrics."""
+    total = func.sum(LaneCount.queued)
+    rows = session.execute(
+        select(LaneCount.model, LaneCount.version, total).group_by(LaneCount.model, LaneCount.version)
+    )
+    return [(model, version, int(count)) for model, version, count in rows]
+
+
+def forget_idle(session: Session) -> None:
+    """Drop lanes that have been empty for an hour."""
+    session.execute(
+        delete(LaneCount)
+        .where(LaneCount.queued == 0, LaneCount.updated_at < now_ms() - IDLE_SECONDS * 1000)
+        .execution_options(synchronize_session=False)
+    )

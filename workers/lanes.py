@@ -1,0 +1,171 @@
+"""The queue's names and bytes: keys of lanes, bells and slots, and what an entry and an answer look like.
+
+Both ends of the queue use this module; it talks to nobody. Integers are little-endian. An entry of a lane has one
+field: `j` holds the id of an asynchronous job, `b` a bundle of synchronous predictions that one gateway laid out in
+one turn of its event loop.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+GROUP = b"g"
+JOB_FIELD = b"j"
+BUNDLE_FIELD = b"b"
+RING_FIELD = b"l"
+
+BUNDLE_PREDICTIONS = 64
+BUNDLE_BYTES = 1024 * 1024
+
+# Nothing in Redis is a promise, so no key outlives its use by much (architecture: "every key an expiry").
+LANE_MILLISECONDS = 3_600_000
+REPLY_MILLISECONDS = 180_000
+
+_HEAD = struct.Struct("<BHI")  # version of the format, length of the reply list's name, limit in milliseconds
+_PREDICTION = struct.Struct("<QI")  # number, length of the body
+_ANSWER = struct.Struct("<QHI")  # number, HTTP status, length of the body
+_FORMAT = 1
+
+
+class Priority(StrEnum):
+    """Which of two reads a lane belongs to: interactive lanes are read first, bulk ones every tenth turn."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A stream for one client on one model version and priority."""
+
+    model: str
+    version: int
+    priority: Priority
+    client_id: str
+
+    @property
+    def name(self) -> str:
+        """Unique text form; none of its parts can hold a colon."""
+        return f"{self.model}:{self.version}:{self.priority}:{self.client_id}"
+
+    @classmethod
+    def parse(cls, name: str) -> Lane:
+        """The lane of a name; raises ValueError where it is not one."""
+        model, version, priority, client_id = name.split(":")
+        return cls(model, int(version), Priority(priority), client_id)
+
+
+class Keys:
+    """Names of all Redis keys under one prefix."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+
+    def lane(self, lane: Lane | str) -> bytes:
+        return f"{self.prefix}:lane:{lane if isinstance(lane, str) else lane.name}".encode()
+
+    def lane_of(self, key: bytes) -> str:
+        """The lane's name in its key."""
+        return key.decode().removeprefix(f"{self.prefix}:lane:")
+
+    def bell(self, pool: str, slot: str) -> bytes:
+        return f"{self.prefix}:bell:{pool}:{slot}".encode()
+
+    def drain(self, pool: str, slot: str) -> bytes:
+        """Holds the token of the slot's session; whoever sets it sends the Celery task."""
+        return f"{self.prefix}:drain:{pool}:{slot}".encode()
+
+    def beat(self, consumer: str) -> bytes:
+        """Heartbeat of a consumer (pool and slot): gone means that its entries may be claimed."""
+        return f"{self.prefix}:beat:{consumer}".encode()
+
+    def slots(self, pool: str) -> bytes:
+        """Sorted set of announced slots, scored with the time of their last announcement."""
+        return f"{self.prefix}:slots:{pool}".encode()
+
+    def replies(self, gateway: str) -> bytes:
+        return f"{self.prefix}:replies:{gateway}".encode()
+
+    def crashes(self, model: str, version: int) -> bytes:
+        return f"{self.prefix}:crashes:{model}:{version}".encode()
+
+    def quarantine(self, model: str, version: int) -> bytes:
+        return f"{self.prefix}:quarantine:{model}:{version}".encode()
+
+    def ends(self) -> bytes:
+        """Channel on which ids of finished jobs are told to gateways that wait for them; a message may be lost."""
+        return f"{self.prefix}:ends".encode()
+
+
+def consumer_of(pool: str, slot: str) -> str:
+    """The stable name under which a slot reads: its successor finds its unfinished entries."""
+    return f"{pool}:{slot}"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Synchronous predictions of one client that arrived in the same turn of a gateway, bodies unparsed."""
+
+    reply_to: bytes
+    limit_ms: int
+    predictions: tuple[tuple[int, bytes], ...]  # number (unique in its gateway), body
+
+
+def pack_bundle(reply_to: bytes, limit_ms: int, predictions: Iterable[tuple[int, bytes]]) -> bytes:
+    parts = [_HEAD.pack(_FORMAT, len(reply_to), limit_ms), reply_to]
+    for number, body in predictions:
+        parts += (_PREDICTION.pack(number, len(body)), body)
+    return b"".join(parts)
+
+
+def unpack_bundle(data: bytes) -> Bundle:
+    """The bundle of an entry; raises ValueError where the bytes are none."""
+    try:
+        version, name_length, limit_ms = _HEAD.unpack_from(data)
+        position = _HEAD.size + name_length
+        reply_to = data[_HEAD.size : position]
+        predictions = []
+        while position < len(data):
+            number, length = _PREDICTION.unpack_from(data, position)
+            position += _PREDICTION.size
+            predictions.append((number, data[position : position + length]))
+            position += length
+    except struct.error as error:
+        raise ValueError("the entry is cut off") from error
+    if version != _FORMAT or position != len(data):
+        raise ValueError("the entry is not a bundle of this version")
+    return Bundle(reply_to, limit_ms, tuple(predictions))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one synchronous prediction: an HTTP status and the body in the caller's dialect."""
+
+    number: int
+    status: int
+    body: bytes
+
+
+def pack_answers(answers: Sequence[Answer]) -> bytes:
+    parts: list[bytes] = []
+    for answer in answers:
+        parts += (_ANSWER.pack(answer.number, answer.status, len(answer.body)), answer.body)
+    return b"".join(parts)
+
+
+def unpack_answers(data: bytes) -> list[Answer]:
+    answers, position = [], 0
+    while position < len(data):
+        number, status, length = _ANSWER.unpack_from(data, position)
+        position += _ANSWER.size
+        answers.append(Answer(number, status, data[position : position + length]))
+        position += length
+    return answers
+
+
+def entry_ms(entry_id: bytes) -> int:
+    """When an entry was added, in milliseconds by Redis's clock: one clock for all deadlines."""
+    return int(entry_id.split(b"-", 1)[0])

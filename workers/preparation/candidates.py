@@ -1,0 +1,116 @@
+"""Variants on trial: each loads what may be served, runs it and times it, with the code that will serve it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import psutil
+
+from model_store.signature import Signature, Tensors
+from workers.preparation.report import VariantFigures
+from workers.preparation.trial import median_seconds
+from workers.runner.process import Runner
+from workers.runtimes.tensorflow import ARCHIVE
+from workers.settings import WorkerSettings
+
+# A load may import TensorFlow on a busy machine.
+GRACE_SECONDS = 30.0
+
+
+class Candidate(ABC):
+    """One variant of a version, in a runner."""
+
+    name: str
+    runtime: str
+    figures: VariantFigures
+
+    def __init__(self, runner: Runner, path: Path, signature: Signature, settings: WorkerSettings) -> None:
+        """`path` is the variant's file, outside the runner's folder."""
+        self.path = path
+        self.signature = signature
+        self.figures = VariantFigures(self.name, self.runtime, size_bytes=path.lstat().st_size)
+        self._runner = runner
+        self._settings = settings
+
+    @abstractmethod
+    def load(self) -> float:
+        """Loads it and returns the seconds that took; raises PredictionFailed, RunnerFailed."""
+
+    @abstractmethod
+    def run(self, tensors: Tensors) -> Tensors:
+        """Its outputs; raises PredictionFailed, RunnerFailed."""
+
+    @abstractmethod
+    def seconds(self, tensors: Tensors) -> float:
+        """The median time of one inference as serving sees it; raises as `run` does."""
+
+    @abstractmethod
+    def memory_bytes(self) -> int:
+        """Resident memory that serving it takes, as far as it has run until now."""
+
+    def _resident_bytes(self) -> int:
+        return int(psutil.Process(self._runner.pid).memory_info().rss)
+
+    @property
+    def _inference_seconds(self) -> float:
+        return self._settings.hang_limit_seconds + GRACE_SECONDS
+
+
+class OnnxCandidate(Candidate):
+    """ONNX Runtime: its memory is what the runner grows by, since serving workers hold many models in one process."""
+
+    name = runtime = "onnx"
+
+    def load(self) -> float:
+        own = self._runner.scratch / "candidate.onnx"
+        shutil.copyfile(self.path, own)
+        timeout = self._settings.preparation_seconds
+        self._runner.call("trial_start_onnx", {}, {}, timeout_seconds=timeout)
+        self._before = self._resident_bytes()
+        arguments = {"path": own.name, "signature": self.signature.to_json()}
+        begin = time.monotonic()
+        self._runner.call("trial_load_onnx", arguments, {}, timeout_seconds=timeout)
+        self._grown = 0
+        return time.monotonic() - begin
+
+    def run(self, tensors: Tensors) -> Tensors:
+        return self._runner.call("trial_predict_onnx", {}, tensors, timeout_seconds=self._inference_seconds)[1]
+
+    def seconds(self, tensors: Tensors) -> float:
+        answer, _ = self._runner.call("trial_time_onnx", {}, tensors, timeout_seconds=self._inference_seconds)
+        self._grown = max(self._grown, self._resident_bytes() - self._before)
+        return float(answer["seconds"])
+
+    def memory_bytes(self) -> int:
+        # The weights at least: a process that had free memory before may not grow at all.
+        return max(self._grown, self.path.lstat().st_size)
+
+
+class SavedModelCandidate(Candidate):
+    """TensorFlow: serving gives it a process of its own, so its memory is all of that process."""
+
+    name, runtime = "savedmodel", "tensorflow"
+
+    def load(self) -> float:
+        shutil.copyfile(self.path, self._runner.scratch / ARCHIVE)
+        names = {
+            "inputs": [spec.name for spec in self.signature.inputs],
+            "outputs": [spec.name for spec in self.signature.outputs],
+        }
+        begin = time.monotonic()
+        self._runner.call(
+            "load_savedmodel", {"archive": ARCHIVE, **names}, {}, timeout_seconds=self._settings.preparation_seconds
+        )
+        return time.monotonic() - begin
+
+    def run(self, tensors: Tensors) -> Tensors:
+        return self._runner.call("predict_savedmodel", {}, tensors, timeout_seconds=self._inference_seconds)[1]
+
+    def seconds(self, tensors: Tensors) -> float:
+        return median_seconds(lambda: self.run(tensors))
+
+    def memory_bytes(self) -> int:
+        return self._resident_bytes()

@@ -1,0 +1,48 @@
+"""Uploads in the format of ONNX: rebuilt rather than converted, and compared with themselves before optimisation."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from model_store.signature import Tensors
+from workers.preparation.candidates import Candidate, OnnxCandidate
+from workers.preparation.report import VariantFigures
+from workers.preparation.samples import Range
+from workers.preparation.uploads import Loaded, Upload, signature_of
+from workers.runner.process import Runner
+
+# Files in the runner's folder; its commands know them by the same names (onnx_gate.py).
+UPLOADED, ONNX, PLAIN = "upload.onnx", "model.onnx", "plain.onnx"
+
+
+class OnnxUpload(Upload):
+    """An `.onnx` file."""
+
+    _clean: Path
+    _outputs: list[str]
+    _trial: Runner
+
+    def inspect(self) -> str:
+        shutil.copyfile(self._path, self._runner.scratch / UPLOADED)
+        self._answer = self._call("preparation_rebuild_onnx")
+        return f"{self._answer['nodes']} nodes of opset {self._answer['opset']}, no other domains, no external data"
+
+    def rebuild(self) -> str:
+        self._clean = self._take(ONNX)
+        return f"{self._answer['size_bytes']:,} bytes"
+
+    def load(self, trial: Runner) -> Loaded:
+        signature = signature_of(self._answer)
+        shutil.copyfile(self._clean, trial.scratch / PLAIN)
+        self._trial = trial
+        self._outputs = [spec.name for spec in signature.outputs]
+        return Loaded(signature, [Range()] * len(signature.inputs), half=False, detail="")
+
+    def convert(self, loaded: Loaded, trial: Runner) -> tuple[list[Candidate], list[VariantFigures]]:
+        return [OnnxCandidate(trial, self._clean, loaded.signature, self._settings)], []
+
+    def reference(self, tensors: Tensors) -> Tensors:
+        arguments = {"path": PLAIN, "outputs": self._outputs}
+        seconds = self._settings.preparation_seconds
+        return self._trial.call("trial_predict_plain", arguments, tensors, timeout_seconds=seconds)[1]

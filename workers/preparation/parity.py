@@ -1,0 +1,104 @@
+"""The proof: a variant's outputs beside the model's own on the same inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from model_store.signature import Signature, Tensor, Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """Accepts |Δ| <= absolute + relative * |y|."""
+
+    absolute: float
+    relative: float
+
+
+SINGLE = Tolerance(1e-5, 1e-4)
+# Where a model computes in 16 bits, two correct runtimes differ by several units of 2^-11.
+HALF = Tolerance(1e-3, 1e-2)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far two sets of outputs lie apart; `top1_agreement` is None where no output has classes to choose from."""
+
+    max_abs: float
+    max_rel: float
+    top1_agreement: float | None
+    reason: str | None  # why the variant is refused; None where it is accepted
+
+
+def compare(pairs: Iterable[tuple[Tensors, Tensors]], tolerance: Tolerance) -> Difference:
+    """The largest differences over all pairs of the model's own outputs and the variant's."""
+    max_abs = max_rel = 0.0
+    agreed = rows = 0
+    reason: str | None = None
+    for own, others in pairs:
+        for name, expected in own.items():
+            found = others.get(name)
+            if found is None or found.shape != expected.shape or found.dtype != expected.dtype:
+                return Difference(
+                    math.inf, math.inf, None, f"{name}: {_described(found)} instead of {_described(expected)}"
+                )
+            apart = _apart(expected, found)
+            max_abs, max_rel = max(max_abs, apart[0]), max(max_rel, apart[1])
+            if not _close(expected, found, tolerance):
+                reason = f"{name} differs by up to {max_abs:.3g} (relative {max_rel:.3g})"
+            same, total = _top1(expected, found)
+            agreed, rows = agreed + same, rows + total
+    return Difference(max_abs, max_rel, agreed / rows if rows else None, reason)
+
+
+def all_finite(outputs: Tensors) -> bool:
+    """Whether no output holds NaN or an infinity."""
+    return all(bool(np.isfinite(output).all()) for output in outputs.values() if output.dtype.kind == "f")
+
+
+def misfit(signature: Signature, outputs: Tensors) -> str | None:
+    """Where outputs do not fit their signature, in a sentence."""
+    for spec in signature.outputs:
+        output = outputs.get(spec.name)
+        if output is None or output.dtype != spec.numpy_dtype() or output.ndim != len(spec.shape):
+            return f"output {spec.name} is {_described(output)}, not {spec.dtype} of rank {len(spec.shape)}"
+        if any(size not in (None, actual) for size, actual in zip(spec.shape, output.shape, strict=True)):
+            return f"output {spec.name} has the shape {output.shape}, not {spec.shape}"
+    return None
+
+
+def _close(expected: Tensor, found: Tensor, tolerance: Tolerance) -> bool:
+    if expected.dtype.kind not in "fc":
+        return bool(np.array_equal(expected, found))
+    return bool(np.allclose(found, expected, rtol=tolerance.relative, atol=tolerance.absolute, equal_nan=True))
+
+
+def _apart(expected: Tensor, found: Tensor) -> tuple[float, float]:
+    if expected.dtype.kind not in "iufc" or not expected.size:
+        return 0.0, 0.0
+    wide = np.result_type(expected.dtype, np.float64)
+    left, right = expected.astype(wide), found.astype(wide)
+    # Both NaN, or the same infinity, is no difference.
+    same = (left == right) | (np.isnan(left) & np.isnan(right))
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        delta = np.where(same, 0.0, np.abs(left - right))
+        relative = np.where(delta == 0.0, 0.0, delta / np.maximum(np.abs(left), np.finfo(np.float64).tiny))
+    # A relative difference from a value within the absolute tolerance of zero says nothing.
+    relative = np.where(np.abs(left) < SINGLE.absolute, 0.0, relative)
+    return float(np.nan_to_num(delta, nan=np.inf).max()), float(np.nan_to_num(relative, nan=np.inf).max())
+
+
+def _top1(expected: Tensor, found: Tensor) -> tuple[int, int]:
+    """How many rows have their largest value at the same place, of how many."""
+    if expected.dtype.kind != "f" or expected.ndim < 2 or expected.shape[-1] < 2:
+        return 0, 0
+    same = expected.argmax(-1) == found.argmax(-1)
+    return int(same.sum()), int(same.size)
+
+
+def _described(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else f"{tensor.dtype} {tensor.shape}"

@@ -1,0 +1,127 @@
+"""Proving and measuring the variants of a loaded model, and choosing the one that serves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from model_store.signature import Tensors
+from workers.errors import PredictionFailed, RunnerFailed
+from workers.preparation import measure, parity
+from workers.preparation.candidates import Candidate
+from workers.preparation.findings import refused
+from workers.preparation.measure import Measured
+from workers.preparation.samples import Samples, repeated
+from workers.preparation.uploads import Loaded, Upload
+from workers.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+# Sizes to try for free dimensions, by rank: images want room for their strides, sequences are short.
+FREE_SIZES = {1: (16,), 2: (16, 64), 3: (16, 64)}
+IMAGE_SIZES = (64, 224)
+SEVERAL = 5
+# Where a share of this of the time is spent on one batch, a larger one would be taken for a hang.
+SLOWEST_SHARE = 1 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Inputs with the model's own outputs: a single instance, several, and several around zero."""
+
+    pairs: list[tuple[Tensors, Tensors]]
+
+    @property
+    def single(self) -> tuple[Tensors, Tensors]:
+        return self.pairs[0]
+
+
+def reference(upload: Upload, loaded: Loaded, seed: int) -> Reference:
+    """Runs the model on seeded random inputs.
+
+    Raises UploadRefused: prediction_failed, signature, non_finite_output; and RunnerFailed.
+    """
+    samples, first = _first_that_works(upload, loaded, seed)
+    batch = SEVERAL if loaded.signature.batched else 1
+    pairs = [first]
+    for inputs in (samples.draw(batch), samples.draw(batch, normal=True)):
+        try:
+            pairs.append((inputs, upload.reference(inputs)))
+        except PredictionFailed as error:
+            raise refused("prediction_failed", f"the model fails on {batch} random instances: {error}") from error
+    for _, outputs in pairs:
+        if reason := parity.misfit(loaded.signature, outputs):
+            raise refused("signature", reason)
+    # Around zero, a model may rightly take the logarithm of a negative number.
+    if not all(parity.all_finite(outputs) for _, outputs in pairs[:2]):
+        raise refused("non_finite_output", "the model answers NaN or infinity to ordinary inputs between 0 and 1")
+    return Reference(pairs)
+
+
+def prove(candidate: Candidate, known: Reference, loaded: Loaded) -> None:
+    """Loads the variant and compares it; its figures say whether it is accepted, or why not. Never raises for those."""
+    figures = candidate.figures
+    try:
+        figures.load_seconds = candidate.load()
+        pairs = [(outputs, candidate.run(inputs)) for inputs, outputs in known.pairs]
+    except (PredictionFailed, RunnerFailed) as error:
+        figures.reason = error.message
+        return
+    difference = parity.compare(pairs, parity.HALF if loaded.half else parity.SINGLE)
+    figures.max_abs_difference, figures.max_rel_difference = difference.max_abs, difference.max_rel
+    figures.top1_agreement, figures.reason = difference.top1_agreement, difference.reason
+    figures.accepted = difference.reason is None
+
+
+def time(candidate: Candidate, known: Reference, settings: WorkerSettings) -> Measured:
+    """Measures an accepted variant and writes its figures; raises UploadRefused: inference_too_slow; PredictionFailed,
+    RunnerFailed."""
+    inputs, outputs = known.single
+    if candidate.signature.batched:
+        limit = measure.largest_batch(settings.max_batch, 1, inputs, outputs)
+        measured = measure.ascend(
+            lambda batch: candidate.seconds(repeated(inputs, batch)),
+            limit,
+            settings.hang_limit_seconds * SLOWEST_SHARE,
+        )
+    else:
+        measured = Measured({1: candidate.seconds(inputs)})
+    candidate.figures.latency_ms = {batch: seconds * 1000 for batch, seconds in measured.seconds.items()}
+    if measured.seconds[1] > settings.hang_limit_seconds:
+        raise refused("inference_too_slow", f"one instance takes {measured.seconds[1]:.1f} s")
+    return measured
+
+
+def reason(chosen: Candidate, others: list[tuple[str, str]], measured: dict[str, Measured]) -> str:
+    """Why a variant serves, in a sentence; `others` are the refused ones with their reasons."""
+    batch = measured[chosen.name].max_batch
+    text = f"{chosen.name} serves"
+    for name, why in others:
+        text += f"; {name} was refused: {why}"
+    for name, figures in measured.items():
+        if name != chosen.name and batch in figures.seconds:
+            own, its = measured[chosen.name].seconds[batch] * 1000, figures.seconds[batch] * 1000
+            text += f"; {batch} instances take {own:.3g} ms, with {name} {its:.3g} ms"
+    return text
+
+
+def _first_that_works(upload: Upload, loaded: Loaded, seed: int) -> tuple[Samples, tuple[Tensors, Tensors]]:
+    """Samples of a size that the model takes, and the first pair: free dimensions are not free in every model."""
+    failure: PredictionFailed | None = None
+    for size in _sizes(loaded):
+        samples = Samples(loaded.signature, loaded.ranges, size, np.random.default_rng(seed))
+        inputs = samples.draw(1)
+        try:
+            return samples, (inputs, upload.reference(inputs))
+        except PredictionFailed as error:
+            failure = error
+    raise refused("prediction_failed", f"the model fails on a random instance: {failure}")
+
+
+def _sizes(loaded: Loaded) -> tuple[int, ...]:
+    shapes = [spec.shape[1:] for spec in loaded.signature.inputs if None in spec.shape[1:]]
+    rank = max((len(shape) + 1 for shape in shapes), default=1)
+    return FREE_SIZES.get(rank, IMAGE_SIZES)

@@ -1,0 +1,219 @@
+"""The predict dialect of TensorFlow Serving's REST interface: bodies to tensors, tensors to bodies.
+
+Source: tensorflow_serving/g3doc/api_rest.md and util/json_tensor.cc, whose messages are kept where its clients may know
+them. Beyond it, shapes are checked against the signature before any model runs, and text after the JSON value, repeated
+keys, more than 64 levels and empty lists are refused. Keys that the protocol does not know are ignored, as there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeGuard
+
+import orjson
+
+from model_store.signature import Signature, Tensor, Tensors, TensorSpec
+from workers.errors import PredictionFailed
+from workers.protocols.errors import excerpt, invalid, shown_name
+from workers.protocols.json_tensors import Place, expectation, is_b64, tensor_of
+from workers.protocols.json_text import parse_json
+from workers.protocols.number_text import NumberReader
+from workers.protocols.tensor_text import tensor_text
+
+INSTANCES = "instances"
+INPUTS = "inputs"
+SIGNATURE_NAMES = ("", "serving_default")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """A request that fits the signature: tensors by input name, in the signature's dtypes.
+
+    `instances` is the length of the free first dimension, 1 where the signature has none; `row_form` says that the
+    caller wrote `instances` and expects `predictions`, not `inputs` and `outputs`.
+    """
+
+    tensors: Tensors
+    instances: int
+    row_form: bool
+
+
+def parse_predict(body: bytes | memoryview, signature: Signature, *, max_instances: int) -> PredictRequest:
+    """The request in `body`; raises InputInvalid, whose message names the place and what was expected there."""
+    text = body if isinstance(body, bytes) else bytes(body)
+    reader = number_reader(signature)
+    found = None if reader is None else reader.read(text)
+    if found is None:
+        return parse_exactly(text, signature, max_instances)
+    key, tensor = found
+    spec = signature.inputs[0]
+    return PredictRequest(
+        {spec.name: tensor}, instance_count(spec, len(tensor), max_instances), row_form=key == INSTANCES
+    )
+
+
+number_reader = lru_cache(maxsize=1024)(lambda signature: NumberReader.of(signature.inputs))
+
+
+def parse_exactly(body: bytes, signature: Signature, max_instances: int) -> PredictRequest:
+    """The same for any body, at any speed; what `NumberReader` accepts gives the same tensors here."""
+    document = parse_json(body)
+    if not isinstance(document, dict):
+        raise invalid(f"JSON Value: {excerpt(document)} Is not object")
+    check_signature_name(document)
+    if INSTANCES in document and INPUTS in document:
+        raise invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
+    if INSTANCES in document:
+        return from_rows(document[INSTANCES], signature, max_instances)
+    if INPUTS in document:
+        return from_columns(document[INPUTS], signature, max_instances)
+    raise invalid("Missing 'inputs' or 'instances' key")
+
+
+def check_signature_name(document: dict[str, object]) -> None:
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        raise invalid("JSON object not formatted correctly. 'signature_name' key must be a string value.")
+    if name not in SIGNATURE_NAMES:
+        raise invalid(f"Serving signature name: {excerpt(name)} not found in signature def; use 'serving_default'")
+
+
+def from_rows(listed: object, signature: Signature, max_instances: int) -> PredictRequest:
+    """`instances`: a list of values, or of objects with a value for each input."""
+    if not isinstance(listed, list):
+        raise invalid("Expecting 'instances' value to be an list/array")
+    if not listed:
+        raise invalid("No values in 'instances' array")
+    count = max(instance_count(spec, len(listed), max_instances) for spec in signature.inputs)
+    if is_member_object(listed[0]):
+        columns = columns_of(listed, signature)
+        tensors = {
+            spec.name: tensor_of(columns[spec.name], spec, Place(INSTANCES, spec.name)) for spec in signature.inputs
+        }
+        return PredictRequest(tensors, count, row_form=True)
+    if len(signature.inputs) > 1:
+        raise invalid(
+            "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
+            f"tensorinfo_map: {names_of(signature)}"
+        )
+    number = next((number for number, row in enumerate(listed) if is_member_object(row)), None)
+    if number is not None:
+        raise invalid(f"Expecting value/list but got object at item {number} of input list")
+    spec = signature.inputs[0]
+    return PredictRequest({spec.name: tensor_of(listed, spec, Place(INSTANCES))}, count, row_form=True)
+
+
+def is_member_object(value: object) -> TypeGuard[dict[str, object]]:
+    """Whether a row names its inputs; `{"b64": …}` is a value."""
+    return isinstance(value, dict) and not is_b64(value)
+
+
+def columns_of(listed: list[object], signature: Signature) -> dict[str, list[object]]:
+    """Rows of objects, turned: each input's values in the order of the rows."""
+    columns: dict[str, list[object]] = {spec.name: [] for spec in signature.inputs}
+    for number, row in enumerate(listed):
+        if not is_member_object(row):
+            raise invalid(f"Expecting object but got value/list at item {number} of input list")
+        if row.keys() != columns.keys():
+            raise invalid(
+                f"Failed to process element: {number} of 'instances' list. keys must be equal to: {names_of(signature)}"
+            )
+        for name, column in columns.items():
+            column.append(row[name])
+    return columns
+
+
+def names_of(signature: Signature) -> str:
+    return ",".join(shown_name(spec.name) for spec in signature.inputs)
+
+
+def from_columns(columns: object, signature: Signature, max_instances: int) -> PredictRequest:
+    """`inputs`: the one tensor, or an object with a tensor for each input."""
+    if is_member_object(columns):
+        tensors = {spec.name: named_tensor(columns, spec, max_instances) for spec in signature.inputs}
+    elif len(signature.inputs) > 1:
+        raise invalid(
+            "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
+            f"tensorinfo_map: {names_of(signature)}"
+        )
+    else:
+        spec = signature.inputs[0]
+        tensors = {spec.name: column_tensor(columns, spec, Place(INPUTS), max_instances)}
+    return PredictRequest(tensors, common_count(tensors, signature), row_form=False)
+
+
+def named_tensor(columns: dict[str, object], spec: TensorSpec, max_instances: int) -> Tensor:
+    if spec.name not in columns:
+        raise invalid(f"Missing named input: {shown_name(spec.name)} in 'inputs' object; {expectation(spec)}")
+    return column_tensor(columns[spec.name], spec, Place(f"{INPUTS}.{shown_name(spec.name)}"), max_instances)
+
+
+def column_tensor(value: object, spec: TensorSpec, place: Place, max_instances: int) -> Tensor:
+    if isinstance(value, list):
+        instance_count(spec, len(value), max_instances)
+    return tensor_of(value, spec, place)
+
+
+def instance_count(spec: TensorSpec, count: int, max_instances: int) -> int:
+    """How many instances `count` values in the first dimension are; 1 where that dimension is not free."""
+    if not spec.batched:
+        return 1
+    if count > max_instances:
+        raise invalid(f"{count} instances in one request, but this version takes at most {max_instances}")
+    return count
+
+
+def common_count(tensors: Tensors, signature: Signature) -> int:
+    """The length of the free first dimension, which all inputs that have one must share."""
+    counts = {spec.name: len(tensors[spec.name]) for spec in signature.inputs if spec.batched}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{shown_name(name)} has {count}" for name, count in counts.items())
+        raise invalid(f"All inputs must have the same number of instances, but {listed}")
+    return next(iter(counts.values()), 1)
+
+
+def format_predict(outputs: Tensors, signature: Signature, row_form: bool) -> bytes:
+    """The body of the 200 answer: `{"predictions": …}` for rows, `{"outputs": …}` for columns.
+
+    The only output's name is dropped. An output whose name ends in `_bytes` is written as base64. Raises
+    PredictionFailed if several outputs cannot be told apart by rows.
+    """
+    texts = signature.outputs
+    if len(texts) == 1:
+        text = output_text(outputs[texts[0].name], texts[0])
+    elif row_form:
+        text = rows_text(outputs, texts)
+    else:
+        members = [orjson.dumps(spec.name) + b":" + output_text(outputs[spec.name], spec) for spec in texts]
+        text = b"{" + b",".join(members) + b"}"
+    return (b'{"predictions":' if row_form else b'{"outputs":') + text + b"}"
+
+
+def output_text(tensor: Tensor, spec: TensorSpec) -> bytes:
+    return tensor_text(tensor, as_base64=spec.name.endswith("_bytes"))
+
+
+def rows_text(outputs: Tensors, specs: tuple[TensorSpec, ...]) -> bytes:
+    """One object per instance; all outputs need the same first dimension for that."""
+    if len({outputs[spec.name].shape[:1] for spec in specs}) != 1 or not outputs[specs[0].name].ndim:
+        raise PredictionFailed("the outputs have no common first dimension: ask with 'inputs' instead of 'instances'")
+    names = [orjson.dumps(spec.name) + b":" for spec in specs]
+    # Indexed with an ellipsis, a vector gives arrays without dimensions; iterated over, it would give bare scalars.
+    objects = [
+        b",".join(
+            name + output_text(outputs[spec.name][row, ...], spec) for name, spec in zip(names, specs, strict=True)
+        )
+        for row in range(len(outputs[specs[0].name]))
+    ]
+    return b"[{" + b"},{".join(objects) + b"}]"
+
+
+def format_error(message: str) -> bytes:
+    """The body of every other answer: `{"error": message}`."""
+    return orjson.dumps({"error": message})
+
+
+def rows(outputs: Tensors, start: int, stop: int) -> Tensors:
+    """One request's part of a batch, as views: nothing is copied until `format_predict` writes it."""
+    return {name: tensor[start:stop] for name, tensor in outputs.items()}

@@ -1,0 +1,119 @@
+"""TensorFlow: a SavedModel that runs in a runner, for versions that ONNX cannot express."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from model_store.errors import SluiceError
+from model_store.signature import Signature, Tensors, TensorSpec
+from workers.errors import PredictionFailed, RunnerFailed
+from workers.runner.process import Runner
+from workers.runtimes.predictor import batch_of, check_batch
+from workers.settings import WorkerSettings
+
+ARCHIVE = "savedmodel.tar"
+# Importing TensorFlow takes 4 s on an idle machine and several times that on a busy one.
+LOAD_SECONDS = 120.0
+# The first restart is at once; a model that kills its runner again waits 1, 2, 4, … s.
+FIRST_PAUSE_SECONDS = 1.0
+LONGEST_PAUSE_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
+
+
+class RunnerPredictor:
+    """A SavedModel in a process of its own; one call at a time. A dead runner is replaced by the next call."""
+
+    runtime = "tensorflow"
+
+    def __init__(
+        self, open_archive: Callable[[], Path], signature: Signature, memory_bytes: int, settings: WorkerSettings
+    ) -> None:
+        """Starts the runner and loads; `open_archive` gives the verified archive, again for each restart.
+
+        Raises RunnerFailed, and PredictionFailed or UploadRefused where the archive is not such a SavedModel.
+        """
+        self.signature = signature
+        self.memory_bytes = memory_bytes
+        self._open_archive = open_archive
+        self._settings = settings
+        self._calling = threading.Lock()
+        self._closed = False
+        self._deaths = 0  # since the last call that was answered
+        self._not_before = 0.0
+        self._runner: Runner | None = self._start()
+
+    def run(self, tensors: Tensors) -> Tensors:
+        with self._calling:
+            runner = self._living()
+            try:
+                _, outputs = runner.call(
+                    "predict_savedmodel", {}, tensors, timeout_seconds=self._settings.hang_limit_seconds
+                )
+            except RunnerFailed:
+                self._count_death()
+                raise
+            self._deaths = 0
+        _check(self.signature.outputs, outputs)
+        check_batch(batch_of(self.signature, tensors), outputs)
+        return outputs
+
+    def close(self) -> None:
+        """End the runner, after a call in progress; later calls raise RunnerFailed."""
+        with self._calling:
+            self._closed = True
+            if self._runner is not None:
+                self._runner.close()
+                self._runner = None
+
+    def _living(self) -> Runner:
+        if self._runner is not None and not self._runner.alive:
+            self._runner.close()
+            self._count_death()
+        if self._runner is None:
+            if self._closed or time.monotonic() < self._not_before:
+                raise RunnerFailed("the process that runs the model is being replaced", code="runner_crashed")
+            log.info("starting another runner")
+            try:
+                self._runner = self._start()
+            except SluiceError:
+                self._count_death()
+                raise
+        return self._runner
+
+    def _count_death(self) -> None:
+        self._runner = None
+        if self._deaths:
+            pause_seconds = min(LONGEST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2.0 ** (self._deaths - 1))
+            self._not_before = time.monotonic() + pause_seconds
+        self._deaths += 1
+
+    def _start(self) -> Runner:
+        runner = Runner(self._settings)
+        try:
+            # A copy: the runner may write to what lies in its folder, and the store's file is everybody's.
+            shutil.copyfile(self._open_archive(), runner.scratch / ARCHIVE)
+            names = {
+                "inputs": [spec.name for spec in self.signature.inputs],
+                "outputs": [spec.name for spec in self.signature.outputs],
+            }
+            seconds = max(LOAD_SECONDS, self._settings.hang_limit_seconds)
+            runner.call("load_savedmodel", {"archive": ARCHIVE, **names}, {}, timeout_seconds=seconds)
+        except BaseException:
+            runner.close()
+            raise
+        return runner
+
+
+def _check(specs: tuple[TensorSpec, ...], outputs: Tensors) -> None:
+    # The runner executes what was uploaded: what it answers is believed only as far as it fits.
+    if list(outputs) != [spec.name for spec in specs]:
+        raise PredictionFailed("the model's outputs are not those of its signature")
+    for spec in specs:
+        if outputs[spec.name].dtype != spec.numpy_dtype():
+            raise PredictionFailed(f"the model's output {spec.name!r} is not {spec.dtype}")

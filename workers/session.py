@@ -1,0 +1,48 @@
+"""One session of a slot, from its token to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import redis
+
+from monitoring import metrics
+from workers.answering import Answering
+from workers.child import Child
+from workers.drain import Drain, Slot
+from workers.heart import Heart
+from workers.lanes import Keys, consumer_of
+from workers.outbox import Outbox
+from workers.watchdog import Record, Watchdog
+
+
+def run_session(child: Child, slot: Slot, stopping: Callable[[], bool]) -> str:
+    """Run one session if the slot's key still holds its token; returns why it ended."""
+    keys = Keys(child.settings.key_prefix)
+    try:
+        if child.client.get(keys.drain(slot.pool, slot.name)) != slot.token.encode():
+            return "outdated"
+        heart = Heart(child.client, keys, (slot.pool, slot.name), slot.token, child.sessions)
+        heart.start()
+    except redis.RedisError:
+        # Whoever waits rings again once Redis is back.
+        return "redis away"
+    settings = child.settings
+    outbox = Outbox(child.client)
+    watchdog = Watchdog(
+        Record(settings.scratch_dir, slot.name),
+        settings.hang_limit_seconds,
+        deadly=settings.worker_execution == "prefork",
+    )
+    answering = Answering(
+        settings, child.sessions, child.artifacts, child.cache, outbox, heart, watchdog,
+        consumer_of(slot.pool, slot.name), stopping,
+    )  # fmt: skip
+    try:
+        ending = Drain(slot, child.client, keys, heart, answering, child.publisher).run()
+    finally:
+        watchdog.close()
+        heart.close()
+        outbox.close()
+    metrics.DRAIN_SESSIONS.labels(ending.replace(" ", "_")).inc()
+    return ending
