@@ -1,7 +1,7 @@
 """`python -m benchmarks`, or `make bench`: predictions per second and their latency, beside the floor of the same run.
 
-Both servers run all the time and are measured in turns, a few seconds each, so that what else the machine does meanwhile
-falls on both. The answers are verified first. Everything is on one machine: the load takes its part of the processors.
+Both servers run all the time and are measured in turns, a few seconds each, so that what else the machine does falls on
+both. The answers are verified first. Everything is on one machine: the load takes its part of the processors.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -89,6 +90,8 @@ def main() -> int:
         "--no-wrk", action="store_true", help="use the load generator in Python though wrk is installed"
     )
     options = parser.parse_args()
+    # As Ctrl-C does: the servers are stopped on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     use_wrk = wrk.installed() and not options.no_wrk
     images = digits(DIGITS)
     bodies = [json.dumps({"instances": [image]}) for image in images]

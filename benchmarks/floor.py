@@ -1,7 +1,7 @@
 """The floor: what a FastAPI route costs that admits and parses the same request and has nothing to predict.
 
-`python -m benchmarks.floor`, with the settings of a gateway in the environment. It uses the gateway's own admission, the
-worker's own parser and formatter, and the gateway's own server settings; only the queue and the model are missing.
+`python -m benchmarks.floor`, with the settings of a gateway in the environment. It uses the gateway's own admission and
+server settings and the worker's own parser and formatter; only the queue and the model are missing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gateway.server import listen
 from gateway.settings import GatewaySettings
 from gateway.snapshot import Snapshot
 from model_store.database import connect, sessions_of
-from model_store.signature import Signature, TensorSpec
+from model_store.signature import Signature, Tensors, TensorSpec
 from workers.protocols.tensorflow_serving import format_predict, parse_predict
 
 DIGITS = Signature((TensorSpec("image", "float32", (None, 28, 28)),), (TensorSpec("y", "float32", (None, 10)),))
@@ -51,7 +51,7 @@ def create_floor(settings: GatewaySettings) -> FastAPI:
         caller = admission.caller(request.scope["headers"], request.scope["query_string"])
         admission.require(caller, Scope.PREDICT)
         parsed = parse_predict(await request.body(), DIGITS, max_instances=settings.max_instances)
-        outputs = {"y": np.broadcast_to(answer, (parsed.instances, 10))}
+        outputs: Tensors = {"y": np.broadcast_to(answer, (parsed.instances, 10))}
         return Response(format_predict(outputs, DIGITS, parsed.row_form), media_type="application/json")
 
     return app

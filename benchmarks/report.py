@@ -8,7 +8,7 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 
@@ -104,15 +104,16 @@ class Report:
         lines = [
             f"# Predictions per second, {self._started_at:%Y-%m-%d %H:%M} UTC",
             "",
-            "One 28x28 digit a request, a token in each; medians of all rounds; latencies in milliseconds. The floor is a",
-            "FastAPI route that checks the same token, parses the same body and returns ten floats.",
+            "One 28x28 digit and a token in each request; medians of all rounds; latencies (p50, p99) in milliseconds.",
+            "The floor is a FastAPI route that checks the same token, parses the same body and returns ten floats.",
             "",
-            "| connections | floor, requests/s | Sluice, requests/s | ratio | floor p50 / p99 | Sluice p50 / p99 | errors |",
+            "| connections | floor, requests/s | Sluice, requests/s | ratio | floor, ms | Sluice, ms | errors |",
             "|---|---|---|---|---|---|---|",
         ]
         lines += [
             f"| {connections} | {floor.per_second:,.0f} | {sluice.per_second:,.0f} | **{ratio(floor, sluice):.2f}** "
-            f"| {floor.p50:.2f} / {floor.p99:.2f} | {sluice.p50:.2f} / {sluice.p99:.2f} | {floor.errors + sluice.errors} |"
+            f"| {floor.p50:.2f} / {floor.p99:.2f} | {sluice.p50:.2f} / {sluice.p99:.2f} "
+            f"| {floor.errors + sluice.errors} |"
             for connections, floor, sluice in self.figures()
         ]
         lines += ["", *(f"* {name}: {value}" for name, value in machine().items()), f"* load: {self._generator}"]

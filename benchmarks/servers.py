@@ -108,8 +108,10 @@ def running(command: list[str], environment: dict[str, str], output: Path) -> It
 def wait_for(server: Running, text: str) -> None:
     """Until the process has said this."""
     until = time.monotonic() + START_SECONDS
-    while text not in server.output.read_text():
+    while text not in (said := server.output.read_text()):
         require_patience(server, until)
+        if "could not be set up" in said:
+            raise server.failed("the demo is missing")
         time.sleep(0.1)
 
 
@@ -139,7 +141,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def verify(servers: Servers, digits: list[Json]) -> None:
-    """Whether answers are right, before anybody times them: speed without that is worth nothing. Raises ServerFailed."""
+    """Check that answers are right, before anybody times them. Raises ServerFailed."""
     trained = servers.trained()
     try:
         with servers.client() as client:

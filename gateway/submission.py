@@ -220,6 +220,8 @@ class Submission:
             except SluiceError:
                 # What was queued may be gone with Redis; an error now is better than silence until the deadline.
                 self._fail(list(self._waiting), unavailable())
+                # A socket that just broke refuses without yielding, before `connected` could be cleared.
+                await asyncio.sleep(CHECK_SECONDS)
                 await self._answers.connected.wait()
             except Exception:  # the task's edge: without it no request of this gateway would ever be answered again
                 log.exception("answers could not be handed out")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote_plus
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from auth.errors import ClientAuthenticationFailed, GrantTypeUnsupported, RequestInvalid
 from gateway.basic_credentials import CredentialsMalformed, is_basic, read_basic
@@ -47,15 +48,22 @@ async def read_token_request(request: Request) -> TokenRequest:
 
 async def _body(request: Request) -> bytes:
     announced = request.headers.get("content-length", "0")
+    if not announced.isdigit() or int(announced) > MOST_BYTES:
+        raise _too_long()
     body = bytearray()
-    if announced.isdigit() and int(announced) <= MOST_BYTES:
+    try:
         async for chunk in request.stream():
             body += chunk
             if len(body) > MOST_BYTES:
-                break
-        else:
-            return bytes(body)
-    raise RequestInvalid(f"the body may have at most {MOST_BYTES} bytes")
+                raise _too_long()
+    except ClientDisconnect:
+        # Nobody reads this answer; but it is no fault of ours, and must not be logged as one.
+        raise RequestInvalid("the body ended early") from None
+    return bytes(body)
+
+
+def _too_long() -> RequestInvalid:
+    return RequestInvalid(f"the body may have at most {MOST_BYTES} bytes")
 
 
 def _form(body: bytes) -> dict[str, str]:

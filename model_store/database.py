@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import Iterator
-from typing import Any
 
-from sqlalchemy import BigInteger, Engine, MetaData, create_engine, event, select, text
+from sqlalchemy import BigInteger, Connection, Engine, MetaData, create_engine, event, select, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import FunctionElement
 
 from model_store.errors import DatabaseUnavailable
@@ -21,6 +22,17 @@ Sessions = sessionmaker[Session]
 
 BUSY_SECONDS = 5
 POOL_WAIT_SECONDS = 1
+SQLITE_AWAY = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_READONLY,
+    }
+)
 
 
 class Base(DeclarativeBase):
@@ -44,12 +56,12 @@ class now_ms(FunctionElement[int]):  # noqa: N801 - reads as the SQL function th
 
 
 @compiles(now_ms, "sqlite")
-def _now_sqlite(element: Any, compiler: Any, **kw: Any) -> str:  # noqa: ARG001 - SQLAlchemy's signature
+def _now_sqlite(element: now_ms, compiler: SQLCompiler, **kw: object) -> str:  # noqa: ARG001 - SQLAlchemy's signature
     return "CAST(ROUND((julianday('now') - 2440587.5) * 86400000) AS INTEGER)"
 
 
 @compiles(now_ms, "postgresql")
-def _now_postgresql(element: Any, compiler: Any, **kw: Any) -> str:  # noqa: ARG001 - SQLAlchemy's signature
+def _now_postgresql(element: now_ms, compiler: SQLCompiler, **kw: object) -> str:  # noqa: ARG001 - as above
     return "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
 
 
@@ -100,9 +112,12 @@ def is_unavailable(error: Exception) -> bool:
     """Whether the error says that the database is away, locked or full, rather than that the statement is wrong."""
     if isinstance(error, PoolTimeout):
         return True
-    return isinstance(error, DBAPIError) and (
-        error.connection_invalidated or type(error).__name__ == "OperationalError"
-    )
+    if not isinstance(error, DBAPIError):
+        return False
+    if isinstance(error.orig, sqlite3.Error):
+        # SQLite has one class for a locked file and for a misspelt column; the result code tells them apart.
+        return getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in SQLITE_AWAY
+    return error.connection_invalidated or isinstance(error, OperationalError)
 
 
 def clock_ms(session: Session) -> int:
@@ -110,7 +125,7 @@ def clock_ms(session: Session) -> int:
     return int(session.execute(select(now_ms())).scalar_one())
 
 
-def _configure_sqlite(connection: Any, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
+def _configure_sqlite(connection: sqlite3.Connection, record: object) -> None:  # noqa: ARG001 - SQLAlchemy's signature
     # The driver's own transaction handling begins too late (at the first write) and would hide BEGIN IMMEDIATE.
     connection.isolation_level = None
     cursor = connection.cursor()
@@ -119,6 +134,6 @@ def _configure_sqlite(connection: Any, record: object) -> None:  # noqa: ARG001 
     cursor.close()
 
 
-def _begin_sqlite(connection: Any) -> None:
+def _begin_sqlite(connection: Connection) -> None:
     write = connection.get_execution_options().get("sluice_write", True)
     connection.execute(text("BEGIN IMMEDIATE" if write else "BEGIN"))

@@ -20,7 +20,7 @@ PREFIX = "SLUICE_"
 class FileSource(PydanticBaseSettingsSource):
     """Reads `SLUICE_<NAME>_FILE`: the value is the file's text without surrounding white space."""
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - pydantic's signature
         path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
         return (Path(path).read_text().strip() if path else None), field_name, False
 
@@ -40,8 +40,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, FileSource(settings_cls)
 

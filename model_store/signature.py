@@ -16,7 +16,7 @@ STRING = "string"
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One tensor: `dtype` is a numpy name or `string`; `None` in `shape` is a free dimension, first of all the batch."""
+    """One tensor: `dtype` is a numpy name or `string`; `None` in `shape` is a free dimension, the first the batch."""
 
     name: str
     dtype: str

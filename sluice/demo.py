@@ -147,7 +147,7 @@ class Demo:
                 progress.update(starting, visible=False)
                 name = said["training"]
                 if name not in tasks:
-                    tasks[name] = progress.add_task(f"Training {name}", total=said["epochs"])
+                    tasks[name] = progress.add_task(f"Training {name}", total=said["epochs"], what="")
                 progress.update(tasks[name], completed=said["epoch"], what=_figures(said))
             self._pause()
         self._require_success(training)

@@ -76,4 +76,7 @@ def warning_in(line: str) -> str | None:
         return None
     if not isinstance(record, dict) or str(record.get("level", "")).upper() not in WARNINGS:
         return None
+    # Python's own warnings are addressed to developers: they stay in the file.
+    if record.get("logger") == "py.warnings":
+        return None
     return str(record.get("message", "")).partition("\n")[0][:300]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from auth import clients, grants
 from auth.errors import ClientAuthenticationFailed, ClientExists, ClientNotFound, ScopeInvalid
@@ -75,21 +76,27 @@ def test_two_clients_share_nothing(sessions: Sessions):
     assert not authenticates(sessions, second[0], first[1])
 
 
-@pytest.mark.parametrize(
-    "client_id",
-    ["", "cli_unknown", "cli_", "reading-room", "cli_\0", "cli_ä", "cli_" + "a" * 5000, "' OR 1=1--", "cli_\ud800"],
-)
-def test_an_unknown_client_is_refused(sessions: Sessions, client_id: str):
+def test_an_unknown_client_is_refused(sessions: Sessions):
     _, secret = create(sessions)
-    assert not authenticates(sessions, client_id, secret)
+    unknown = [
+        "",
+        "cli_unknown",
+        "cli_",
+        "reading-room",
+        "cli_\0",
+        "cli_ä",
+        "cli_" + "a" * 5000,
+        "' OR 1=1--",
+        "cli_\ud800",
+    ]
+    for client_id in unknown:
+        assert not authenticates(sessions, client_id, secret)
 
 
-@pytest.mark.parametrize(
-    "change", [str.upper, lambda s: s + " ", lambda s: s[:-1], lambda _: "", lambda s: s + "\ud800"]
-)
-def test_a_changed_secret_is_refused(sessions: Sessions, change):  # noqa: ANN001 - a function of a str
+def test_a_changed_secret_is_refused(sessions: Sessions):
     client_id, secret = create(sessions)
-    assert not authenticates(sessions, client_id, change(secret))
+    for changed in (secret.upper(), secret + " ", secret[:-1], "", secret + "\ud800", secret + "\0"):
+        assert not authenticates(sessions, client_id, changed)
 
 
 def test_every_refusal_reads_the_same(sessions: Sessions):
@@ -183,10 +190,10 @@ def test_a_name_is_taken_once(sessions: Sessions):
         create(sessions)
 
 
-@pytest.mark.parametrize("name", ["", ".hidden", "a b", "a\n", "ä", "a" * 129, "a/b", "a\0"])
-def test_a_name_against_the_rule_is_refused(sessions: Sessions, name: str):
-    with pytest.raises(NameInvalid):
-        create(sessions, name)
+def test_a_name_against_the_rule_is_refused(sessions: Sessions):
+    for name in ("", ".hidden", "a b", "a\n", "ä", "a" * 129, "a/b", "a\0"):
+        with pytest.raises(NameInvalid):
+            create(sessions, name)
 
 
 def test_a_client_without_any_scope_is_refused(sessions: Sessions):
@@ -210,16 +217,17 @@ def test_every_change_counts_up_the_generation(sessions: Sessions):
     assert seen == sorted(set(seen)), "each number is higher than the one before"
 
 
-@pytest.mark.parametrize("client_id", ["cli_unknown", "", "x\0y"])
-def test_no_unknown_client_can_be_changed(sessions: Sessions, client_id: str):
-    for change in (
-        lambda session: clients.rotate_secret(session, client_id, PEPPER),
-        lambda session: clients.set_disabled(session, client_id, True),
-        lambda session: clients.delete(session, client_id),
-        lambda session: clients.get(session, client_id),
-    ):
-        with pytest.raises(ClientNotFound), transaction(sessions) as session:
-            change(session)
+def test_no_unknown_client_can_be_changed(sessions: Sessions):
+    changes: list[Callable[[Session, str], object]] = [
+        lambda session, client_id: clients.rotate_secret(session, client_id, PEPPER),
+        lambda session, client_id: clients.set_disabled(session, client_id, True),
+        clients.delete,
+        clients.get,
+    ]
+    for change in changes:
+        for client_id in ("cli_unknown", "", "x\0y"):
+            with pytest.raises(ClientNotFound), transaction(sessions) as session:
+                change(session, client_id)
 
 
 def test_pages_together_hold_every_client_once(sessions: Sessions):

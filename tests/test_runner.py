@@ -6,11 +6,9 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import stat
 import subprocess
 import sys
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +18,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from workers.errors import PredictionFailed, RunnerFailed, UploadRefused, brief
-from workers.runner import archive, frames, scratch
+from workers.runner import scratch
 from workers.runner.limits import Limits
 from workers.runner.process import Runner
 from workers.settings import WorkerSettings
@@ -63,93 +58,6 @@ def is_gone(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-# Frames
-
-TENSORS = st.dictionaries(
-    st.text(max_size=8),
-    st.one_of(
-        hnp.arrays(st.sampled_from(sorted(frames.DTYPES)), hnp.array_shapes(min_dims=0, min_side=0, max_side=4)),
-        hnp.arrays(object, hnp.array_shapes(min_dims=0, min_side=0, max_side=3), elements=st.binary(max_size=9)),
-    ),
-    max_size=3,
-)
-
-
-@given(tensors=TENSORS)
-@settings(max_examples=100, deadline=None)
-def test_whatever_tensors_are_sent_arrive_as_they_were(tensors: dict[str, np.ndarray]):
-    left, right = socket.socketpair()
-    with left, right:
-        frames.send(left, frames.encode({"answer": 1}, tensors))
-        header, received = frames.receive(right, 10**6)
-    assert header == {"answer": 1}
-    assert list(received) == list(tensors)
-    for name, tensor in tensors.items():
-        assert received[name].dtype == tensor.dtype
-        assert received[name].shape == tensor.shape
-        assert received[name].tolist() == tensor.tolist() or np.array_equal(received[name], tensor, equal_nan=True)
-
-
-@given(data=st.data())
-@settings(max_examples=200, deadline=None)
-def test_a_damaged_frame_is_refused_and_nothing_worse(data: st.DataObject):
-    tensors = {"a": np.arange(6.0).reshape(2, 3), "b": np.array([b"x", b"yz"], object)}
-    sound = bytearray(b"".join(frames.encode({"answer": {}}, tensors)))
-    for _ in range(data.draw(st.integers(1, 3))):
-        sound[data.draw(st.integers(0, len(sound) - 1))] = data.draw(st.integers(0, 255))
-    left, right = socket.socketpair()
-    with left, right:
-        left.sendall(sound)
-        left.close()
-        with contextlib.suppress(frames.FrameInvalid, EOFError):
-            frames.receive(right, 10**6)
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        ["a", "float32", [-1], 4],
-        ["a", "float32", [2], 4],
-        ["a", "float32", [2**40, 2**40], 4],
-        ["a", "float32", [0, 2**47, 2**47], 0],
-        ["a", "float32", [1.0], 4],
-        ["a", "float32", [True], 4],
-        ["a", "float32", [1] * 40, 4],
-        ["a", "object", [1], 4],
-        ["a", "O", [1], 4],
-        ["a", ["float32"], [1], 4],
-        ["a", "string", [5], 4],
-        ["a", "string", [1], 4],
-        [1, "float32", [1], 4],
-        ["a", "float32", [1]],
-        "a",
-    ],
-)
-def test_a_tensor_that_does_not_fit_its_description_is_refused(row: object):
-    header = json.dumps({"tensors": [row]}).encode()
-    left, right = socket.socketpair()
-    with left, right:
-        left.sendall(frames.PREFIX.pack(frames.MAGIC, len(header), 4) + header + b"\x00\x00\x80\x3f")
-        with pytest.raises(frames.FrameInvalid):
-            frames.receive(right, 10**6)
-
-
-def test_a_header_nested_without_end_is_refused():
-    header = b"[" * 100_000
-    left, right = socket.socketpair()
-    with left, right:
-        left.sendall(frames.PREFIX.pack(frames.MAGIC, len(header), 0) + header)
-        with pytest.raises(frames.FrameInvalid):
-            frames.receive(right, 10**6)
-
-
-def test_arrays_with_python_objects_or_headers_with_nan_are_not_sent():
-    with pytest.raises(frames.FrameInvalid):
-        frames.encode({}, {"a": np.array(["2026-01-01"], "datetime64[D]")})
-    with pytest.raises(frames.FrameInvalid):
-        frames.encode({"answer": float("nan")}, {})
 
 
 # Calls
@@ -388,6 +296,19 @@ def test_another_thread_may_close_a_runner_in_the_middle_of_a_call(runner: Runne
         runner.call("hold_the_lock", {}, {}, timeout_seconds=SECONDS)
 
 
+def test_a_call_that_a_signal_breaks_off_ends_the_runner_so_that_no_answer_meets_another_question(runner: Runner):
+    def break_off(_number: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    runner.call("echo", {}, {}, timeout_seconds=SECONDS)
+    before = signal.signal(signal.SIGALRM, break_off)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    with pytest.raises(KeyboardInterrupt):
+        runner.call("hold_the_lock", {}, {}, timeout_seconds=SECONDS)
+    signal.signal(signal.SIGALRM, before)
+    assert not runner.alive
+
+
 PARENT = """
 import sys
 from pathlib import Path
@@ -413,67 +334,29 @@ def test_a_runner_dies_with_its_parent_also_within_a_native_call_and_its_folder_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_new_runner_sweeps_what_a_killed_worker_left_but_no_folder_that_is_in_use(worker_settings: WorkerSettings):
+    worker_settings.scratch_dir.mkdir()
+    left = worker_settings.scratch_dir / f"{scratch.PREFIX}left"
+    (left / "work").mkdir(parents=True)
+    (left / "work" / "link").symlink_to("/etc")
+    other = worker_settings.scratch_dir / "other"
+    other.mkdir()
+    with Runner(worker_settings, entry=ENTRY) as first, Runner(worker_settings, entry=ENTRY) as second:
+        assert not left.exists()
+        assert other.exists()
+        assert first.scratch.exists()
+        assert second.scratch.exists()
+
+
+def test_a_runner_without_a_place_for_its_folder_is_an_error_value(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunnerFailed):
+        Runner(WorkerSettings(scratch_dir=tmp_path / "file" / "below"))
+
+
 def test_a_runner_that_cannot_start_is_an_error_value(worker_settings: WorkerSettings, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "executable", "/nonexistent/python")
     with pytest.raises(RunnerFailed) as failed:
         Runner(worker_settings)
     assert failed.value.code == "runner_crashed"
     assert list(worker_settings.scratch_dir.iterdir()) == []
-
-
-# Archives
-
-
-def test_a_packed_folder_unpacks_to_the_same_files_and_packs_to_the_same_bytes(tmp_path: Path):
-    folder = tmp_path / "model"
-    (folder / "variables").mkdir(parents=True)
-    (folder / "saved_model.pb").write_bytes(b"graph")
-    (folder / "variables" / "data").write_bytes(b"")
-    (folder / "link").symlink_to("/etc/passwd")
-
-    archive.pack(folder, tmp_path / "one.tar")
-    archive.unpack(tmp_path / "one.tar", tmp_path / "copy")
-    archive.pack(tmp_path / "copy", tmp_path / "two.tar")
-
-    assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
-    assert (tmp_path / "copy" / "saved_model.pb").read_bytes() == b"graph"
-    assert not (tmp_path / "copy" / "link").exists()
-
-
-def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
-
-
-@pytest.mark.parametrize(
-    "members",
-    [
-        [member("../outside")],
-        [member("/outside")],
-        [member("a/../../outside")],
-        [member("link", tarfile.SYMTYPE, "/etc/passwd")],
-        [member("link", tarfile.LNKTYPE, "saved_model.pb")],
-        [member("fifo", tarfile.FIFOTYPE)],
-        [member("device", tarfile.CHRTYPE)],
-        [member("same"), member("same")],
-        [member("file"), member("file/below")],
-        [member("file"), member("file", tarfile.DIRTYPE)],
-        [member(".")],
-    ],
-    ids=lambda members: members[-1].name + members[-1].type.decode(errors="replace"),
-)
-def test_an_archive_with_anything_but_plain_files_is_refused(tmp_path: Path, members: list[tarfile.TarInfo]):
-    with tarfile.open(tmp_path / "hostile.tar", "w") as tar:
-        for info in members:
-            tar.addfile(info)
-    with pytest.raises(UploadRefused) as refused:
-        archive.unpack(tmp_path / "hostile.tar", tmp_path / "folder")
-    assert refused.value.code == "archive_invalid"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "hostile.tar"]
-
-
-def test_a_file_that_is_no_archive_is_refused(tmp_path: Path):
-    (tmp_path / "junk").write_bytes(b"junk" * 1000)
-    with pytest.raises(UploadRefused):
-        archive.unpack(tmp_path / "junk", tmp_path / "folder")

@@ -61,5 +61,5 @@ def test_every_administrative_route_asks_for_an_administrative_scope(tmp_path: P
 
 def test_every_scope_is_asked_for_somewhere(tmp_path: Path):
     asked = {guard.scope for guards in guarded(application(tmp_path)).values() for guard in guards}
-    # The prediction paths are answered in front of the router: tests/test_predictions.py has them.
+    # The prediction paths, which ask for this one, are answered in front of the router and tested with it.
     assert asked | {Scope.PREDICT} == set(Scope)

@@ -1,96 +1,40 @@
-"""Access tokens: what a verifier must refuse, one case each, and the vectors of Project Wycheproof."""
+"""Access tokens: what is issued, and every spelling and header that a verifier must refuse."""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
 import socket
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
-from jose import jwk
 
 from auth.errors import KeysInvalid, Reason, TokenInvalid
-from auth.keys import PublicKey, SigningKey, thumbprint
+from auth.keys import PublicKey
 from auth.scopes import Scope
-from auth.tokens import Issuer, Verifier, split, verify_signature
-
-NOW = 1_800_000_000
-WYCHEPROOF = Path(__file__).parent / "data" / "wycheproof" / "json_web_signature_test.json"
-
-
-def signing_key() -> SigningKey:
-    key = ec.generate_private_key(ec.SECP256R1())
-    return SigningKey(key, PublicKey(thumbprint(key.public_key()), "ES256", key.public_key()))
-
-
-KEY = signing_key()
-OTHER_KEY = signing_key()
-RETIRING_KEY = signing_key()
-HEADER = {"typ": "at+jwt", "alg": "ES256", "kid": KEY.public.kid}
-CLAIMS = {
-    "iss": "sluice", "aud": "sluice", "sub": "cli_1", "client_id": "cli_1", "scope": "predict jobs", "jti": "a1",
-    "iat": NOW, "nbf": NOW, "exp": NOW + 900,
-}  # fmt: skip
-
-
-def encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def decoded(text: str) -> bytes:
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-
-
-def es256(message: bytes, key: SigningKey = KEY) -> bytes:
-    r, s = decode_dss_signature(key.key.sign(message, ec.ECDSA(hashes.SHA256())))
-    return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-
-
-def assembled(header: bytes, payload: bytes, sign: Callable[[bytes], bytes] = es256) -> str:
-    message = f"{encoded(header)}.{encoded(payload)}"
-    return f"{message}.{encoded(sign(message.encode()))}"
-
-
-def forged(header: dict[str, Any] | None = None, claims: dict[str, Any] | None = None) -> str:
-    """A token properly signed with our key, with these changes; a value of `...` takes a member out."""
-    parts = []
-    for original, changes in ((HEADER, header or {}), (CLAIMS, claims or {})):
-        parts.append({name: value for name, value in {**original, **changes}.items() if value is not ...})
-    return assembled(json.dumps(parts[0]).encode(), json.dumps(parts[1]).encode())
-
-
-def with_header(text: str) -> str:
-    return assembled(text.encode(), json.dumps(CLAIMS).encode())
-
-
-def with_payload(text: str) -> str:
-    return assembled(json.dumps(HEADER).encode(), text.encode())
-
-
-def verifier(now: float = NOW, *keys: PublicKey) -> Verifier:
-    known = {key.kid: key for key in keys or (KEY.public, RETIRING_KEY.public)}
-    return Verifier(known, issuer="sluice", audience="sluice", max_seconds=900, clock=lambda: now)
-
-
-def reason_of(token: object, now: float = NOW) -> Reason:
-    with pytest.raises(TokenInvalid) as refused:
-        verifier(now).verify(token)
-    assert refused.value.status == 401
-    assert refused.value.message == "the access token is not valid"
-    assert refused.value.challenge == 'Bearer realm="sluice", error="invalid_token"'
-    return refused.value.reason
+from auth.tokens import Issuer
+from tests.forgery import (
+    CLAIMS,
+    HEADER,
+    KEY,
+    NOW,
+    RETIRING_KEY,
+    assembled,
+    decoded,
+    encoded,
+    forged,
+    reason_of,
+    verifier,
+    with_header,
+)
 
 
 def test_an_issued_token_is_accepted_and_says_what_was_put_in():
@@ -330,159 +274,10 @@ def test_an_rs256_token_under_the_id_of_our_key_is_refused():
         assert reason_of(token) in {Reason.HEADER, Reason.SIGNATURE}
 
 
-BAD_CLAIMS: dict[str, tuple[dict[str, Any], Reason]] = {
-    "expired": ({"iat": NOW - 900, "exp": NOW - 31}, Reason.EXPIRED),
-    "expired at the end of the leeway": ({"iat": NOW - 900, "exp": NOW - 30}, Reason.EXPIRED),
-    "exp missing": ({"exp": ...}, Reason.CLAIMS),
-    "exp as text": ({"exp": str(NOW + 900)}, Reason.CLAIMS),
-    "exp as a fraction": ({"exp": NOW + 900.0}, Reason.CLAIMS),
-    "exp true": ({"exp": True}, Reason.CLAIMS),
-    "exp null": ({"exp": None}, Reason.CLAIMS),
-    "exp as a list": ({"exp": [NOW + 900]}, Reason.CLAIMS),
-    "exp negative": ({"exp": -1}, Reason.EXPIRED),
-    "exp far away": ({"exp": 2**63}, Reason.LIFETIME),
-    "a longer life than we give": ({"exp": NOW + 901}, Reason.LIFETIME),
-    "expired before it was issued": ({"iat": NOW, "exp": NOW - 1}, Reason.LIFETIME),
-    "nbf in the future": ({"nbf": NOW + 31}, Reason.NOT_YET_VALID),
-    "nbf as text": ({"nbf": "0"}, Reason.CLAIMS),
-    "nbf null": ({"nbf": None}, Reason.CLAIMS),
-    "iat in the future": ({"iat": NOW + 61}, Reason.NOT_YET_VALID),
-    "iat missing": ({"iat": ...}, Reason.CLAIMS),
-    "iat as a fraction": ({"iat": NOW + 0.5}, Reason.CLAIMS),
-    "iat false": ({"iat": False}, Reason.CLAIMS),
-    "aud missing": ({"aud": ...}, Reason.AUDIENCE),
-    "aud null": ({"aud": None}, Reason.AUDIENCE),
-    "aud of somebody else": ({"aud": "other"}, Reason.AUDIENCE),
-    "aud of others": ({"aud": ["other", "another"]}, Reason.AUDIENCE),
-    "aud of nobody": ({"aud": []}, Reason.AUDIENCE),
-    "aud as a number": ({"aud": [1]}, Reason.AUDIENCE),
-    "aud ours beside a number": ({"aud": ["sluice", 1]}, Reason.AUDIENCE),
-    "aud as an object": ({"aud": {"sluice": 1}}, Reason.AUDIENCE),
-    "aud with a space": ({"aud": "sluice "}, Reason.AUDIENCE),
-    "aud in capitals": ({"aud": "Sluice"}, Reason.AUDIENCE),
-    "aud in a list within a list": ({"aud": [["sluice"]]}, Reason.AUDIENCE),
-    "iss missing": ({"iss": ...}, Reason.ISSUER),
-    "iss of somebody else": ({"iss": "staging"}, Reason.ISSUER),
-    "iss with a slash": ({"iss": "sluice/"}, Reason.ISSUER),
-    "iss as a list": ({"iss": ["sluice"]}, Reason.ISSUER),
-    "iss a part of ours": ({"iss": "slui"}, Reason.ISSUER),
-    "sub missing": ({"sub": ...}, Reason.CLAIMS),
-    "sub as a number": ({"sub": 1}, Reason.CLAIMS),
-    "sub empty": ({"sub": "", "client_id": ""}, Reason.CLAIMS),
-    "sub of another client": ({"sub": "cli_2"}, Reason.CLAIMS),
-    "sub too long": ({"sub": "c" * 129, "client_id": "c" * 129}, Reason.CLAIMS),
-    "client_id missing": ({"client_id": ...}, Reason.CLAIMS),
-    "client_id with a newline": ({"sub": "cli_1\n", "client_id": "cli_1\n"}, Reason.CLAIMS),
-    "client_id with a lone surrogate": ({"sub": "\ud800", "client_id": "\ud800"}, Reason.CLAIMS),
-    "jti missing": ({"jti": ...}, Reason.CLAIMS),
-    "jti as a number": ({"jti": 7}, Reason.CLAIMS),
-    "jti empty": ({"jti": ""}, Reason.CLAIMS),
-    "scope missing": ({"scope": ...}, Reason.CLAIMS),
-    "scope as a list": ({"scope": ["predict"]}, Reason.CLAIMS),
-    "scope with an unknown one": ({"scope": "predict root"}, Reason.CLAIMS),
-    "scope with a tab": ({"scope": "predict\tjobs"}, Reason.CLAIMS),
-    "scope with a quote": ({"scope": 'predict" jobs'}, Reason.CLAIMS),
-    "scope empty": ({"scope": ""}, Reason.CLAIMS),
-    "scope in capitals": ({"scope": "PREDICT"}, Reason.CLAIMS),
-}
-
-
-@pytest.mark.parametrize(("changes", "reason"), BAD_CLAIMS.values(), ids=BAD_CLAIMS.keys())
-def test_a_properly_signed_token_with_other_claims_is_refused(changes: dict[str, Any], reason: Reason):
-    assert reason_of(forged(claims=changes)) is reason
-
-
-RAW_PAYLOADS = {
-    "sub twice": json.dumps(CLAIMS)[:-1] + ', "sub": "admin"}',
-    "scope twice": json.dumps(CLAIMS)[:-1] + ', "scope": "clients:admin"}',
-    "exp twice": json.dumps(CLAIMS)[:-1] + f', "exp": {NOW + 10**9}}}',
-    "a member twice further in": json.dumps(CLAIMS)[:-1] + ', "x": {"a": 1, "a": 2}}',
-    "an array": "[1]",
-    "a number": "7",
-    "null": "null",
-    "no JSON": "sub=cli_1",
-    "deep": '{"a":' * 900 + "1" + "}" * 900,
-    "deep arrays": "[" * 5000,
-    "exp NaN": json.dumps({**CLAIMS, "exp": float("nan")}),
-    "exp infinite": json.dumps({**CLAIMS, "exp": float("inf")}),
-    "a number of 4400 digits": json.dumps(CLAIMS)[:-1] + ', "x": ' + "9" * 4400 + "}",
-}
-
-
-@pytest.mark.parametrize("payload", RAW_PAYLOADS.values(), ids=RAW_PAYLOADS.keys())
-def test_a_properly_signed_payload_that_is_not_strict_json_is_refused(payload: str):
-    assert reason_of(with_payload(payload)) is Reason.MALFORMED
-
-
-def test_an_exponent_in_exp_is_refused():
-    assert reason_of(with_payload(json.dumps(CLAIMS).replace(f'"exp": {NOW + 900}', '"exp": 1e400'))) is Reason.CLAIMS
-    assert reason_of(with_payload(json.dumps(CLAIMS).replace(f'"exp": {NOW + 900}', '"exp": 18e8'))) is Reason.CLAIMS
-
-
-def test_claims_verified_earlier_are_current_until_the_end_of_the_leeway():
-    claims = verifier().verify(forged())
-    assert verifier(NOW + 929).current(claims)
-    assert not verifier(NOW + 930).current(claims)
-
-
-def test_a_signature_with_any_bit_flipped_is_refused():
-    head, _, tail = forged().rpartition(".")
-    signature = decoded(tail)
-    for bit in range(len(signature) * 8):
-        changed = bytearray(signature)
-        changed[bit // 8] ^= 1 << bit % 8
-        assert reason_of(f"{head}.{encoded(bytes(changed))}") is Reason.SIGNATURE
-
-
-def test_the_other_form_of_an_ecdsa_signature_is_refused():
-    token = assembled(
-        json.dumps(HEADER).encode(),
-        json.dumps(CLAIMS).encode(),
-        lambda message: KEY.key.sign(message, ec.ECDSA(hashes.SHA256())),
-    )
-    assert reason_of(token) is Reason.SIGNATURE
-
-
-ORDER_OF_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-
-
-@pytest.mark.parametrize("r", [0, 1, ORDER_OF_P256, ORDER_OF_P256 - 1])
-@pytest.mark.parametrize("s", [0, 1, ORDER_OF_P256, ORDER_OF_P256 - 1])
-def test_a_signature_made_of_edge_values_is_refused(r: int, s: int):
-    signature = r.to_bytes(32, "big") + s.to_bytes(32, "big")
-    assert reason_of(f"{forged().rpartition('.')[0]}.{encoded(signature)}") is Reason.SIGNATURE
-
-
-def test_a_signature_of_another_key_token_or_length_is_refused():
-    head, _, tail = forged().rpartition(".")
-    swapped = forged(claims={"scope": "clients:admin"}).split(".")
-    wrong = [
-        assembled(json.dumps(HEADER).encode(), json.dumps(CLAIMS).encode(), lambda message: es256(message, OTHER_KEY)),
-        ".".join([swapped[0], swapped[1], tail]),
-        f"{head}.{encoded(decoded(tail)[:-1])}",
-        f"{head}.{encoded(decoded(tail) + bytes(1))}",
-        f"{head}.{encoded(bytes(1))}",
-    ]
-    for token in wrong:
-        assert reason_of(token) is Reason.SIGNATURE
-
-
 @given(st.text(max_size=200) | st.from_regex(r"[A-Za-z0-9_-]{1,40}(\.[A-Za-z0-9_-]{1,40}){2}", fullmatch=True))
 def test_whatever_is_sent_the_answer_is_a_refusal(token: str):
     with pytest.raises(TokenInvalid):
         verifier().verify(token)
-
-
-@given(
-    st.dictionaries(st.sampled_from(sorted(CLAIMS)), st.none() | st.booleans() | st.floats() | st.text(), min_size=1)
-)
-def test_no_claim_of_another_type_leads_to_anything_but_claims_or_a_refusal(changes: dict[str, Any]):
-    token = forged(claims=changes)
-    try:
-        claims = verifier().verify(token)
-    except TokenInvalid:
-        return
-    assert claims.client_id == json.loads(decoded(token.split(".")[1]))["client_id"]
 
 
 def test_a_library_without_the_cryptography_backend_is_refused_at_start():
@@ -490,50 +285,3 @@ def test_a_library_without_the_cryptography_backend_is_refused_at_start():
     hmac_only = PublicKey("k", "HS256", b"x" * 32)
     with pytest.raises(KeysInvalid, match="python-jose"):
         verifier(NOW, hmac_only)
-
-
-def wycheproof() -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    groups = json.loads(WYCHEPROOF.read_text())["testGroups"]
-    return [(group.get("public") or group["private"], vector) for group in groups for vector in group["tests"]]
-
-
-# Bytes that a lenient decoder skips, and empty payloads, are marked valid there; the draft that follows RFC 8725 wants
-# the compact form checked, so they are refused here.
-STRICTER_THAN_WYCHEPROOF = {372, 373}
-ERRORS_OF_WYCHEPROOF = {367, 370}
-
-
-def test_the_signature_check_agrees_with_the_vectors_of_wycheproof():
-    supported = {"HS256", "ES256", "RS256", "RS384", "RS512"}
-    compared = 0
-    for key, vector in wycheproof():
-        if key.get("alg") not in supported or key.get("use") == "enc":
-            continue
-        prebuilt = jwk.construct(key, key["alg"])
-        try:
-            _, payload, _ = split(vector["jws"])
-            verify_signature(vector["jws"], prebuilt, key["alg"])
-            accepted = True
-        except TokenInvalid:
-            payload, accepted = b"", False
-        valid = vector["result"] == "valid"
-        if vector["tcId"] in ERRORS_OF_WYCHEPROOF:
-            assert accepted, "byte for byte a valid token"
-        elif vector["tcId"] in STRICTER_THAN_WYCHEPROOF or ".." in vector["jws"]:
-            assert not accepted
-        else:
-            assert accepted == valid, vector
-        assert not accepted or payload
-        compared += 1
-    assert compared > 300
-
-
-def test_the_verifier_of_access_tokens_accepts_no_vector_of_wycheproof():
-    for key, vector in wycheproof():
-        keys = {}
-        if key["kty"] == "EC" and key["crv"] == "P-256":
-            built = jwk.construct(key, "ES256").prepared_key
-            public = built.public_key() if isinstance(built, ec.EllipticCurvePrivateKey) else built
-            keys = {key["kid"]: PublicKey(key["kid"], "ES256", public)}
-        with pytest.raises(TokenInvalid):
-            Verifier(keys, issuer="sluice", audience="sluice", max_seconds=900).verify(vector["jws"])

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, clock_ms, now_ms, transaction
 from model_store.errors import DatabaseUnavailable
+from model_store.sweep import sweep
 from monitoring import metrics
 from workers import jobs, lane_counts
 from workers.bells import choose, ring
@@ -38,6 +39,7 @@ TICK_SECONDS = 0.2
 RING_SECONDS = 1.0
 SWEEP_SECONDS = 3.0
 PURGE_SECONDS = 60.0
+STORE_SECONDS = 3600.0
 LANES_A_TURN = 200
 BATCHES_AHEAD = 4
 LOST_AFTER_MILLISECONDS = 3000
@@ -219,7 +221,11 @@ class Dispatcher:
         for job_id in stored:
             self._with.artifacts.delete_payload(f"{job_id}.input")
             self._with.artifacts.delete_payload(f"{job_id}.result")
-        self._with.artifacts.sweep_incoming(24 * 3600)
+        if self._every("store", STORE_SECONDS):
+            sweep(self._with.sessions, self._with.artifacts)
+            # Payloads of jobs that were never committed have no row to be purged with.
+            kept = self._with.settings.job_seconds + self._with.settings.job_keep_seconds
+            self._with.artifacts.sweep_payloads(kept + STORE_SECONDS)
 
     def _find_lost(self) -> None:
         with transaction(self._with.sessions, write=False) as session:

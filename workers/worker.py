@@ -86,8 +86,14 @@ def own_child(app: Celery, settings: WorkerSettings) -> Callable[[], Child]:
 def _run(
     kind: str, app: Celery, settings: WorkerSettings, queue: str, processes: int, react: dict[str, Callable[..., None]]
 ) -> None:
+    logs.configure(kind)
+
     def set_up_logging(**_: object) -> None:
+        # Celery leaves logging alone where somebody answers this signal.
         logs.configure(kind)
+
+    def watch_child(**_: object) -> None:
+        metrics.watch_memory(kind)
 
     def child_gone(sender: object = None, pid: int | None = None, **_: object) -> None:  # noqa: ARG001 - Celery's signature
         if pid is not None:
@@ -97,6 +103,7 @@ def _run(
         (signals.setup_logging, set_up_logging),
         (signals.worker_process_shutdown, child_gone),
         (signals.worker_process_init, _die_with_parent),
+        (signals.worker_process_init, watch_child),
     ]
     names = {"ready": signals.worker_ready, "stop": signals.worker_shutting_down, "lost": signals.task_failure}
     connections += [(names[name], reaction) for name, reaction in react.items()]
@@ -106,7 +113,16 @@ def _run(
     metrics.watch_memory(kind)
     if settings.worker_metrics_port:
         metrics.serve_metrics(settings.worker_metrics_host, settings.worker_metrics_port)
-    arguments = ["worker", "--queues", queue, "--concurrency", str(processes), "--pool", settings.worker_execution]
+    arguments = [
+        "--quiet",
+        "worker",
+        "--queues",
+        queue,
+        "--concurrency",
+        str(processes),
+        "--pool",
+        settings.worker_execution,
+    ]
     arguments += ["--hostname", f"{queue}@{settings.worker_name}", "--loglevel", "WARNING"]
     arguments += ["--without-gossip", "--without-mingle", "--without-heartbeat", "-O", "fair"]
     app.worker_main(arguments)

@@ -101,9 +101,9 @@ UPLOAD: dict[str, Any] = {
         '    curl -F file=@mnist.keras -H "Authorization: Bearer $TOKEN" '
         "http://127.0.0.1:8080/admin/models/mnist/versions\n\n"
         "The model is made with its first version; the store numbers versions 1, 2, 3 and so on. Keras archives and"
-        " HDF5 files are known by their first bytes; an ONNX model needs `?format=onnx`, or a form, whose file name ends in"
-        " `.onnx`. The version is then prepared: `location` in the answer shows how far that is, and in the end either"
-        " the signature or what was wrong with the file."
+        " HDF5 files are known by their first bytes; an ONNX model needs `?format=onnx`, or a form whose file name ends"
+        " in `.onnx`. The version is then prepared: `location` in the answer shows how far that is, and in the end"
+        " either the signature or what was wrong with the file."
     ),
     "responses": {
         200: {"model": Accepted, "description": "The model has a version with the same bytes: this one."},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+
 from fastapi import APIRouter, Depends, Request, Response
 
 from auth.scopes import Scope

@@ -11,7 +11,7 @@ import numpy as np
 from model_store.signature import Tensors
 from workers.errors import brief
 from workers.preparation.findings import keras_findings
-from workers.preparation.loading import HELD, call, input_names, output_names
+from workers.preparation.loading import HELD, array, call, input_names, output_names
 from workers.runner import archive
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def export_savedmodel(
     import keras
 
     model = held[HELD]
-    with keras_findings():
+    with keras_findings("export_failed", "Keras cannot export the model"):
         exported = keras.export.ExportArchive()
         exported.track(model)
         held[FUNCTION] = exported.add_endpoint("serve", _serving_function(model), input_signature=_specs(model))
@@ -63,11 +63,11 @@ def export_onnx(
         graph, _ = tf2onnx.convert.from_function(
             held[FUNCTION], _specs(model), custom_op_handlers={"Erfc": (_erfc, [])}
         )
+        _embed_captured(graph, held[FUNCTION].get_concrete_function().graph.captures)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a converter for arbitrary graphs; the model is served without it
         return {"reason": f"the conversion failed: {brief(error)}"}, {}
-    _embed_captured(graph, held[FUNCTION].get_concrete_function().graph.captures)
     reason = _fault(graph, input_names(model))
     if reason is None:
         Path(ONNX).write_bytes(graph.SerializeToString(deterministic=True))
@@ -124,7 +124,8 @@ def _embed_captured(graph: onnx.ModelProto, captures: Any) -> None:  # noqa: ANN
     used = {name for node in graph.graph.node for name in node.input}
     for value in [value for value in graph.graph.input if value.name in values]:
         if value.name in used:
-            graph.graph.initializer.append(numpy_helper.from_array(values[value.name].numpy(), value.name))
+            constant = array(values[value.name].numpy())
+            graph.graph.initializer.append(numpy_helper.from_array(constant, value.name))
         graph.graph.input.remove(value)
 
 

@@ -24,8 +24,8 @@ def shown(name: object) -> str:
 
 
 @contextlib.contextmanager
-def keras_findings() -> Iterator[None]:
-    """Makes what Keras raises about a model into a finding: load_failed, or weights_mismatch.
+def keras_findings(code: str = "load_failed", what: str = "Keras cannot load the model") -> Iterator[None]:
+    """Makes what Keras raises about a model into a finding of this code, or weights_mismatch.
 
     Running out of memory stays what it is, for the runner to report.
     """
@@ -36,5 +36,6 @@ def keras_findings() -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "ResourceExhaustedError":
             raise
-        code = "weights_mismatch" if "objects could not be loaded" in str(error) else "load_failed"
-        raise refused(code, f"Keras cannot load the model: {brief(error)}") from error
+        if "objects could not be loaded" in str(error):
+            code = "weights_mismatch"
+        raise refused(code, f"{what}: {brief(error)}") from error

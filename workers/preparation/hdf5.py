@@ -173,5 +173,6 @@ def _check_attributes(thing: h5py.h5g.GroupID | h5py.h5d.DatasetID, place: str) 
         # Strings of any length are how Keras writes names; arrays of any length are not.
         if not (number or isinstance(kind, h5py.h5t.TypeStringID)):
             raise refused("h5_attr", "an attribute that is neither text nor a number", place)
-        if attribute.get_storage_size() > ATTRIBUTE_LIMIT_BYTES:
+        # Not get_storage_size(), which fails for an empty list of names.
+        if attribute.get_space().get_simple_extent_npoints() * kind.get_size() > ATTRIBUTE_LIMIT_BYTES:
             raise refused("h5_attr", f"an attribute of more than {ATTRIBUTE_LIMIT_BYTES} bytes", place)

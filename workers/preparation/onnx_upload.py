@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 
 from model_store.signature import Tensors
+from workers.errors import PredictionFailed
 from workers.preparation.candidates import Candidate, OnnxCandidate
+from workers.preparation.findings import refused
 from workers.preparation.report import VariantFigures
 from workers.preparation.samples import Range
 from workers.preparation.uploads import Loaded, Upload, signature_of
@@ -36,6 +38,10 @@ class OnnxUpload(Upload):
         signature = signature_of(self._answer)
         shutil.copyfile(self._clean, trial.scratch / PLAIN)
         self._trial = trial
+        try:
+            trial.call("trial_load_plain", {"path": PLAIN}, {}, timeout_seconds=self._settings.preparation_seconds)
+        except PredictionFailed as error:
+            raise refused("load_failed", f"ONNX Runtime cannot load the graph: {error}") from error
         self._outputs = [spec.name for spec in signature.outputs]
         return Loaded(signature, [Range()] * len(signature.inputs), half=False, detail="")
 
@@ -43,6 +49,6 @@ class OnnxUpload(Upload):
         return [OnnxCandidate(trial, self._clean, loaded.signature, self._settings)], []
 
     def reference(self, tensors: Tensors) -> Tensors:
-        arguments = {"path": PLAIN, "outputs": self._outputs}
+        arguments = {"outputs": self._outputs}
         seconds = self._settings.preparation_seconds
         return self._trial.call("trial_predict_plain", arguments, tensors, timeout_seconds=seconds)[1]

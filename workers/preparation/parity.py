@@ -60,14 +60,17 @@ def all_finite(outputs: Tensors) -> bool:
     return all(bool(np.isfinite(output).all()) for output in outputs.values() if output.dtype.kind == "f")
 
 
-def misfit(signature: Signature, outputs: Tensors) -> str | None:
-    """Where outputs do not fit their signature, in a sentence."""
+def misfit(signature: Signature, inputs: Tensors, outputs: Tensors) -> str | None:
+    """Where outputs do not fit their signature or have not one row for each instance, in a sentence."""
+    batch = inputs[signature.inputs[0].name].shape[0]
     for spec in signature.outputs:
         output = outputs.get(spec.name)
         if output is None or output.dtype != spec.numpy_dtype() or output.ndim != len(spec.shape):
             return f"output {spec.name} is {_described(output)}, not {spec.dtype} of rank {len(spec.shape)}"
         if any(size not in (None, actual) for size, actual in zip(spec.shape, output.shape, strict=True)):
             return f"output {spec.name} has the shape {output.shape}, not {spec.shape}"
+        if signature.batched and output.shape[0] != batch:
+            return f"output {spec.name} has {output.shape[0]} rows for {batch} instances"
     return None
 
 

@@ -7,7 +7,6 @@ killed at any point and begin again.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import time
 from collections.abc import Callable
@@ -39,9 +38,9 @@ log = logging.getLogger(__name__)
 
 FORMATS: dict[str, type[Upload]] = {"keras": KerasArchive, "h5": KerasH5, "onnx": OnnxUpload}
 POSTPONE_SECONDS = 5.0
+ALONE_BYTES = 32 * 1024**2
 # How long a database that went away is waited for before the lease is left to run out.
 DATABASE_SECONDS = 60.0
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Interrupted(Exception):
@@ -176,9 +175,8 @@ class _Work:
             with self._held:
                 return self._run(FORMATS[upload_format])
         except OSError as error:
-            if error.errno in _FULL:
-                raise Interrupted("the disk is full") from error
-            raise
+            # What a file holds never raises one here: a full disk does, or a folder that is not what it should be.
+            raise Interrupted(f"{type(error).__name__}: {error}") from error
 
     def _run(self, kind: type[Upload]) -> Prepared:
         report = self._report
@@ -231,8 +229,11 @@ class _Work:
         return measured
 
     def _alone(self, preferred: Candidate) -> Candidate:
-        """The variant as it will be served: TensorFlow's in a process without Keras and what converting left there."""
-        if not isinstance(preferred, SavedModelCandidate):
+        """The variant as it will be served: TensorFlow's in a process without Keras and what converting left there.
+
+        With small weights that is 36 of 700 MB, not worth another start of TensorFlow.
+        """
+        if not isinstance(preferred, SavedModelCandidate) or preferred.path.stat().st_size < ALONE_BYTES:
             return preferred
         own = SavedModelCandidate(self._runner(), preferred.path, preferred.signature, self._settings)
         own.figures = preferred.figures

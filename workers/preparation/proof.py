@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,9 +29,13 @@ SLOWEST_SHARE = 1 / 3
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Inputs with the model's own outputs: a single instance, several, and several around zero."""
+    """Inputs with the model's own outputs: a single instance, several, and several around zero.
+
+    `row_wise` says whether the answer for an instance is the same whatever else is in the batch.
+    """
 
     pairs: list[tuple[Tensors, Tensors]]
+    row_wise: bool
 
     @property
     def single(self) -> tuple[Tensors, Tensors]:
@@ -52,13 +55,13 @@ def reference(upload: Upload, loaded: Loaded, seed: int) -> Reference:
             pairs.append((inputs, upload.reference(inputs)))
         except PredictionFailed as error:
             raise refused("prediction_failed", f"the model fails on {batch} random instances: {error}") from error
-    for _, outputs in pairs:
-        if reason := parity.misfit(loaded.signature, outputs):
+    for inputs, outputs in pairs:
+        if reason := parity.misfit(loaded.signature, inputs, outputs):
             raise refused("signature", reason)
     # Around zero, a model may rightly take the logarithm of a negative number.
     if not all(parity.all_finite(outputs) for _, outputs in pairs[:2]):
         raise refused("non_finite_output", "the model answers NaN or infinity to ordinary inputs between 0 and 1")
-    return Reference(pairs)
+    return Reference(pairs, loaded.signature.batched and _is_row_wise(upload, loaded, pairs[1]))
 
 
 def prove(candidate: Candidate, known: Reference, loaded: Loaded) -> None:
@@ -70,7 +73,7 @@ def prove(candidate: Candidate, known: Reference, loaded: Loaded) -> None:
     except (PredictionFailed, RunnerFailed) as error:
         figures.reason = error.message
         return
-    difference = parity.compare(pairs, parity.HALF if loaded.half else parity.SINGLE)
+    difference = parity.compare(pairs, _tolerance(loaded))
     figures.max_abs_difference, figures.max_rel_difference = difference.max_abs, difference.max_rel
     figures.top1_agreement, figures.reason = difference.top1_agreement, difference.reason
     figures.accepted = difference.reason is None
@@ -80,7 +83,7 @@ def time(candidate: Candidate, known: Reference, settings: WorkerSettings) -> Me
     """Measures an accepted variant and writes its figures; raises UploadRefused: inference_too_slow; PredictionFailed,
     RunnerFailed."""
     inputs, outputs = known.single
-    if candidate.signature.batched:
+    if known.row_wise:
         limit = measure.largest_batch(settings.max_batch, 1, inputs, outputs)
         measured = measure.ascend(
             lambda batch: candidate.seconds(repeated(inputs, batch)),
@@ -106,6 +109,21 @@ def reason(chosen: Candidate, others: list[tuple[str, str]], measured: dict[str,
             own, its = measured[chosen.name].seconds[batch] * 1000, figures.seconds[batch] * 1000
             text += f"; {batch} instances take {own:.3g} ms, with {name} {its:.3g} ms"
     return text
+
+
+def _is_row_wise(upload: Upload, loaded: Loaded, several: tuple[Tensors, Tensors]) -> bool:
+    """Whether the last of several instances gets its answer also when it is alone.
+
+    A model that mixes instances (a softmax over the batch, say) may be served, but never with those of other callers.
+    """
+    inputs, outputs = several
+    alone = upload.reference({name: tensor[-1:] for name, tensor in inputs.items()})
+    within = {name: output[-1:] for name, output in outputs.items()}
+    return parity.compare([(within, alone)], _tolerance(loaded)).reason is None
+
+
+def _tolerance(loaded: Loaded) -> parity.Tolerance:
+    return parity.HALF if loaded.half else parity.SINGLE
 
 
 def _first_that_works(upload: Upload, loaded: Loaded, seed: int) -> tuple[Samples, tuple[Tensors, Tensors]]:

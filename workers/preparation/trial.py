@@ -40,19 +40,22 @@ def time_onnx(held: dict[str, Any], arguments: dict[str, Any], tensors: Tensors)
     return {"seconds": median_seconds(lambda: held[HELD].run(tensors))}, {}
 
 
-def predict_plain(held: dict[str, Any], arguments: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], Tensors]:
-    """Outputs of the file `path` without any of ONNX Runtime's optimisations, named by `outputs` in their order."""
+def load_plain(held: dict[str, Any], arguments: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], Tensors]:  # noqa: ARG001 - a command's signature
+    """Loads the file `path` without any of ONNX Runtime's optimisations."""
     import onnxruntime
 
-    if PLAIN not in held:
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        held[PLAIN] = onnxruntime.InferenceSession(
-            Path(arguments["path"]).read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
-    feed = {name: _texts(tensor) for name, tensor in tensors.items()}
-    values = held[PLAIN].run(arguments["outputs"], feed)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    held[PLAIN] = onnxruntime.InferenceSession(
+        Path(arguments["path"]).read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
+    return {}, {}
+
+
+def predict_plain(held: dict[str, Any], arguments: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], Tensors]:
+    """Outputs of the graph as it was written, named by `outputs` in their order."""
+    values = held[PLAIN].run(arguments["outputs"], {name: _texts(tensor) for name, tensor in tensors.items()})
     return {}, {name: _bytes(value) for name, value in zip(arguments["outputs"], values, strict=True)}
 
 

@@ -43,7 +43,7 @@ class Upload(ABC):
 
     @abstractmethod
     def rebuild(self) -> str:
-        """The native part of the gate, and the canonical form; returns a sentence. Raises UploadRefused, RunnerFailed."""
+        """The gate's native part, and the canonical form; returns a sentence. Raises UploadRefused, RunnerFailed."""
 
     @abstractmethod
     def load(self, trial: Runner) -> Loaded:
@@ -57,7 +57,7 @@ class Upload(ABC):
     def reference(self, tensors: Tensors) -> Tensors:
         """The model's own outputs, which variants are compared with. Raises as `load` does."""
 
-    def _call(self, command: str, **arguments: Any) -> dict[str, Any]:
+    def _call(self, command: str, **arguments: object) -> dict[str, Any]:
         return self._runner.call(command, arguments, {}, timeout_seconds=self._settings.preparation_seconds)[0]
 
     def _take(self, name: str) -> Path:

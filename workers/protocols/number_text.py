@@ -29,11 +29,12 @@ KEPT_PARSER_BYTES = 1024 * 1024
 
 
 class Outline(NamedTuple):
-    """What the structure alone tells: the key that holds the tensor, whether a signature is named, and the shape."""
+    """What the structure alone tells: the key that holds the tensor, whether a signature is named, shape and size."""
 
     key: str
     names_signature: bool
     shape: tuple[int, ...]
+    size: int
 
 
 def frames() -> dict[bytes, tuple[str, bool]]:
@@ -77,8 +78,8 @@ class NumberReader:
         """The key (`instances` or `inputs`) and its tensor, or None where the exact way must look at the body."""
         structure = body.translate(None, NUMBER_AND_SPACE)
         sight = remembered_outline if len(structure) <= REMEMBERED_BYTES else outline
-        found = sight(structure, len(self.spec.shape))
-        if found is None or not fits(found.shape, self.spec.shape):
+        found = sight(structure, self.spec.shape)
+        if found is None:
             return None
         values = self.values(body, found)
         return None if values is None else (found.key, values)
@@ -98,7 +99,7 @@ class NumberReader:
             # simdjson's own words lack the place; the exact way reads the body again and finds it.
             return None
         # `[]` and `[1]` have one structure: only the count tells an empty list from a list of one.
-        if values.size != math.prod(found.shape):
+        if values.size != found.size:
             return None
         converted = self.converted(values)
         return None if converted is None else converted.reshape(found.shape)
@@ -124,14 +125,14 @@ class Parsers(threading.local):
 PARSERS = Parsers()
 
 
-def outline(structure: bytes, rank: int) -> Outline | None:
-    """What a body's structure says, if it is a full grid of `rank` dimensions under one of the two keys."""
+def outline(structure: bytes, expected: tuple[int | None, ...]) -> Outline | None:
+    """What a body's structure says, if it is a full grid of the expected shape under one of the two keys."""
     start, stop = structure.find(b"["), structure.rfind(b"]") + 1
     meaning = FRAMES.get(structure[:start] + structure[stop:])
     if meaning is None or start < 0:
         return None
-    shape = grid_shape(structure[start:stop], rank)
-    return None if shape is None else Outline(*meaning, shape)
+    shape = grid_shape(structure[start:stop], len(expected))
+    return Outline(*meaning, shape, math.prod(shape)) if shape is not None and fits(shape, expected) else None
 
 
 remembered_outline = lru_cache(maxsize=256)(outline)

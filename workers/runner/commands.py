@@ -18,6 +18,20 @@ Command = Callable[[dict[str, Any], dict[str, Any], Tensors], tuple[dict[str, An
 COMMANDS: dict[str, str] = {
     "load_savedmodel": "workers.runner.savedmodel:load",
     "predict_savedmodel": "workers.runner.savedmodel:predict",
+    "preparation_rebuild_keras": "workers.preparation.canonical:rebuild_keras",
+    "preparation_read_config": "workers.preparation.canonical:read_config",
+    "preparation_rebuild_h5": "workers.preparation.canonical:rebuild_h5",
+    "preparation_rebuild_onnx": "workers.preparation.onnx_gate:rebuild_onnx",
+    "preparation_load": "workers.preparation.loading:load",
+    "preparation_predict": "workers.preparation.loading:predict",
+    "preparation_export_savedmodel": "workers.preparation.convert:export_savedmodel",
+    "preparation_export_onnx": "workers.preparation.convert:export_onnx",
+    "trial_start_onnx": "workers.preparation.trial:start_onnx",
+    "trial_load_onnx": "workers.preparation.trial:load_onnx",
+    "trial_predict_onnx": "workers.preparation.trial:predict_onnx",
+    "trial_time_onnx": "workers.preparation.trial:time_onnx",
+    "trial_load_plain": "workers.preparation.trial:load_plain",
+    "trial_predict_plain": "workers.preparation.trial:predict_plain",
 }
 
 

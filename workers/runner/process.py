@@ -21,7 +21,7 @@ import workers
 from model_store.errors import SluiceError
 from model_store.signature import Tensors
 from workers.errors import PredictionFailed, RunnerFailed, UploadRefused
-from workers.runner import frames
+from workers.runner import frames, scratch
 from workers.runner.limits import Limits, tells_of_memory
 from workers.runner.scratch import Scratch
 from workers.settings import WorkerSettings
@@ -51,13 +51,17 @@ class Runner:
         """`entry` is the module to execute: one that calls `main` of workers/runner/__main__.py with its commands."""
         self._limits = limits or Limits.of(settings)
         self._calling = threading.RLock()
-        folders = Scratch(settings.scratch_dir)
-        self.scratch: Path = folders.work
         try:
-            self._process, self._channel = _start(folders, self._limits, entry)
+            scratch.sweep(settings.scratch_dir)
+            folders = Scratch(settings.scratch_dir)
+            with contextlib.ExitStack() as undo:
+                undo.callback(folders.remove)
+                self._process, self._channel = _start(folders, self._limits, entry)
+                undo.pop_all()
         except OSError as error:
-            folders.remove()
+            log.warning("a runner cannot be started: %s", error)
             raise RunnerFailed(MESSAGES["runner_crashed"], code="runner_crashed") from error
+        self.scratch: Path = folders.work
         self._stderr = _Tail(self._process.stdout)
         # Also runs when the object is forgotten, and at the interpreter's end.
         self._end = weakref.finalize(self, _end, os.getpid(), self._process, self._channel, self._calling, folders)
@@ -93,6 +97,10 @@ class Runner:
                 raise self._failed("runner_crashed") from error
             except (OSError, EOFError) as error:
                 raise self._failed(self._cause_of_death()) from error
+            except BaseException:
+                # A signal's exception, say: the answer that comes now would be taken for that of the next call.
+                self.close()
+                raise
         if "error" in header:
             raise self._raised(header["error"])
         answer = header.get("answer")

@@ -52,9 +52,10 @@ def sweep(root: Path) -> int:
         except OSError:  # removed by its owner meanwhile, or not ours to read
             continue
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_tree(folder)
-            removed += 1
+            if os.fstat(lock).st_uid == os.getuid():
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_tree(folder)
+                removed += 1
         except BlockingIOError:  # its owner lives
             continue
         finally:

@@ -104,6 +104,9 @@ class RunnerPredictor:
             }
             seconds = max(LOAD_SECONDS, self._settings.hang_limit_seconds)
             runner.call("load_savedmodel", {"archive": ARCHIVE, **names}, {}, timeout_seconds=seconds)
+        except OSError as error:
+            runner.close()
+            raise RunnerFailed("there is no room to unpack the model", code="runner_disk") from error
         except BaseException:
             runner.close()
             raise
