@@ -7,6 +7,7 @@ when the last one is answered (a closed loop), so the figures are those of that 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import select
@@ -112,17 +113,24 @@ def is_complete(answer: bytes) -> bool:
 
 def run(load: Load) -> Measurement:
     """Send until the time is over, then wait for what is under way; that counts too. Raises LoadFailed."""
+    with contextlib.ExitStack() as stack:
+        connections = {}
+        for number in range(load.connections):
+            connection = Connection(load, number)
+            stack.enter_context(connection.socket)
+            connections[connection.socket.fileno()] = connection
+        poll = stack.enter_context(select.epoll())
+        for descriptor in connections:
+            poll.register(descriptor, select.EPOLLIN)
+        return keep_busy(connections, poll, load)
+
+
+def keep_busy(connections: dict[int, Connection], poll: select.epoll, load: Load) -> Measurement:
+    """The loop: whichever connection has its answer sends its next request, until the time is over."""
     requests = load.requests()
-    poll = select.epoll()
-    connections: dict[int, Connection] = {}
-    for number in range(load.connections):
-        connection = Connection(load, number)
-        connections[connection.socket.fileno()] = connection
-        poll.register(connection.socket.fileno(), select.EPOLLIN)
     latencies: list[float] = []
     errors: Counter[str] = Counter()
     started = time.perf_counter()
-    until = started + load.seconds
     for connection in connections.values():
         connection.send(requests)
     waiting = len(connections)
@@ -139,14 +147,11 @@ def run(load: Load) -> Measurement:
             latencies.append(now - connection.sent_at)
             if not answer.startswith(GOOD_STATUS) or GOOD_BODY not in answer:
                 errors[answer[9:12].decode("ascii", "replace")] += 1
-            if now < until:
+            if now < started + load.seconds:
                 connection.send(requests)
             else:
                 waiting -= 1
-    seconds = time.perf_counter() - started
-    for connection in connections.values():
-        connection.socket.close()
-    return measurement(latencies, seconds, dict(errors))
+    return measurement(latencies, time.perf_counter() - started, dict(errors))
 
 
 def measurement(latencies: list[float], seconds: float, errors: dict[str, int]) -> Measurement:

@@ -50,7 +50,8 @@ def main(credentials: str) -> None:
         file = Path(folder) / "mnist.keras"
         network.save(file)
         version = admin.upload("mnist", file)["version"]
-        follow(admin, "mnist", version, lambda step: print(f"preparing version {version}: {step}"))
+        follow(admin, "mnist", version, lambda step: print(f"\rpreparing version {version}: {step:10}", end=""))
+        print()
     with Sluice.from_file(credentials) as sluice:
         answers = np.array(sluice.predict("mnist", images, version=version))
     print(f"accuracy of version {version} through Sluice: {np.mean(answers.argmax(axis=1) == digits):.3f}")

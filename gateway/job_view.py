@@ -17,6 +17,7 @@ from model_store.artifacts import Artifacts
 from model_store.database import transaction
 from workers import jobs
 from workers.errors import JobNotFound
+from workers.lanes import Lane
 from workers.tables import Job
 
 
@@ -92,6 +93,21 @@ def job_document(found: JobView) -> bytes:
         return text
     # The result's body is an object with one key, `predictions` or `outputs`: it becomes the document's last member.
     return text[:-1] + b", " + found.result.strip()[1:-1] + b"}"
+
+
+def accepted_document(job_id: str, lane: Lane, instances: int) -> bytes:
+    """A job that was just committed, as JSON; its place in the queue is told by the job's own address."""
+    job = Job(
+        id=job_id,
+        model=lane.model,
+        version=lane.version,
+        state=jobs.JobState.QUEUED.value,
+        priority=lane.priority.value,
+        created_at=time.time_ns() // 1_000_000,
+        attempt=0,
+        instances=instances,
+    )
+    return job_document(JobView(job, None, None))
 
 
 def _time(milliseconds: int | None) -> str | None:

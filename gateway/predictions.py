@@ -18,7 +18,7 @@ from auth.scopes import Scope as Right
 from gateway.admission import Caller
 from gateway.errors import RequestTooLarge, render
 from gateway.job_submission import Submitted
-from gateway.job_view import job_document, wait_for_end
+from gateway.job_view import accepted_document, job_document, wait_for_end
 from gateway.middleware import outcome_of, request_id_of
 from gateway.parts import Parts
 from gateway.preferences import Preferences, read_preferences
@@ -77,8 +77,9 @@ class PredictionEndpoint:
             return
         started = time.perf_counter()
         request_id = request_id_of(scope["headers"])
+        resolved: list[CatalogVersion] = []
         try:
-            status, headers, body = await self._answer(address, scope, receive)
+            status, headers, body = await self._answer(address, scope, receive, resolved)
         except SluiceError as error:
             status, headers, body = _rendered(scope["path"], error)
         except Disconnected:
@@ -88,13 +89,14 @@ class PredictionEndpoint:
                 log.exception("a prediction failed unexpectedly")
             unforeseen = SluiceError("internal error; the request id is in the X-Request-Id header")
             status, headers, body = _rendered(scope["path"], unforeseen)
+        # Only a model that was found is named: text of a request must not become a label.
+        model, version = (address.model, str(resolved[0].number)) if resolved else ("", "")
+        if resolved:
+            headers.append((b"sluice-model-version", version.encode()))
         headers += [(b"content-length", str(len(body)).encode()), (b"x-request-id", request_id), NO_SNIFF]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        version = next((value for name, value in headers if name == b"sluice-model-version"), b"").decode()
         route = SUBMIT_ROUTE if address.submits else PREDICT_ROUTE
-        # Only of a model that was found: text of a request must not become a label.
-        model = address.model if version else ""
         request_metrics(route, model, version).observe(outcome_of(status), time.perf_counter() - started)
 
     def _address(self, path: str) -> Address | None:
@@ -106,7 +108,10 @@ class PredictionEndpoint:
             found = self._paths[path] = parse_path(path)
             return found
 
-    async def _answer(self, address: Address, scope: Scope, receive: Receive) -> Answered:
+    async def _answer(
+        self, address: Address, scope: Scope, receive: Receive, resolved: list[CatalogVersion]
+    ) -> Answered:
+        """The answer to a request; the version that it means is noted in `resolved` as soon as it is known."""
         parts, headers = self._parts, scope["headers"]
         caller = parts.admission.caller(headers, scope["query_string"])
         parts.admission.require(caller, Right.PREDICT)
@@ -114,12 +119,13 @@ class PredictionEndpoint:
         asynchronous = address.submits or preferences.asynchronous
         action = "submit" if asynchronous else "predict"
         target = parts.admission.target(caller, action, address.model, address.version, address.label)
+        resolved.append(target)
         body = await _read_body(headers, receive, parts.settings.body_limit_bytes)
         if asynchronous:
             return await self._submit(caller, address, target, body, preferences)
         lane = Lane(address.model, target.number, Priority.INTERACTIVE, caller.client_id)
         answer = await parts.submission.predict(lane, body, parts.settings.synchronous_seconds)
-        answered = [JSON, _version_header(target)]
+        answered = [JSON]
         if answer.status == 503:
             answered.append((b"retry-after", b"1"))
         return answer.status, answered, answer.body
@@ -131,13 +137,15 @@ class PredictionEndpoint:
         request = await self._checked(target, body)
         lane = Lane(address.model, target.number, Priority.BULK, caller.client_id)
         job_id = await parts.jobs.submit(Submitted(lane, DIALECT, request.instances, body, target.max_batch))
-        headers = [JSON, _version_header(target)]
+        headers = [JSON]
         if preferences.applied:
             headers.append((b"preference-applied", preferences.applied))
+        headers.append((b"location", f"/v1/jobs/{job_id}".encode()))
+        if not preferences.wait_given:
+            return 202, headers, accepted_document(job_id, lane, request.instances)
         job = await wait_for_end(parts, job_id, caller.client_id, preferences.wait_seconds)
         if job.ended and job.result is not None:
             return 200, headers, job.result
-        headers += [(b"location", f"/v1/jobs/{job_id}".encode())]
         return 202, headers, job_document(job)
 
     async def _checked(self, target: CatalogVersion, body: bytes) -> PredictRequest:
@@ -194,10 +202,6 @@ def _encoded() -> SluiceError:
     error = SluiceError("send the body without Content-Encoding")
     error.status, error.code = 415, "content_encoding_unsupported"
     return error
-
-
-def _version_header(target: CatalogVersion) -> tuple[bytes, bytes]:
-    return b"sluice-model-version", str(target.number).encode()
 
 
 def _rendered(path: str, error: SluiceError) -> Answered:

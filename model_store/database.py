@@ -70,7 +70,12 @@ def connect(settings: StoreSettings, *, pool_size: int = 5) -> Engine:
     url = make_url(settings.database_url.get_secret_value())
     if url.get_backend_name() == "sqlite":
         engine = create_engine(
-            url, connect_args={"timeout": BUSY_SECONDS}, pool_size=pool_size, pool_timeout=POOL_WAIT_SECONDS
+            url,
+            connect_args={"timeout": BUSY_SECONDS},
+            pool_size=pool_size,
+            pool_timeout=POOL_WAIT_SECONDS,
+            # Errors quote their statement, and with it secrets' hashes and inputs of jobs, unless told not to.
+            hide_parameters=True,
         )
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
@@ -82,6 +87,7 @@ def connect(settings: StoreSettings, *, pool_size: int = 5) -> Engine:
         pool_size=pool_size,
         pool_timeout=POOL_WAIT_SECONDS,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={"options": options, "connect_timeout": 3},
     )
 

@@ -15,7 +15,7 @@ from sluice.client import Json, Sluice
 from sluice.connection import connected
 from sluice.data_folder import write_private
 from sluice.failures import CommandFailed
-from sluice.version_table import row
+from sluice.version_table import moment, row
 
 PAGE = 1000
 
@@ -71,7 +71,7 @@ def list_clients(sluice: Sluice, as_json: AsJson = False) -> None:
     table = Table("name", "id", "scopes", "created", "")
     for client in found:
         disabled = "disabled" if client["disabled"] else ""
-        row(table, client["name"], client["id"], " ".join(client["scopes"]), client["created_at"][:19], disabled)
+        row(table, client["name"], client["id"], " ".join(client["scopes"]), moment(client["created_at"]), disabled)
     Console().print(table)
 
 

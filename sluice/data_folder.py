@@ -17,6 +17,8 @@ from sluice.failures import CommandFailed
 SECRET_BYTES = 32
 # What the data folder decides, whatever the caller's environment says.
 DECIDED = ("DATABASE_URL", "REDIS_URL", "STORE_DIR", "KEYS_DIR", "CLIENT_SECRET_KEY", "SCRATCH_DIR", "HOST", "PORT")
+# What somebody may have set for the client's side; no server needs it.
+OF_CLIENTS = ("URL", "CLIENT_ID", "CLIENT_SECRET", "CREDENTIALS")
 
 
 class DataFolderInUse(CommandFailed):
@@ -109,7 +111,7 @@ class DataFolder:
 
     def environment_of_workers(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """Settings for processes that run models: the queue and the store, no secret of clients, no signing key."""
-        names = {f"SLUICE_{name}{ending}" for name in DECIDED for ending in ("", "_FILE")}
+        names = {f"SLUICE_{name}{ending}" for name in DECIDED + OF_CLIENTS for ending in ("", "_FILE")}
         kept = {name: value for name, value in inherited.items() if name not in names}
         return kept | {
             "SLUICE_DATABASE_URL": f"sqlite:///{self.root / 'sluice.db'}",
@@ -124,6 +126,12 @@ class DataFolder:
             "SLUICE_KEYS_DIR": str(self.root / "keys"),
             "SLUICE_CLIENT_SECRET_KEY_FILE": str(self.client_secret_key),
         }
+
+    def address(self) -> str | None:
+        """Where the gateway of the running, or else of the last `sluice up` is; None before the first."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return str(json.loads((self.root / "lock").read_text())["address"])
+        return None
 
     def _holder(self, text: bytes) -> str:
         with contextlib.suppress(ValueError):

@@ -65,11 +65,6 @@ class Demo:
         self._thread: threading.Thread | None = None
         self._own_administrator = folder.demo / "administrator.json"
 
-    @property
-    def needs_administrator(self) -> bool:
-        """Whether no administrator of an earlier run is known."""
-        return not self._folder.demo_json.exists() and not self._own_administrator.exists()
-
     def training(self) -> Program | None:
         """The program that trains the models; None where an earlier run has done it."""
         if Trained.read(self._folder.demo) is not None:
@@ -85,8 +80,10 @@ class Demo:
         command = [sys.executable, "-P", "-m", "sluice.demo_training", str(self._folder.demo)]
         return Program("demo-training", command, environment, self._folder.root)
 
-    def administrator(self, environment: Mapping[str, str]) -> Program:
-        """The program that makes the demo's administrator, in the database of this environment."""
+    def administrator(self, environment: Mapping[str, str]) -> Program | None:
+        """The program that makes the demo's administrator in this environment's database; None where there is one."""
+        if self._folder.demo_json.exists() or self._own_administrator.exists():
+            return None
         # An administrator of an earlier run whose secret is lost keeps its name.
         name = f"{CLIENT}-admin-{time.time_ns() // 1_000_000:x}"
         command = [sys.executable, "-P", "-m", "sluice", "admin", "create", name, "--url", self._address]
@@ -130,12 +127,12 @@ class Demo:
 
     def _credentials(self) -> Path:
         """The administrator's: those of an earlier run, else those just made."""
-        if not self._folder.demo_json.exists():
-            return self._own_administrator
-        known = json.loads(self._folder.demo_json.read_text())
+        path = self._folder.demo_json if self._folder.demo_json.exists() else self._own_administrator
+        known = json.loads(path.read_text())
+        # An earlier run may have ended half-way, and have listened on another port.
         if known["base_url"] != self._address:
-            write_private(self._folder.demo_json, json.dumps(known | {"base_url": self._address}))
-        return self._folder.demo_json
+            write_private(path, json.dumps(known | {"base_url": self._address}))
+        return path
 
     def _watch_training(self, training: Child, progress: Progress) -> None:
         tasks: dict[str, TaskID] = {}
@@ -157,6 +154,7 @@ class Demo:
         for artifact in missing:
             task = progress.add_task(f"Preparing {artifact.file}", total=None, what="uploading")
             uploaded = sluice.upload(artifact.model, self._folder.demo / artifact.file)
+            progress.update(task, what="waiting")
             uploads.append((task, artifact.model, uploaded["version"]))
         for task, model, number in uploads:
 

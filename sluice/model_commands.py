@@ -18,7 +18,7 @@ from sluice.client import Json, Sluice, model_path
 from sluice.connection import connected
 from sluice.failures import CommandFailed
 from sluice.preparation import follow, version_path
-from sluice.version_table import row, tables
+from sluice.version_table import moment, row, tables
 
 PAGE = 1000
 
@@ -88,7 +88,7 @@ def list_models(sluice: Sluice, as_json: AsJson = False) -> None:
             labels = " ".join(label for label, pointed in model["labels"].items() if pointed == number)
             state = version["state"] if version["error"] is None else f"{version['state']}: {version['error']['code']}"
             name = f"{model['name']} (latest)" if number == model["latest"] else model["name"]
-            row(table, name, str(number), state, version["format"], labels, version["created_at"][:19])
+            row(table, name, str(number), state, version["format"], labels, moment(version["created_at"]))
     Console().print(table)
 
 

@@ -22,7 +22,9 @@ def version_path(model: str, number: int) -> str:
 
 
 def follow(sluice: Sluice, model: str, number: int, step: Callable[[str], None]) -> Json:
-    """Wait until the version is AVAILABLE and return it as the gateway describes it; `step` learns what is being done.
+    """Wait until the version is AVAILABLE and return it as the gateway describes it.
+
+    At each look `step` is told what is being done.
 
     Raises PreparationFailed where it ends otherwise, Refused, Unreachable.
     """
@@ -34,5 +36,5 @@ def follow(sluice: Sluice, model: str, number: int, step: Callable[[str], None])
             error = version["error"] or {"message": "it was retired", "code": "retired"}
             raise PreparationFailed(f"{model} version {number} does not serve: {error['message']} ({error['code']})")
         preparation = version["preparation"]
-        step(preparation["step"].replace("_", " ") if preparation is not None else "waiting")
+        step(preparation["step"] if preparation is not None else "waiting")
         time.sleep(LOOK_SECONDS)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     S = TypeVar("S", bound=Settings)
 
 DEFAULT_DATA = Path("sluice-data")
+DEFAULT_ADDRESS = "http://127.0.0.1:8080"
 
 Data = Annotated[
     Path | None,
@@ -121,7 +122,9 @@ def create_admin(
     out: Annotated[
         Path | None, typer.Option(help="Write a file for --credentials (mode 600) instead of printing the secret.")
     ] = None,
-    url: Annotated[str, typer.Option(help="Address of the gateway, for that file.")] = "http://127.0.0.1:8080",
+    url: Annotated[
+        str | None, typer.Option(help="Address of the gateway, for that file; by default that of `sluice up`.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make a client that may do everything, and show its secret this once.
@@ -130,7 +133,7 @@ def create_admin(
 
       sluice admin create root --out admin.json
 
-      sluice --help  # every command that talks to a gateway takes --credentials admin.json
+      sluice models list --credentials admin.json
     """
     _use(data)
     from auth import clients
@@ -143,7 +146,8 @@ def create_admin(
     engine = connect(_settings(StoreSettings))
     with transaction(sessions_of(engine)) as session:
         client, secret = clients.create(session, name, list(Scope), pepper)
-        made = {"base_url": url, "client_id": client.id, "client_secret": secret}
+        address = url or DataFolder.at(data or DEFAULT_DATA).address() or DEFAULT_ADDRESS
+        made = {"base_url": address, "client_id": client.id, "client_secret": secret}
     engine.dispose()
     if out is not None:
         write_private(out, json.dumps(made))

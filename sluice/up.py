@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -100,9 +101,12 @@ def up(options: Options, console: Console) -> None:
         try:
             system.run(console)
         finally:
-            console.print("Stopping.")
+            # Also where the terminal is gone and cannot be written to.
             with contextlib.suppress(KeyboardInterrupt):
-                supervisor.stop()
+                try:
+                    console.print("Stopping.")
+                finally:
+                    supervisor.stop()
 
 
 class System:
@@ -120,32 +124,39 @@ class System:
     def run(self, console: Console) -> None:
         """Start everything, say so, and look after it until a signal comes. Raises StartFailed, RedisMissing."""
         started_at = time.monotonic()
-        console.print(f"Sluice starts; its data is in {escape(str(self._folder.root))}", highlight=False)
+        console.print(f"Sluice starts. Its data is in {escape(str(self._folder.root))}", highlight=False)
         demo = Demo(self._folder, self._options.address, console) if self._options.demo else None
         # Training takes longest: it begins before anything else does.
-        training = demo.training() if demo is not None else None
-        training_child = self._supervisor.errand(training) if training is not None else None
+        training = self._errand(demo.training()) if demo is not None else None
         with console.status("Starting Redis and preparing the database"):
             self._start_foundation()
         with console.status("Starting the gateway and the workers"):
-            self._supervisor.start(self._workers())
-            self._supervisor.start(self._gateways())
-            self._wait(lambda: all(_ready(port) for port in self._options.ports), "gateway and workers are not ready")
+            self._start_programs()
         if self._interrupts.came:
             return
-        console.print(
-            f"Sluice is ready at [bold]{self._options.address}[/] after {time.monotonic() - started_at:.1f} s: "
-            f"interface at {self._options.address}/docs, logs in {escape(str(self._folder.logs))}. Ctrl-C stops it.",
-            highlight=False,
-        )
+        self._announce(console, time.monotonic() - started_at)
         if demo is not None:
-            administrator = demo.administrator(self._gateway_environment) if demo.needs_administrator else None
-            demo.start(training_child, self._supervisor.errand(administrator) if administrator is not None else None)
+            demo.start(training, self._errand(demo.administrator(self._gateway_environment)))
         try:
             self._wait(lambda: False, "", seconds=None)
         finally:
             if demo is not None:
                 demo.cancel()
+
+    def _announce(self, console: Console, seconds: float) -> None:
+        lines = [f"Sluice is ready at [bold]{self._options.address}[/] after {seconds:.1f} s. Ctrl-C stops it."]
+        lines += [f"  gateway        http://{HOST}:{port}" for port in self._options.ports[1:]]
+        lines += [
+            f"  interface      {self._options.address}/docs",
+            f"  logs           {escape(str(self._folder.logs))}",
+        ]
+        if not self._options.demo:
+            data = escape(shlex.quote(str(self._folder.root)))
+            lines.append(f"  administrator  sluice admin create NAME --data {data}")
+        console.print("\n".join(lines), highlight=False)
+
+    def _errand(self, program: Program | None) -> Child | None:
+        return None if program is None else self._supervisor.errand(program)
 
     def _start_foundation(self) -> None:
         """Redis and the database's tables, at the same time."""
@@ -155,6 +166,12 @@ class System:
         self._wait(lambda: migration.ending() is not None, "the database's migrations take too long")
         self._require_success(migration)
         self._wait(lambda: embedded_redis.answers(self._folder), "Redis does not answer")
+
+    def _start_programs(self) -> None:
+        if not self._interrupts.came:
+            self._supervisor.start(self._workers())
+            self._supervisor.start(self._gateways())
+            self._wait(lambda: all(_ready(port) for port in self._options.ports), "gateway and workers are not ready")
 
     def _workers(self) -> list[Program]:
         processes = {"SLUICE_WORKER_PROCESSES": str(self._options.workers), "SLUICE_WORKER_NAME": "worker"}

@@ -12,15 +12,15 @@ from sluice.client import Json
 
 
 def tables(version: Json) -> Iterator[Table]:
-    """The version itself, its tensors, its variants and the steps of its preparation, each as far as it is known."""
-    yield _summary(version)
+    """The version itself, its tensors, and its preparation: the steps, the variants; each as far as it is known."""
+    report = version["report"] or {}
+    yield _summary(version, report.get("reason"))
     if version["signature"] is not None:
         yield _signature(version["signature"])
-    if version["variants"]:
-        yield _variants(version["variants"])
-    steps = (version["report"] or {}).get("steps", [])
-    if steps:
-        yield _steps(steps)
+    if report.get("steps"):
+        yield _steps(report["steps"])
+    if report.get("variants"):
+        yield _variants(report["variants"], report.get("chosen"))
 
 
 def row(table: Table, *cells: str) -> None:
@@ -28,20 +28,25 @@ def row(table: Table, *cells: str) -> None:
     table.add_row(*map(escape, cells))
 
 
-def _summary(version: Json) -> Table:
+def moment(text: str) -> str:
+    """A time of the interface (RFC 3339, UTC), to the minute."""
+    return text[:16].replace("T", " ")
+
+
+def _summary(version: Json, reason: str | None) -> Table:
     table = Table(title=f"{version['model']} version {version['version']}", show_header=False, title_justify="left")
     row(table, "state", version["state"])
     if version["error"] is not None:
         row(table, "error", f"{version['error']['message']} ({version['error']['code']})")
     if version["preparation"] is not None and not version["preparation"]["done"]:
         row(table, "preparation", f"{version['preparation']['step']}, attempt {version['preparation']['attempt']}")
-    row(table, "uploaded", f"{version['created_at'][:19]} by {version['uploaded_by']}")
+    row(table, "uploaded", f"{moment(version['created_at'])} by {version['uploaded_by']}")
     row(table, "file", f"{version['format']}, {decimal(version['size_bytes'])}")
     row(table, "SHA-256", version["digest"])
     if version["labels"]:
         row(table, "labels", " ".join(version["labels"]))
-    if version["batch_seconds"] is not None:
-        row(table, "speed", f"{version['max_batch']} instances in {1000 * version['batch_seconds']:.3f} ms")
+    if reason:
+        row(table, "chosen", reason)
     return table
 
 
@@ -54,32 +59,24 @@ def _signature(signature: Json) -> Table:
     return table
 
 
-def _variants(variants: Json) -> Table:
-    table = Table("name", "runtime", "size", "memory", "", title="Variants", title_justify="left")
-    for variant in variants:
-        chosen = "serves" if variant["chosen"] else ""
-        size, memory = decimal(variant["size_bytes"]), decimal(variant["memory_bytes"])
-        row(table, variant["name"], variant["runtime"], size, memory, chosen)
-    return table
-
-
 def _steps(steps: Json) -> Table:
-    """One row a step: what every step has in columns, what it found as `name value`."""
     table = Table("step", "outcome", "seconds", "found", title="Preparation", title_justify="left")
     for step in steps:
-        known = dict(step)
-        name, outcome = str(known.pop("step", known.pop("name", ""))), str(known.pop("outcome", ""))
-        seconds = known.pop("seconds", None)
-        found = ", ".join(f"{name} {_short(value)}" for name, value in known.items() if value not in (None, [], {}))
-        row(table, name, outcome, "" if seconds is None else f"{seconds:.2f}", found)
+        row(table, step["name"], step["outcome"], f"{step['seconds']:.2f}", step["detail"])
     return table
 
 
-def _short(value: Json) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return "(" + ", ".join(f"{name} {_short(part)}" for name, part in value.items()) + ")"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_short, value)) + "]"
-    return str(value)
+def _variants(variants: Json, chosen: str | None) -> Table:
+    """What was tried, how far it is from the original, and how fast it is (milliseconds by size of the batch)."""
+    table = Table("name", "memory", "difference", "milliseconds", "", title="Variants", title_justify="left")
+    for variant in variants:
+        verdict = "serves" if variant["name"] == chosen else variant.get("reason") or ""
+        row(
+            table,
+            variant["name"],
+            "" if variant.get("memory_bytes") is None else decimal(variant["memory_bytes"]),
+            "" if variant.get("max_abs_difference") is None else f"{variant['max_abs_difference']:.1e}",
+            ", ".join(f"{batch}: {latency:.3g}" for batch, latency in (variant.get("latency_ms") or {}).items()),
+            verdict,
+        )
+    return table

@@ -15,7 +15,7 @@ import pytest
 import redis
 import sqlalchemy
 
-pytest_plugins = ["tests.system"]
+pytest_plugins = ["tests.models", "tests.system"]
 
 
 def free_port() -> int:
@@ -56,6 +56,9 @@ class RedisServer:
                     raise
                 time.sleep(0.02)
         client.close()
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url)
 
     def kill(self) -> None:
         if self.process is not None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+import numpy as np
 import onnx
 import redis
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from auth import clients
 from auth.grants import Action, GrantSpec, set_grants
@@ -49,6 +50,55 @@ def doubling_model(path: Path, factor: float = 2.0) -> Path:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, path)
+    return path
+
+
+def slow_model(path: Path) -> Path:
+    """An ONNX file with y = 2 * x after as many rounds of multiplying matrices as the largest x[:, 1] says.
+
+    A round takes about a tenth of a millisecond, so the caller chooses how long an inference takes, and whether it ends.
+    """
+    side = 128
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["keep"], ["keep_out"]),
+            helper.make_node("MatMul", ["matrix", "eye"], ["matrix_out"]),
+        ],
+        "round",
+        [
+            helper.make_tensor_value_info("round_number", TensorProto.INT64, []),
+            helper.make_tensor_value_info("keep", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("matrix", TensorProto.FLOAT, [side, side]),
+        ],
+        [
+            helper.make_tensor_value_info("keep_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("matrix_out", TensorProto.FLOAT, [side, side]),
+        ],
+    )
+    eye = np.eye(side, dtype=np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["x", "second"], ["rounds_column"], axis=1),
+            helper.make_node("ReduceMax", ["rounds_column"], ["rounds_float"], keepdims=0),
+            helper.make_node("Cast", ["rounds_float"], ["rounds"], to=TensorProto.INT64),
+            helper.make_node("Loop", ["rounds", "go_on", "eye"], ["last"], body=body),
+            helper.make_node("ReduceSum", ["last"], ["total"], keepdims=0),
+            helper.make_node("Div", ["total", "side"], ["one"]),
+            helper.make_node("Mul", ["x", "factor"], ["doubled"]),
+            helper.make_node("Mul", ["doubled", "one"], ["y"]),
+        ],
+        "slow",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])],
+        [
+            numpy_helper.from_array(np.array([1], np.int64), "second"),
+            numpy_helper.from_array(np.array(True), "go_on"),
+            numpy_helper.from_array(eye, "eye"),
+            numpy_helper.from_array(np.array(float(side), np.float32), "side"),
+            numpy_helper.from_array(np.array(2.0, np.float32), "factor"),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path
 
 

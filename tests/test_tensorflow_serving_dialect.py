@@ -1,4 +1,4 @@
-"""The dialect of TensorFlow Serving: what it accepts, what it refuses and how, and what it answers."""
+"""The dialect of TensorFlow Serving: which requests it accepts, and which it refuses and how."""
 
 from __future__ import annotations
 
@@ -7,57 +7,13 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import orjson
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as st_numpy
 
-from model_store.signature import Signature, Tensor, TensorSpec
-from workers.errors import InputInvalid, PredictionFailed
-from workers.protocols.number_text import NumberReader
+from model_store.signature import TensorSpec
+from tests.dialect_kit import LINEAR, TWO_INPUTS, VECTOR, parse, refusal, signature_of, taking
 from workers.protocols.tensorflow_serving import (
-    PredictRequest,
-    format_error,
-    format_predict,
-    parse_exactly,
     parse_predict,
-    rows,
 )
-
-FLOATS = ("float16", "float32", "float64")
-INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-NUMBERS = FLOATS + INTEGERS
-
-
-def signature_of(*inputs: TensorSpec, outputs: tuple[TensorSpec, ...] = ()) -> Signature:
-    return Signature(inputs, outputs or (TensorSpec("y", "float32", (None, 2)),))
-
-
-def taking(dtype: str, *shape: int | None) -> Signature:
-    return signature_of(TensorSpec("x", dtype, shape))
-
-
-LINEAR = taking("float32", None, 3)
-VECTOR = taking("float32", None)
-TWO_INPUTS = signature_of(TensorSpec("size", "float32", (None, 2)), TensorSpec("word", "string", (None,)))
-
-
-def parse(body: bytes | str, signature: Signature = LINEAR, max_instances: int = 8) -> PredictRequest:
-    return parse_predict(body.encode() if isinstance(body, str) else body, signature, max_instances=max_instances)
-
-
-def refusal(body: bytes | str, signature: Signature = LINEAR) -> str:
-    with pytest.raises(InputInvalid) as caught:
-        parse(body, signature)
-    assert caught.value.status == 400
-    assert len(caught.value.message) <= 300
-    return caught.value.message
-
-
-def same(left: Tensor, right: Tensor) -> bool:
-    return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
-
 
 # What is accepted
 
@@ -283,136 +239,6 @@ def test_a_refusal_stays_short_when_names_and_shapes_are_long():
     assert len(refusal('{"instances": [1]}', wide)) == 300
 
 
-# Properties
-
-
-def texts_of(number: float) -> st.SearchStrategy[str]:
-    """Several spellings of one number."""
-    whole = str(int(number)) if abs(number) < 1e15 else "0"
-    return st.sampled_from([repr(number), f"{number:.17e}", f"{number:.3f}"]) | st.just(whole)
-
-
-@st.composite
-def grids(draw: st.DrawFn, shape: tuple[int, ...]) -> str:
-    """Nested lists of numbers in the given shape, with white space where JSON allows it."""
-    space = draw(st.sampled_from(["", " ", "\n\t"]))
-    if not shape:
-        return draw(st.floats(allow_nan=False, allow_infinity=False, width=32).flatmap(texts_of))
-    inner = [draw(grids(shape[1:])) for _ in range(shape[0])]
-    return "[" + space + f"{space},{space}".join(inner) + space + "]"
-
-
-SHAPES = [(None,), (None, 1), (None, 2), (None, None), (None, 2, 2), (None, None, 3), (2, 2)]
-
-
-@st.composite
-def bodies(draw: st.DrawFn) -> tuple[bytes, tuple[int | None, ...]]:
-    """Bodies that are right, nearly right, and wrong in one place or two, with an input shape that may fit them."""
-    shape = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3).map(tuple))
-    key = draw(st.sampled_from(["instances"] * 3 + ["inputs"] * 3 + ["instanc1es", "inst ances"]))
-    before = draw(
-        st.sampled_from(["", "", '"signature_name": "serving_default", ', '"signature_name": "serving_1default",'])
-    )
-    after = draw(st.sampled_from(["", "", ', "signature_name": "serving_default"', ', "other": 1']))
-    body = f'{{{before}"{key}": {draw(grids(shape))}{after}}}'
-    for _ in range(draw(st.integers(0, 2))):
-        at = draw(st.integers(0, len(body)))
-        length = draw(st.integers(0, 2))
-        body = (
-            body[:at] + draw(st.sampled_from(["", *'[]{},:"0.-eE ', "NaN", "null", "1,", "[]"])) + body[at + length :]
-        )
-    expected = draw(st.sampled_from([(None,) * len(shape), (None, *shape[1:]), *SHAPES]))
-    return body.encode(), expected
-
-
-@given(drawn=bodies(), dtype=st.sampled_from(["float32", "float64", "int64", "uint8"]))
-@settings(max_examples=600, deadline=None)
-def test_what_the_fast_way_accepts_the_exact_way_reads_alike(drawn: tuple[bytes, tuple[int | None, ...]], dtype: str):
-    body, shape = drawn
-    signature = taking(dtype, *shape)
-    reader = NumberReader.of(signature.inputs)
-    assert reader is not None
-    found = reader.read(body)
-    if found is not None:
-        exact = parse_exactly(body, signature, 100)
-        assert exact.row_form == (found[0] == "instances")
-        assert same(exact.tensors["x"], found[1])
-
-
-@given(data=st.data(), dtype=st.sampled_from(NUMBERS), shape=st_numpy.array_shapes(min_dims=1, max_dims=4, max_side=4))
-@settings(max_examples=300, deadline=None)
-def test_any_array_survives_the_way_in_and_out(data: st.DataObject, dtype: str, shape: tuple[int, ...]):
-    array = data.draw(st_numpy.arrays(dtype, shape))
-    spec = TensorSpec("x", dtype, (None, *shape[1:]))
-    signature = Signature((spec,), (spec,))
-
-    body = format_predict({"x": array}, signature, row_form=True).replace(b'"predictions"', b'"instances"')
-    request = parse_predict(body, signature, max_instances=4)
-
-    assert request.instances == shape[0]
-    np.testing.assert_array_equal(request.tensors["x"], array)
-    assert request.tensors["x"].dtype == dtype
-
-
-@given(shape=st.lists(st.integers(1, 4), min_size=2, max_size=3), data=st.data())
-@settings(max_examples=150, deadline=None)
-def test_ragged_rows_are_never_accepted(shape: list[int], data: st.DataObject):
-    rows_ = np.zeros(shape).tolist()
-    row = data.draw(st.integers(0, shape[0] - 1))
-    target = rows_[row]
-    for size in shape[1:-1]:
-        target = target[data.draw(st.integers(0, size - 1))]
-    target.append(0.0)
-    if shape[0] == 1 and len(shape) == 2:
-        rows_.append([0.0] * shape[1])
-    free = taking("float32", *[None] * len(shape)) if math.prod(shape[:-1]) > 1 else taking("float32", None, *shape[1:])
-    assert "unexpected size" in refusal(json.dumps({"instances": rows_}), free)
-
-
-JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None), max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3) | st.just("b64"), inner, max_size=3)
-    ),
-    max_leaves=12,
-)
-SIGNATURES = st.sampled_from(
-    [
-        LINEAR,
-        VECTOR,
-        TWO_INPUTS,
-        taking("string", None),
-        taking("int8", None, None),
-        taking("bool", None),
-        taking("float64"),
-    ]
-)
-
-
-@given(
-    body=st.one_of(
-        st.binary(max_size=60),
-        bodies().map(lambda drawn: drawn[0]),
-        JSON_VALUES.map(lambda value: json.dumps(value).encode()),
-        JSON_VALUES.map(lambda value: json.dumps({"instances": value}).encode()),
-        JSON_VALUES.map(lambda value: json.dumps({"inputs": value}).encode()),
-        st.lists(JSON_VALUES, max_size=3).map(lambda value: json.dumps({"instances": value}).encode()),
-    ),
-    signature=SIGNATURES,
-)
-@settings(max_examples=600, deadline=None)
-def test_no_body_raises_anything_but_a_short_refusal(body: bytes, signature: Signature):
-    try:
-        names = list(parse(body, signature).tensors)
-    except InputInvalid as error:
-        refused = error.message
-    else:
-        refused = ""
-        assert names == [spec.name for spec in signature.inputs]
-    assert len(refused) <= 300
-    assert orjson.loads(format_error(refused)) == {"error": refused}
-
-
 def test_threads_do_not_disturb_each_other():
     def read(number: int) -> bool:
         body = json.dumps({"instances": [[number, 1, 2]] * 8})
@@ -425,86 +251,3 @@ def test_threads_do_not_disturb_each_other():
 def test_a_body_larger_than_what_is_kept_in_memory_is_read():
     signature = taking("float32", None, 400_000)
     assert parse(json.dumps({"instances": [[0.5] * 400_000]}), signature).tensors["x"].sum() == 200_000
-
-
-# What is answered
-
-
-def test_the_only_output_loses_its_name():
-    signature = signature_of(LINEAR.inputs[0])
-    outputs = {"y": np.array([[1, 0.2]], np.float32)}
-    assert format_predict(outputs, signature, row_form=True) == b'{"predictions":[[1.0,0.2]]}'
-    assert format_predict(outputs, signature, row_form=False) == b'{"outputs":[[1.0,0.2]]}'
-
-
-def answering(*outputs: TensorSpec) -> Signature:
-    return signature_of(LINEAR.inputs[0], outputs=outputs)
-
-
-def test_several_outputs_are_objects_by_row_or_by_column():
-    signature = answering(TensorSpec("a", "float32", (None,)), TensorSpec('b"', "int64", (None, 2)))
-    outputs = {'b"': np.array([[1, 2], [3, 4]]), "a": np.array([0.5, np.inf], np.float32)}
-    by_row = format_predict(outputs, signature, row_form=True)
-    assert by_row == b'{"predictions":[{"a":0.5,"b\\"":[1,2]},{"a":Infinity,"b\\"":[3,4]}]}'
-    by_column = format_predict(outputs, signature, row_form=False)
-    assert by_column == b'{"outputs":{"a":[0.5,Infinity],"b\\"":[[1,2],[3,4]]}}'
-
-
-def test_outputs_without_a_common_length_cannot_be_rows():
-    signature = answering(TensorSpec("a", "float32", (None,)), TensorSpec("b", "float32", ()))
-    outputs = {"a": np.array([0.5], np.float32), "b": np.array(1.5, np.float32)}
-    with pytest.raises(PredictionFailed, match="ask with 'inputs'"):
-        format_predict(outputs, signature, row_form=True)
-    assert format_predict(outputs, signature, row_form=False) == b'{"outputs":{"a":[0.5],"b":1.5}}'
-
-
-def test_what_is_not_finite_is_written_bare_in_its_place():
-    outputs = {"y": np.array([[1, np.nan], [-np.inf, 2], [3, np.inf]], np.float32)[::-1]}
-    text = format_predict(outputs, LINEAR, row_form=True)
-    assert text == b'{"predictions":[[3.0,Infinity],[-Infinity,2.0],[1.0,NaN]]}'
-
-
-@pytest.mark.parametrize(
-    ("array", "text"),
-    [
-        (np.array([True, False]), b"[true,false]"),
-        (np.array([255], np.uint8), b"[255]"),
-        (np.array([2**64 - 1], np.uint64), b"[18446744073709551615]"),
-        (np.array([0.5, np.nan], np.float16), b"[0.5,NaN]"),
-        (np.array(0.25), b"0.25"),
-        (np.array(np.nan), b"NaN"),
-        (np.zeros((2, 0), np.float32), b"[[],[]]"),
-        (np.arange(6, dtype=np.int64).reshape(2, 3).T, b"[[0,3],[1,4],[2,5]]"),
-    ],
-)
-def test_every_dtype_and_layout_has_its_text(array: Tensor, text: bytes):
-    assert format_predict({"y": array}, answering(TensorSpec("y", "any", (None,))), row_form=False)[11:-1] == text
-
-
-def test_a_dtype_that_json_has_no_form_for_is_a_failed_prediction():
-    with pytest.raises(PredictionFailed, match="complex64"):
-        format_predict({"y": np.zeros((1, 2), np.complex64)}, LINEAR, row_form=True)
-
-
-def test_strings_are_written_raw_and_bytes_as_base64():
-    words = np.array([["null", b"\xff"], ["é".encode(), b""]], object)
-    raw = format_predict({"y": words}, answering(TensorSpec("y", "string", (None, 2))), row_form=True)
-    assert json.loads(raw) == {"predictions": [["null", {"b64": "/w=="}], ["é", ""]]}
-    encoded = format_predict(
-        {"y_bytes": words[:1]}, answering(TensorSpec("y_bytes", "string", (None, 2))), row_form=True
-    )
-    assert json.loads(encoded) == {"predictions": [[{"b64": "bnVsbA=="}, {"b64": "/w=="}]]}
-
-
-def test_strings_beside_numbers_are_rows_too():
-    signature = answering(TensorSpec("label", "string", (None,)), TensorSpec("score", "float32", (None,)))
-    outputs = {"label": np.array([b"null", b"b"], object), "score": np.array([np.nan, 1], np.float32)}
-    text = format_predict(outputs, signature, row_form=True)
-    assert text == b'{"predictions":[{"label":"null","score":NaN},{"label":"b","score":1.0}]}'
-
-
-def test_rows_of_a_batch_are_views():
-    batch = {"y": np.arange(6, dtype=np.float32).reshape(3, 2)}
-    part = rows(batch, 1, 3)
-    assert np.shares_memory(part["y"], batch["y"])
-    assert format_predict(part, LINEAR, row_form=True) == b'{"predictions":[[2.0,3.0],[4.0,5.0]]}'

@@ -155,6 +155,17 @@ def test_what_dies_is_started_again_and_ctrl_c_ends_everything(own: Up) -> None:
     assert not [process for process in family if process.is_running()]
 
 
+def test_ctrl_c_while_it_starts_ends_it_as_well(tmp_path: Path) -> None:
+    up = Up(tmp_path)
+    wait_for_output(up.process, up.output, "Sluice starts")
+    until(lambda: family_of(up.process))
+    family = family_of(up.process)
+
+    assert stop_up(up.process, signal.SIGINT) == 0
+    assert not [process for process in family if process.is_running()]
+    assert "Traceback" not in up.output.read_text()
+
+
 def test_nothing_is_left_when_it_is_killed_itself(own: Up) -> None:
     family = family_of(own.process)
     assert len(family) >= 6

@@ -118,6 +118,9 @@ class Dispatcher:
     def turn(self) -> bool:
         """One round of whatever is due; returns whether more is waiting to be laid out."""
         if not self._lead():
+            # Another gateway shows the queue now: what this one last said would stand for ever.
+            metrics.show(metrics.QUEUE_DEPTH, {})
+            metrics.show(metrics.QUEUE_AGE, {})
             return False
         # SQL's part of the sweep needs no Redis: it runs first, so that leases also end while Redis is away.
         if self._every("sweep", SWEEP_SECONDS):
@@ -210,9 +213,8 @@ class Dispatcher:
         with transaction(self._with.sessions, write=False) as session:
             depths = lane_counts.depths(session)
             oldest = jobs.oldest(session)
-        for model, version, queued in depths:
-            metrics.QUEUE_DEPTH.labels(metrics.bounded(model), str(version)).set(queued)
-            metrics.QUEUE_AGE.labels(metrics.bounded(model), str(version)).set(oldest.get((model, version), 0.0))
+        metrics.show(metrics.QUEUE_DEPTH, {(model, version): queued for model, version, queued in depths})
+        metrics.show(metrics.QUEUE_AGE, {(model, version): age for (model, version), age in oldest.items()})
 
     def _purge(self) -> None:
         with transaction(self._with.sessions) as session:

@@ -101,6 +101,9 @@ def issue_token(
     client = _authenticated(session, asked, found.settings.pepper, found.failures, address_of(request))
     scopes = _granted(client, asked.scope)
     token, seconds = found.issuer.issue(client.id, scopes, issued_at=clients.issue_moment(session, client))
+    if client.id not in found.snapshot.rights.clients:
+        # Made on another machine a moment ago: its first request must not find a gateway that does not know it yet.
+        found.snapshot.refresh()
     TOKENS_ISSUED.inc()
     response.headers.update({"cache-control": "no-store", "pragma": "no-cache"})
     return TokenAnswer(access_token=token, token_type="Bearer", expires_in=seconds, scope=format_scopes(scopes))  # noqa: S106 - a kind

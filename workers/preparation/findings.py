@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from workers.errors import UploadRefused, brief
+from workers.errors import UploadRefused, brief, first_line
 
 NAME_CHARACTERS = 80
 
@@ -38,4 +38,13 @@ def keras_findings(code: str = "load_failed", what: str = "Keras cannot load the
             raise
         if "objects could not be loaded" in str(error):
             code = "weights_mismatch"
-        raise refused(code, f"{what}: {brief(error)}") from error
+        raise refused(code, f"{what}: {_innermost(error)}") from error
+
+
+def _innermost(error: Exception) -> str:
+    """What went wrong, without the layers of explanation that Keras puts around it."""
+    for opening in ("Exception encountered: ", "Example error message for object"):
+        _, found, rest = str(error).rpartition(opening)
+        if found:
+            return first_line(rest.partition(":\n")[2] or rest)
+    return brief(error)

@@ -50,8 +50,8 @@ class KerasUpload(Upload):
 
     @property
     def _limit_bytes(self) -> int:
-        """What the weights may unpack to: all of it must fit into a runner's memory anyway."""
-        return self._settings.runner_memory_bytes
+        """What an upload may unpack to: packed, nobody saves much on weights."""
+        return self._settings.upload_limit_bytes
 
     def _write_config(self, config: structure.Json) -> str:
         text = json.dumps(config, allow_nan=False)
@@ -66,7 +66,7 @@ class KerasArchive(KerasUpload):
 
     def inspect(self) -> str:
         found = archive.inspect(self._path, self._limit_bytes)
-        _check_version(strict_json.parse(found.read(archive.METADATA), archive.METADATA))
+        check_version(strict_json.parse(found.read(archive.METADATA), archive.METADATA))
         config = structure.inspect(strict_json.parse(found.read(archive.CONFIG), archive.CONFIG))
         self._write_config(config)
         self._archive = found
@@ -102,7 +102,8 @@ class KerasH5(KerasUpload):
         return f"{self._found['weight_bytes']:,} bytes of weights"
 
 
-def _check_version(metadata: object) -> None:
+def check_version(metadata: object) -> None:
+    """Raises UploadRefused (keras_version) unless the archive's metadata names a version of Keras 3."""
     version = metadata.get("keras_version") if isinstance(metadata, dict) else None
     if not isinstance(version, str) or not KERAS_VERSION.fullmatch(version):
         raise refused("keras_version", f"written by Keras {shown(version)}; version 3 is taken", archive.METADATA)

@@ -53,7 +53,7 @@ def _graph_tensor(node: Json, place: str) -> Json:
     shape, history = config["shape"], config["keras_history"]
     if not (isinstance(shape, list) and len(shape) <= RANK_LIMIT and all(_is_dimension(size) for size in shape)):
         raise refused("literal", "not a tensor's shape", place)
-    if config["dtype"] not in DTYPES and config["dtype"] != "string":
+    if not _is_dtype(config["dtype"]) and config["dtype"] != "string":
         raise refused("literal", "not a tensor's dtype", place)
     if not (isinstance(history, list) and len(history) == 3 and all(type(item) is int for item in history[1:])):
         raise refused("literal", "not a tensor's history", place)
@@ -64,7 +64,7 @@ def _graph_tensor(node: Json, place: str) -> Json:
 def _constant(node: Json, place: str) -> Json:
     """An array of numbers with its dtype."""
     config = _config(node, {"value", "dtype"}, place)
-    if config["dtype"] not in DTYPES:
+    if not _is_dtype(config["dtype"]):
         raise refused("literal", "an array has an unknown dtype", place)
     if _count_numbers(config["value"], place) > ITEMS_LIMIT:
         raise refused("literal_size", f"an array of more than {ITEMS_LIMIT} numbers", place)
@@ -92,6 +92,10 @@ def _config(node: Json, keys: set[str], place: str) -> Json:
 
 def _literal(node: Json, config: Json) -> Json:
     return {"class_name": node["class_name"], "config": config}
+
+
+def _is_dtype(name: object) -> bool:
+    return isinstance(name, str) and name in DTYPES
 
 
 def _is_dimension(size: object) -> bool:

@@ -133,7 +133,7 @@ def _refuse(sessions: Sessions, claim: Claim, finding: SluiceError, report: Repo
                     message=finding.message,
                     report=report.to_json(),
                 )
-        return "refused"
+        return "crashed" if finding.code == "preparation_crashed" else "refused"
 
     return _patiently(write)
 

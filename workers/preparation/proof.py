@@ -45,7 +45,7 @@ class Reference:
 def reference(upload: Upload, loaded: Loaded, seed: int) -> Reference:
     """Runs the model on seeded random inputs.
 
-    Raises UploadRefused: prediction_failed, signature, non_finite_output; and RunnerFailed.
+    Raises UploadRefused: prediction_failed, signature, non_finite_output, not_repeatable; and RunnerFailed.
     """
     samples, first = _first_that_works(upload, loaded, seed)
     batch = SEVERAL if loaded.signature.batched else 1
@@ -61,6 +61,9 @@ def reference(upload: Upload, loaded: Loaded, seed: int) -> Reference:
     # Around zero, a model may rightly take the logarithm of a negative number.
     if not all(parity.all_finite(outputs) for _, outputs in pairs[:2]):
         raise refused("non_finite_output", "the model answers NaN or infinity to ordinary inputs between 0 and 1")
+    # A model that remembers earlier calls, or draws lots, would tell one caller about another, or nothing.
+    if parity.compare([(first[1], upload.reference(first[0]))], _tolerance(loaded)).reason is not None:
+        raise refused("not_repeatable", "the model answers the same input differently from call to call")
     return Reference(pairs, loaded.signature.batched and _is_row_wise(upload, loaded, pairs[1]))
 
 

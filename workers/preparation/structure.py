@@ -148,7 +148,7 @@ class _Walk:
     def _activation(self, value: object, key: str, place: str) -> object:
         if value is None or (isinstance(value, str) and value in ACTIVATIONS):
             return value
-        if isinstance(value, dict) and value.get("class_name") in ACTIVATION_LAYERS:
+        if isinstance(value, dict) and any(value.get("class_name") == name for name in ACTIVATION_LAYERS):
             return self._object(value, key, place)
         raise refused("activation", "not one of Keras's own activations", place)
 

@@ -1,0 +1,165 @@
+"""Gateways and serving workers as real processes against a Redis and a database that the test controls."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from auth import clients
+from auth.grants import GrantSpec, set_grants
+from auth.scopes import Scope
+from model_store import migrations
+from model_store.artifacts import Artifacts
+from model_store.database import Sessions, connect, sessions_of, transaction
+from tests.conftest import free_port
+from tests.queue_kit import doubling_model, serve_model, slow_model, worker_settings
+from tests.system import plain_environment
+
+START_SECONDS = 30
+PEPPER = "p" * 32
+
+
+@dataclass
+class Cluster:
+    """Processes of one installation; everything in `folder`."""
+
+    folder: Path
+    redis_url: str
+    database_url: str
+    sessions: Sessions
+    artifacts: Artifacts
+    key_prefix: str
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    gateways: list[str] = field(default_factory=list)
+    clients: list[httpx.Client] = field(default_factory=list)
+
+    def environment(self, **more: object) -> dict[str, str]:
+        common = {
+            "SLUICE_REDIS_URL": self.redis_url,
+            "SLUICE_DATABASE_URL": self.database_url,
+            "SLUICE_STORE_DIR": str(self.folder / "store"),
+            "SLUICE_SCRATCH_DIR": str(self.folder / "scratch"),
+            "SLUICE_KEY_PREFIX": self.key_prefix,
+        }
+        return {**plain_environment(), **common, **{f"SLUICE_{name.upper()}": str(v) for name, v in more.items()}}
+
+    def start(self, command: str, **more: object) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{command}-{len(self.processes)}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sluice", command],
+                env=self.environment(**more),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+        self.processes.append(process)
+        return process
+
+    def start_worker(self, **more: object) -> subprocess.Popen[bytes]:
+        """A serving worker with two prediction processes."""
+        return self.start("worker", worker_name=f"w{len(self.processes)}", **more)
+
+    def start_gateway(self, **more: object) -> str:
+        """A gateway that can be reached; returns its address. Redis and the database must be there."""
+        port = free_port()
+        secrets = {"client_secret_key": PEPPER, "keys_dir": self.folder / "keys"}
+        process = self.start("gateway", port=port, **secrets, **more)
+        url = f"http://127.0.0.1:{port}"
+        wait_for(lambda: process.poll() is not None or answers(url), START_SECONDS)
+        assert process.poll() is None, (self.folder / f"gateway-{len(self.processes) - 1}.log").read_text()
+        self.gateways.append(url)
+        return url
+
+    def wait_for_slots(self, number: int, gateway: int = 0) -> None:
+        wait_for(lambda: ready(self.gateways[gateway]).get("slots", 0) >= number, START_SECONDS)
+
+    def caller(self, *models: str, gateway: int = 0) -> httpx.Client:
+        """An HTTP client with a token and grants on the models, once the gateway knows it."""
+        with transaction(self.sessions) as session:
+            made, secret = clients.create(session, f"caller-{len(self.clients)}", frozenset(Scope), PEPPER.encode())
+            set_grants(session, made.id, [GrantSpec(model) for model in models])
+        url = self.gateways[gateway]
+        token: list[str] = []
+
+        def signed_in() -> bool:
+            form = {"grant_type": "client_credentials"}
+            answer = httpx.post(f"{url}/oauth/token", data=form, auth=(made.id, secret))
+            token.append(answer.json().get("access_token", ""))
+            headers = {"authorization": f"Bearer {token[-1]}"}
+            return all(httpx.get(f"{url}/v1/models/{model}", headers=headers).status_code == 200 for model in models)
+
+        wait_for(signed_in, 10)
+        client = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token[-1]}"}, timeout=60)
+        self.clients.append(client)
+        return client
+
+    def stop(self) -> None:
+        for client in self.clients:
+            client.close()
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(15)
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, redis_url: str, database_url: str) -> Iterator[Cluster]:
+    """An installation with the models `double` (fast) and `slow`, no processes yet."""
+    settings = worker_settings(redis_url, database_url, folder)
+    migrations.migrate(settings)
+    sessions = sessions_of(connect(settings))
+    artifacts = Artifacts(settings.store_dir, settings.upload_limit_bytes)
+    serve_model(sessions, artifacts, doubling_model(folder / "double.onnx"))
+    serve_model(sessions, artifacts, slow_model(folder / "slow.onnx"), "slow", batch_seconds=0.5)
+    made = Cluster(folder, redis_url, database_url, sessions, artifacts, settings.key_prefix)
+    try:
+        yield made
+    finally:
+        made.stop()
+        sessions.kw["bind"].dispose()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process started and that still live."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def answers(url: str) -> bool:
+    return bool(ready(url))
+
+
+def ready(url: str) -> dict[str, object]:
+    """What `/health/ready` says; empty where nobody listens."""
+    try:
+        found: dict[str, object] = httpx.get(f"{url}/health/ready", timeout=5).json()
+    except httpx.HTTPError:
+        return {}
+    return found
+
+
+def wait_for(condition: object, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < until, f"it did not happen within {seconds} seconds"
+        time.sleep(0.05)

@@ -1,0 +1,375 @@
+"""Preparing versions from the uploaded file to one that serves, with the real parts: runners, Keras, ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from sqlalchemy import update
+
+from model_store import registry
+from model_store.artifacts import Artifacts
+from model_store.database import Sessions, connect, sessions_of, transaction
+from model_store.migrations import migrate
+from model_store.registry import Served
+from model_store.signature import Signature, TensorSpec
+from model_store.tables import Version
+from tests.keras_archives import dense, layer, sequential, write_archive
+from tests.models import ModelFile
+from tests.onnx_models import line
+from workers.preparation import schedule
+from workers.preparation.pipeline import prepare
+from workers.runtimes.loading import load
+from workers.settings import WorkerSettings
+from workers.tables import Preparation
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What became of an upload."""
+
+    state: str
+    error_code: str | None
+    error_message: str | None
+    report: Mapping[str, Any]
+    served: Served | None
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A store and a database, and a preparing worker's work done in this process."""
+
+    sessions: Sessions
+    artifacts: Artifacts
+    settings: WorkerSettings
+
+    def upload(self, path: Path) -> str:
+        """Publishes a file as version 1 of a model of its own, due for preparation; returns the model's name."""
+        stored = self.artifacts.add_file(path)
+        name = f"{path.stem}-{stored.digest[:8]}"
+        with transaction(self.sessions) as session:
+            registry.publish(
+                session,
+                name,
+                format=path.suffix[1:],
+                digest=stored.digest,
+                size_bytes=stored.size_bytes,
+                uploaded_by="t",
+            )
+            schedule.create(session, name, 1)
+        return name
+
+    def prepare(self, path: Path, **settings: object) -> Ended:
+        name = self.upload(path)
+        prepare(self.sessions, self.artifacts, self.settings.model_copy(update=settings), name, 1)
+        return self.look(name)
+
+    def look(self, name: str) -> Ended:
+        with transaction(self.sessions) as session:
+            version = session.get_one(Version, (name, 1))
+            served = registry.served(session, name, 1) if version.state == "AVAILABLE" else None
+            report = json.loads(version.report or "{}")
+            return Ended(version.state, version.error_code, version.error_message, report, served)
+
+    def work(self, name: str) -> Preparation:
+        with transaction(self.sessions) as session:
+            return session.get_one(Preparation, (name, 1))
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    root = tmp_path_factory.mktemp("shop")
+    (root / "scratch").mkdir()
+    settings = WorkerSettings(
+        database_url=f"sqlite:///{root / 'sluice.db'}", store_dir=root / "store", scratch_dir=root / "scratch"
+    )
+    migrate(settings)
+    engine = connect(settings)
+    yield Shop(sessions_of(engine), Artifacts(settings.store_dir, settings.upload_limit_bytes), settings)
+    engine.dispose()
+    assert list(settings.scratch_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime"),
+    [
+        ("dense", "onnx"),
+        ("dense_h5", "onnx"),
+        ("conv", "onnx"),
+        ("lstm", "onnx"),
+        ("two_input", "onnx"),
+        ("text", "tensorflow"),
+    ],
+)
+def test_a_keras_model_is_prepared_and_its_variant_answers_as_keras_does(
+    shop: Shop, model_files: dict[str, ModelFile], name: str, runtime: str
+):
+    model = model_files[name]
+
+    ended = shop.prepare(model.path)
+
+    assert (ended.state, ended.error_code) == ("AVAILABLE", None), ended.error_message
+    assert ended.served is not None
+    assert ended.served.runtime == runtime
+    assert [spec.name for spec in ended.served.signature.inputs] == list(model.inputs)
+    predictor = load(ended.served, shop.artifacts, shop.settings)
+    outputs = predictor.run(model.inputs)
+    predictor.close()
+    assert list(outputs) == list(model.outputs)
+    for key, expected in model.outputs.items():
+        assert np.all(np.abs(outputs[key] - expected) <= 1e-5 + 1e-4 * np.abs(expected))
+    check_report(ended)
+
+
+def check_report(ended: Ended) -> None:
+    report = ended.report
+    steps = [step["name"] for step in report["steps"]]
+    assert steps == ["receive", "inspect", "rebuild", "load", "convert", "parity", "measure", "store"]
+    assert {step["outcome"] for step in report["steps"]} == {"ok"}
+    variants = {variant["name"]: variant for variant in report["variants"]}
+    assert ended.served is not None
+    chosen = variants[report["chosen"]]
+    assert chosen["accepted"]
+    assert list(chosen["latency_ms"]) == ["1", "8", "32", "64"]
+    assert chosen["memory_bytes"] == ended.served.memory_bytes > 0
+    assert chosen["max_abs_difference"] <= 1e-5
+    assert chosen["top1_agreement"] in (1.0, None)
+    assert ended.served.max_batch == 64
+    assert ended.served.batch_seconds is not None
+    assert {"keras", "tensorflow", "onnx", "onnxruntime", "numpy"} <= set(report["versions"])
+    if ended.served.runtime == "tensorflow":
+        assert ended.served.max_parallelism == 1
+        assert not variants["onnx"]["accepted"]
+        assert "StringSplit" in variants["onnx"]["reason"]
+        assert variants["onnx"]["reason"] in report["reason"]
+    else:
+        assert variants["savedmodel"]["accepted"]
+
+
+def test_an_onnx_graph_is_rebuilt_and_served(shop: Shop, tmp_path: Path):
+    path = line(tmp_path / "line.onnx", weights=[2.0, 3.0], bias=1.0)
+    graph = onnx.load(path)
+    graph.graph.doc_string = "/home/somebody/train.py"
+    onnx.save(graph, path)
+
+    ended = shop.prepare(path)
+
+    assert ended.state == "AVAILABLE", ended.error_message
+    assert ended.served is not None
+    assert ended.served.signature == Signature(
+        (TensorSpec("x", "float32", (None, 2)),), (TensorSpec("y", "float32", (None, 1)),)
+    )
+    assert b"somebody" not in shop.artifacts.path(ended.served.digest).read_bytes()
+    predictor = load(ended.served, shop.artifacts, shop.settings)
+    assert predictor.run({"x": np.array([[1, 1], [0, 2]], np.float32)})["y"].tolist() == [[6.0], [7.0]]
+
+
+def graph_of(path: Path, node: onnx.NodeProto, weights: list[onnx.TensorProto], **opsets: int) -> Path:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2]) for name in ("x", "y")]
+    graph = helper.make_graph([node], "g", values[:1], values[1:], weights)
+    versions = [helper.make_opsetid(domain, version) for domain, version in {"": 17, **opsets}.items()]
+    path.write_bytes(helper.make_model(graph, opset_imports=versions, ir_version=8).SerializeToString())
+    return path
+
+
+def external_weights() -> onnx.TensorProto:
+    tensor = helper.make_tensor("w", TensorProto.FLOAT, [2], [1.0, 2.0])
+    tensor.ClearField("float_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/hostname")
+    return tensor
+
+
+def test_an_onnx_graph_that_leads_out_of_its_file_is_refused(shop: Shop, tmp_path: Path):
+    foreign = graph_of(tmp_path / "a.onnx", helper.make_node("Trie", ["x"], ["y"], domain="com.x"), [], **{"com.x": 1})
+    unknown = graph_of(tmp_path / "b.onnx", helper.make_node("Erfc", ["x"], ["y"]), [])
+    outside = graph_of(tmp_path / "c.onnx", helper.make_node("Add", ["x", "w"], ["y"]), [external_weights()])
+    invalid = graph_of(tmp_path / "d.onnx", helper.make_node("Add", ["x", "nothing"], ["y"]), [])
+    (tmp_path / "e.onnx").write_bytes(b"\x89PNG" * 50)
+
+    found = [shop.prepare(path).error_code for path in (foreign, unknown, outside, invalid, tmp_path / "e.onnx")]
+
+    assert found == ["onnx_domain", "onnx_operator", "onnx_external_data", "onnx_structure", "onnx_structure"]
+
+
+def test_a_model_whose_answers_depend_on_other_callers_is_never_batched(shop: Shop, tmp_path: Path):
+    path = graph_of(tmp_path / "x.onnx", helper.make_node("Softmax", ["x"], ["y"], axis=0), [])
+    ended = shop.prepare(path)
+    assert ended.served is not None
+    assert ended.served.max_batch == 1
+
+
+def test_a_model_that_draws_lots_is_refused(shop: Shop, tmp_path: Path):
+    path = graph_of(tmp_path / "x.onnx", helper.make_node("RandomNormalLike", ["x"], ["y"]), [])
+    assert shop.prepare(path).error_code == "not_repeatable"
+
+
+def test_a_model_that_answers_nan_is_refused(shop: Shop, tmp_path: Path):
+    weights = [helper.make_tensor("w", TensorProto.FLOAT, [2], [float("nan"), 1.0])]
+    ended = shop.prepare(graph_of(tmp_path / "x.onnx", helper.make_node("Add", ["x", "w"], ["y"]), weights))
+    assert ended.error_code == "non_finite_output"
+
+
+def hostile_layer(name: str) -> dict[str, Any]:
+    return layer(name, function={"class_name": "__lambda__", "config": {"code": "4wEAAAA="}})
+
+
+def test_a_hostile_archive_is_refused_with_the_place_before_keras_sees_it(shop: Shop, tmp_path: Path):
+    path = write_archive(tmp_path / "x.keras", sequential(dense(), hostile_layer("Lambda")))
+
+    ended = shop.prepare(path)
+
+    assert (ended.state, ended.error_code) == ("END", "class_not_allowed")
+    assert "config.layers[2]" in (ended.error_message or "")
+    assert [step["outcome"] for step in ended.report["steps"]] == ["ok", "refused"]
+
+
+def legacy_file(path: Path, *layers: dict[str, Any]) -> Path:
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps(sequential(*layers)).encode()
+        file.create_group("model_weights").attrs["layer_names"] = np.array([])
+    return path
+
+
+def test_a_hostile_legacy_file_is_refused_before_keras_sees_it(shop: Shop, tmp_path: Path):
+    assert shop.prepare(legacy_file(tmp_path / "a.h5", hostile_layer("Lambda"))).error_code == "class_not_allowed"
+    linked = legacy_file(tmp_path / "b.h5", dense())
+    with h5py.File(linked, "a") as file:
+        file["model_weights/dense"] = h5py.ExternalLink("/etc/hostname", "/")
+    assert shop.prepare(linked).error_code == "h5_link"
+    (tmp_path / "c.h5").write_bytes(b"PK\x03\x04" * 40)
+    assert shop.prepare(tmp_path / "c.h5").error_code == "h5_structure"
+
+
+def test_hostile_weights_in_an_archive_are_refused(shop: Shop, model_files: dict[str, ModelFile], tmp_path: Path):
+    with zipfile.ZipFile(model_files["dense"].path) as archive:
+        config = archive.read("config.json")
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.create_dataset("layers/dense/vars/0", (10**12,), "f4", chunks=(1024,), compression="gzip")
+    path = write_archive(tmp_path / "x.keras", config, weights=(tmp_path / "w.h5").read_bytes())
+    assert shop.prepare(path).error_code == "h5_bomb"
+
+
+def test_a_model_that_needs_more_memory_than_a_runner_may_have_ends_with_a_clear_message(
+    shop: Shop, model_files: dict[str, ModelFile], tmp_path: Path
+):
+    with zipfile.ZipFile(model_files["two_input"].path) as archive:
+        weights = archive.read("model.weights.h5")
+    wide = [dense(1_000_000, name="a"), dense(1000, name="b")]
+    path = write_archive(tmp_path / "x.keras", sequential(*wide), weights=weights)
+
+    ended = shop.prepare(path)
+
+    assert (ended.state, ended.error_code) == ("END", "runner_memory")
+    assert "more memory" in (ended.error_message or "")
+
+
+def test_a_model_whose_load_takes_too_long_ends_with_a_clear_message(shop: Shop, model_files: dict[str, ModelFile]):
+    ended = shop.prepare(model_files["dense_h5"].path, preparation_seconds=0.5)
+    assert (ended.state, ended.error_code) == ("END", "runner_timeout")
+    assert "too long" in (ended.error_message or "")
+
+
+def test_a_damaged_upload_is_refused(shop: Shop, tmp_path: Path):
+    path = line(tmp_path / "line.onnx", weights=[4.0], bias=1.0)
+    name = shop.upload(path)
+    with transaction(shop.sessions) as session:
+        stored = shop.artifacts.path(session.get_one(Version, (name, 1)).digest)
+    stored.chmod(0o600)
+    stored.write_bytes(b"other bytes")
+    prepare(shop.sessions, shop.artifacts, shop.settings, name, 1)
+    assert shop.look(name).error_code == "artifact_corrupt"
+
+
+def test_a_preparation_that_was_killed_is_done_again_from_the_start(shop: Shop, tmp_path: Path):
+    name = shop.upload(line(tmp_path / "line.onnx", weights=[7.0], bias=1.0))
+    kill_at(shop, name, "inspect")
+    assert shop.look(name).state == "LOADING"
+
+    let_the_lease_run_out(shop, name)
+    prepare(shop.sessions, shop.artifacts, shop.settings, name, 1)
+
+    assert shop.look(name).state == "AVAILABLE"
+    assert (shop.work(name).attempt, shop.work(name).done) == (2, True)
+    for left in shop.settings.scratch_dir.iterdir():  # what the killed process could not remove; workers sweep it
+        shutil.rmtree(left)
+
+
+def kill_at(shop: Shop, name: str, step: str) -> None:
+    """Prepares in another process, which is killed once it shows this step."""
+    environment = {
+        **os.environ,
+        "SLUICE_DATABASE_URL": shop.settings.database_url.get_secret_value(),
+        "SLUICE_STORE_DIR": str(shop.settings.store_dir),
+        "SLUICE_SCRATCH_DIR": str(shop.settings.scratch_dir),
+    }
+    process = subprocess.Popen([sys.executable, "-m", "tests.preparing", name, "1"], cwd=ROOT, env=environment)
+    until = time.monotonic() + 60
+    while shop.work(name).step != step:
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def let_the_lease_run_out(shop: Shop, name: str) -> None:
+    with transaction(shop.sessions) as session:
+        session.execute(update(Preparation).where(Preparation.model == name).values(lease_until=0))
+
+
+def test_a_preparation_that_was_killed_three_times_is_given_up(shop: Shop, tmp_path: Path):
+    name = shop.upload(line(tmp_path / "line.onnx", weights=[8.0], bias=1.0))
+    with transaction(shop.sessions) as session:
+        session.execute(update(Preparation).where(Preparation.model == name).values(attempt=3, lease_until=0))
+    prepare(shop.sessions, shop.artifacts, shop.settings, name, 1)
+    assert (shop.look(name).state, shop.look(name).error_code) == ("END", "preparation_crashed")
+
+
+def test_a_machine_in_trouble_puts_the_preparation_off_and_refuses_nothing(shop: Shop, tmp_path: Path):
+    blocked = tmp_path / "blocked"
+    blocked.write_text("a file where the scratch folder should be")
+    path = line(tmp_path / "line.onnx", weights=[9.0], bias=1.0)
+
+    ended = shop.prepare(path, scratch_dir=blocked)
+
+    assert (ended.state, ended.error_code) == ("LOADING", None)
+    name = f"line-{shop.artifacts.add_file(path).digest[:8]}"
+    work = shop.work(name)
+    assert (work.attempt, work.done, work.lease_until) == (0, False, None)
+    with transaction(shop.sessions) as session:
+        session.execute(update(Preparation).where(Preparation.model == name).values(next_at=0))
+    prepare(shop.sessions, shop.artifacts, shop.settings, name, 1)
+    assert shop.look(name).state == "AVAILABLE"
+
+
+def test_a_version_that_was_retired_before_its_preparation_is_left_alone(shop: Shop, tmp_path: Path):
+    name = shop.upload(line(tmp_path / "line.onnx", weights=[10.0], bias=1.0))
+    with transaction(shop.sessions) as session:
+        registry.retire(session, name, 1)
+    prepare(shop.sessions, shop.artifacts, shop.settings, name, 1)
+    assert (shop.look(name).state, shop.look(name).error_code) == ("END", None)
+    assert shop.work(name).done
+
+
+def test_preparing_imports_no_native_runtime_into_the_worker():
+    code = "import sys, workers.preparation.pipeline; print(sorted({'keras', 'tensorflow', 'onnx', 'onnxruntime', 'h5py'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
