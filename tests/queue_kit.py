@@ -1,16 +1,14 @@
-"""What tests of the queue share: a served model with one weight, a slot that runs in a thread, a caller at the queue."""
+"""What tests of the queue share: served models with one weight, a slot that runs in a thread, a caller."""
 
 from __future__ import annotations
 
 import contextlib
 import secrets
-
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-
 
 import numpy as np
 import onnx
@@ -56,7 +54,7 @@ def doubling_model(path: Path, factor: float = 2.0) -> Path:
 def slow_model(path: Path) -> Path:
     """An ONNX file with y = 2 * x after as many rounds of multiplying matrices as the largest x[:, 1] says.
 
-    A round takes about a tenth of a millisecond, so the caller chooses how long an inference takes, and whether it ends.
+    A round takes about a tenth of a millisecond: the caller chooses how long an inference takes, and whether it ends.
     """
     side = 128
     body = helper.make_graph(
@@ -234,15 +232,22 @@ class Caller:
         self._number = 0
         self.answers: dict[int, list[Answer]] = {}
 
-    def ask(self, lane: Lane, *rows: tuple[float, float], limit_ms: int = 20_000) -> list[int]:
-        """One bundle with a prediction for each row; returns their numbers."""
+    def ask(
+        self, lane: Lane, *rows: tuple[float, float], limit_ms: int = 20_000, through: redis.Redis | None = None
+    ) -> list[int]:
+        """One bundle with a prediction for each row; returns their numbers. `through` may be a pipeline."""
         predictions = []
         for row in rows:
             self._number += 1
             predictions.append((self._number, b'{"instances": [[%r, %r]]}' % row))
         bundle = pack_bundle(self.reply_to, limit_ms, predictions)
-        self.queue.client.xadd(self.queue.keys.lane(lane), {"b": bundle})
+        client = self.queue.client if through is None else through
+        client.xadd(self.queue.keys.lane(lane), {"b": bundle})
         return [number for number, _ in predictions]
+
+    def take(self, packed: bytes) -> None:
+        for answer in unpack_answers(packed):
+            self.answers.setdefault(answer.number, []).append(answer)
 
     def collect(self, numbers: list[int], seconds: float = 10) -> dict[int, Answer]:
         """Wait until each number has an answer."""
@@ -251,8 +256,8 @@ class Caller:
             left = until - time.monotonic()
             assert left > 0, f"no answer for {[n for n in numbers if n not in self.answers]}"
             popped = self.queue.client.blpop([self.reply_to], timeout=1)
-            for answer in unpack_answers(popped[1]) if popped else ():
-                self.answers.setdefault(answer.number, []).append(answer)
+            if popped:
+                self.take(popped[1])
         return {number: self.answers[number][0] for number in numbers}
 
 

@@ -1,0 +1,68 @@
+"""Blame for crashes: a version that keeps killing its process rests, and nobody is blamed for another's doing."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RedisServer
+from workers.crashes import CRASHES, note_crash
+from workers.lanes import Keys
+from workers.watchdog import Record, Watchdog, read_record
+
+
+@pytest.fixture
+def keys() -> Keys:
+    return Keys(f"t{secrets.token_hex(4)}")
+
+
+def crash(redis_server: RedisServer, keys: Keys, folder: Path, running: list[tuple[str, int]], reason: str) -> bool:
+    record = Record(folder, "slot")
+    record.write(running)
+    with redis_server.client() as client:
+        return note_crash(client, keys, folder, "slot", reason)
+
+
+def quarantined(redis_server: RedisServer, keys: Keys) -> bool:
+    with redis_server.client() as client:
+        return bool(client.exists(keys.quarantine("bad", 1)))
+
+
+def test_three_crashes_in_five_minutes_quarantine_a_version(redis_server: RedisServer, keys: Keys, tmp_path: Path):
+    ends = [crash(redis_server, keys, tmp_path, [("bad", 1)], "exitcode 1") for _ in range(CRASHES)]
+    assert ends == [False] * (CRASHES - 1) + [True]
+    assert quarantined(redis_server, keys)
+    with redis_server.client() as client:
+        assert 0 < client.pttl(keys.quarantine("bad", 1)) <= 300_000
+
+
+@pytest.mark.parametrize("reason", ["signal 9 (SIGKILL)", "signal 15 (SIGTERM)"])
+def test_kills_by_an_operator_do_not_count(redis_server: RedisServer, keys: Keys, tmp_path: Path, reason: str):
+    for _ in range(2 * CRASHES):
+        crash(redis_server, keys, tmp_path, [("bad", 1)], f"Worker exited prematurely: {reason} Job: 1.")
+    assert not quarantined(redis_server, keys)
+
+
+def test_no_version_is_blamed_where_several_were_running(redis_server: RedisServer, keys: Keys, tmp_path: Path):
+    for _ in range(2 * CRASHES):
+        crash(redis_server, keys, tmp_path, [("bad", 1), ("good", 1)], "signal 11 (SIGSEGV)")
+    assert not quarantined(redis_server, keys)
+
+
+def test_a_record_outlives_the_process_that_wrote_it_and_names_what_runs_now(tmp_path: Path):
+    watchdog = Watchdog(Record(tmp_path, "slot"), 30, deadly=False)
+    watchdog.inline(("fast", 1))
+    assert read_record(tmp_path, "slot") == [("fast", 1)]
+    number = watchdog.begin(("slow", 2))
+    assert read_record(tmp_path, "slot") == [("slow", 2)]
+    watchdog.end(number)
+    assert read_record(tmp_path, "slot") == []
+    watchdog.close()
+
+
+def test_a_slot_without_a_record_was_running_nothing(tmp_path: Path):
+    assert read_record(tmp_path, "nobody") == []
+    (tmp_path / "sluice-running-odd.json").write_text("{torn")
+    assert read_record(tmp_path, "odd") == []
