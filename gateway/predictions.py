@@ -22,6 +22,7 @@ from gateway.job_view import accepted_document, job_document, wait_for_end
 from gateway.middleware import outcome_of, request_id_of
 from gateway.parts import Parts
 from gateway.preferences import Preferences, read_preferences
+from gateway.submission import CallerGone
 from model_store.catalog import CatalogVersion
 from model_store.errors import SluiceError
 from monitoring import logs
@@ -82,7 +83,7 @@ class PredictionEndpoint:
             status, headers, body = await self._answer(address, scope, receive, resolved)
         except SluiceError as error:
             status, headers, body = _rendered(scope["path"], error)
-        except Disconnected:
+        except (Disconnected, CallerGone):
             return
         except Exception:  # the process's edge: one request's unforeseen failure is its own
             with logs.bind(request_id=request_id.decode()):
@@ -124,7 +125,7 @@ class PredictionEndpoint:
         if asynchronous:
             return await self._submit(caller, address, target, body, preferences)
         lane = Lane(address.model, target.number, Priority.INTERACTIVE, caller.client_id)
-        answer = await parts.submission.predict(lane, body, parts.settings.synchronous_seconds)
+        answer = await parts.submission.predict(lane, body, parts.settings.synchronous_seconds, receive)
         answered = [JSON]
         if answer.status == 503:
             answered.append((b"retry-after", b"1"))

@@ -1,8 +1,7 @@
 """Synchronous predictions into lanes, and their answers back: the conversation between gateway and workers.
 
 All requests that arrived in one turn of the event loop become one pipelined write: one entry per lane, and a ring for
-lanes that this gateway has not rung within the last second. Who waits, rings: once a second for every lane in which a
-request of this gateway still waits, each time on the version's next slot, should the one before not serve.
+lanes that have not been rung within the last second (gateway/ringer.py).
 """
 
 from __future__ import annotations
@@ -14,15 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import hiredis
+from starlette.types import Receive
 
+from gateway.ringer import RING_SECONDS, Ringer
 from gateway.wire import Wire, unavailable
 from model_store.errors import SluiceError
-from workers.bells import Ring, choose, ring
+from workers.bells import Ring
 from workers.errors import DeadlinePassed
 from workers.lanes import (
     BUNDLE_BYTES,
     BUNDLE_FIELD,
     BUNDLE_PREDICTIONS,
+    JOB_FIELD,
     LANE_MILLISECONDS,
     Answer,
     Keys,
@@ -33,34 +35,33 @@ from workers.lanes import (
 from workers.publisher import Publisher
 from workers.redis_link import Reply, pack
 from workers.settings import QueueSettings
-from workers.slots import SLOT_SECONDS
 
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.25
-RING_SECONDS = 1.0
 BLOCK_SECONDS = 1
 ANSWERS_A_TIME = 64
+# More than the dispatcher lays out in one lane.
+LANE_ENTRIES = 1000
 # A write or a read that takes longer than this is taken for a dead connection.
 PATIENCE_SECONDS = 3.0
-RUNG_LANES = 20_000
+
+
+class CallerGone(Exception):
+    """The caller closed its connection while its prediction waited."""
 
 
 @dataclass(slots=True)
 class Waiting:
-    """A request that waits for its answer."""
+    """A request that waits for its answer; `entry` is its own entry's id, where it stands alone in one."""
 
     future: asyncio.Future[Answer]
     lane: Lane
+    since: float
     until: float
-
-
-@dataclass(slots=True)
-class Rung:
-    """When this gateway last rang for a lane, and how often in a row without an answer."""
-
-    at: float
-    attempts: int
+    receive: Receive | None
+    entry: bytes | None = None
+    listener: asyncio.Task[None] | None = None
 
 
 class Submission:
@@ -70,6 +71,7 @@ class Submission:
         self._settings = settings
         self._keys = Keys(settings.key_prefix)
         self._publisher = publisher
+        self._ringer = Ringer(self._keys, settings.pool)
         self._reply_to = self._keys.replies(gateway)
         self._wire = Wire(settings, patience_seconds=PATIENCE_SECONDS)
         self._answers = Wire(settings, patience_seconds=BLOCK_SECONDS + PATIENCE_SECONDS)
@@ -77,8 +79,6 @@ class Submission:
         self._waiting: dict[int, Waiting] = {}
         self._turn: dict[Lane, list[tuple[int, bytes]]] = {}
         self._turn_scheduled = False
-        self._rung: dict[Lane, Rung] = {}
-        self._slots: tuple[str, ...] = ()
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -89,7 +89,7 @@ class Submission:
     @property
     def slots(self) -> tuple[str, ...]:
         """The slots of workers that are alive, as of at most a second ago."""
-        return self._slots
+        return self._ringer.slots
 
     async def start(self) -> None:
         await self._wire.start()
@@ -104,10 +104,10 @@ class Submission:
         await self._wire.close()
         await self._answers.close()
 
-    async def predict(self, lane: Lane, body: bytes, seconds: float) -> Answer:
-        """Queue one prediction and wait for its answer.
+    async def predict(self, lane: Lane, body: bytes, seconds: float, receive: Receive | None = None) -> Answer:
+        """Queue one prediction and wait for its answer; `receive` tells whether the caller is still there.
 
-        Raises QueueUnavailable (503) while Redis is away, DeadlinePassed (504) after `seconds`.
+        Raises QueueUnavailable (503) while Redis is away, DeadlinePassed (504) after `seconds`, CallerGone.
         """
         if not self.connected:
             raise unavailable()
@@ -115,7 +115,8 @@ class Submission:
         number = self._next_number
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
-        self._waiting[number] = Waiting(future, lane, loop.time() + seconds)
+        now = loop.time()
+        waiting = self._waiting[number] = Waiting(future, lane, now, now + seconds, receive)
         self._turn.setdefault(lane, []).append((number, body))
         if not self._turn_scheduled:
             self._turn_scheduled = True
@@ -123,54 +124,57 @@ class Submission:
         try:
             return await future
         finally:
-            self._waiting.pop(number, None)
+            del self._waiting[number]
+            if waiting.listener is not None:
+                waiting.listener.cancel()
 
     def add_jobs(self, lane: Lane, entries: Sequence[bytes]) -> None:
         """Lay out packed XADD commands of jobs and ring; a failure is no loss, the dispatcher repeats it."""
         rings: list[Ring] = []
         commands = [*entries, pack("PEXPIRE", self._keys.lane(lane), LANE_MILLISECONDS)]
-        commands += self._ring_if_due(lane, time.monotonic(), rings)
+        commands += self._ring_if_due(lane, rings)
         try:
             self._send(commands, rings)
         except SluiceError:
             log.info("jobs wait in SQL: Redis is away")
 
+    async def remove_job(self, lane: str, job_id: str) -> None:
+        """Take a canceled job's entry out of its lane; should that fail, the claim refuses it all the same."""
+        key = self._keys.lane(lane)
+        try:
+            entries = (await self._wire.execute([pack("XRANGE", key, "-", "+", "COUNT", LANE_ENTRIES)]))[0]
+            for entry_id, fields in entries if isinstance(entries, list) else ():
+                if fields == [JOB_FIELD, job_id.encode()]:
+                    await self._wire.execute([pack("XDEL", key, entry_id)])
+        except SluiceError:
+            log.info("a canceled job's entry stays in its lane: Redis is away")
+
     def _end_turn(self) -> None:
         """Send everything that this turn of the event loop brought, in one write."""
         self._turn_scheduled = False
         turn, self._turn = self._turn, {}
-        limit_ms, now = int(self._settings.synchronous_seconds * 1000), time.monotonic()
+        limit_ms = int(self._settings.synchronous_seconds * 1000)
         commands: list[bytes] = []
         rings: list[Ring] = []
+        alone: list[tuple[int, int]] = []
         for lane, predictions in turn.items():
             key = self._keys.lane(lane)
-            commands += [
-                pack("XADD", key, "*", BUNDLE_FIELD, pack_bundle(self._reply_to, limit_ms, bundle))
-                for bundle in bundles(predictions)
-            ]
+            for bundle in bundles(predictions):
+                if len(bundle) == 1:
+                    alone.append((len(commands), bundle[0][0]))
+                commands.append(pack("XADD", key, "*", BUNDLE_FIELD, pack_bundle(self._reply_to, limit_ms, bundle)))
             commands.append(pack("PEXPIRE", key, LANE_MILLISECONDS))
-            commands += self._ring_if_due(lane, now, rings)
+            commands += self._ring_if_due(lane, rings)
         numbers = [number for predictions in turn.values() for number, _ in predictions]
         try:
-            self._send(commands, rings).add_done_callback(lambda done: self._check_sent(done, numbers))
+            self._send(commands, rings).add_done_callback(lambda done: self._check_sent(done, numbers, alone))
         except SluiceError as error:
             self._fail(numbers, error)
 
-    def _ring_if_due(self, lane: Lane, now: float, rings: list[Ring]) -> list[bytes]:
-        rung = self._rung.get(lane)
-        if rung is not None and now - rung.at < RING_SECONDS:
+    def _ring_if_due(self, lane: Lane, rings: list[Ring]) -> list[bytes]:
+        new = self._ringer.due(lane)
+        if new is None:
             return []
-        if rung is None:
-            if len(self._rung) >= RUNG_LANES:
-                self._rung = {lane: kept for lane, kept in self._rung.items() if now - kept.at < RING_SECONDS}
-            rung = self._rung[lane] = Rung(now, 0)
-        slot = choose(self._slots, lane.model, lane.version, rung.attempts)
-        if slot is None:
-            # No worker is announced: the next tick tries again, as soon as one is.
-            rung.at = float("-inf")
-            return []
-        rung.at = now
-        new = ring(self._keys, self._settings.pool, lane.name, slot)
         rings.append(new)
         return new.commands
 
@@ -179,19 +183,29 @@ class Submission:
         replies.add_done_callback(lambda done: self._start_drains(done, rings, commands))
         return replies
 
-    def _check_sent(self, done: asyncio.Future[list[Reply]], numbers: Sequence[int]) -> None:
+    def _check_sent(
+        self, done: asyncio.Future[list[Reply]], numbers: Sequence[int], alone: Sequence[tuple[int, int]]
+    ) -> None:
         """A write that failed is told to its callers: whether it arrived, nobody knows, and asking again is theirs."""
         if done.cancelled() or done.exception() is not None:
             self._fail(numbers, unavailable())
-        elif any(isinstance(reply, hiredis.ReplyError) and _refuses(reply) for reply in done.result()):
+            return
+        replies = done.result()
+        refusals = [reply for reply in replies if isinstance(reply, hiredis.ReplyError) and _refuses(reply)]
+        if refusals:
             # Out of memory, read-only after a failover, a right taken away: nothing was queued.
-            log.error("Redis refused an entry: %s", next(r for r in done.result() if isinstance(r, hiredis.ReplyError)))
+            log.error("Redis refused an entry: %s", refusals[0])
             self._fail(numbers, unavailable())
+            return
+        for place, number in alone:
+            waiting = self._waiting.get(number)
+            if waiting is not None:
+                waiting.entry = replies[place]
 
     def _start_drains(
         self, done: asyncio.Future[list[Reply]], rings: Sequence[Ring], commands: Sequence[bytes]
     ) -> None:
-        if done.cancelled() or done.exception() is not None:
+        if not rings or done.cancelled() or done.exception() is not None:
             return
         places = {id(command): index for index, command in enumerate(commands)}
         replies = done.result()
@@ -199,7 +213,7 @@ class Submission:
             if new.started([replies[places[id(new.commands[-1])]]]):
                 self._publisher.drain(self._settings.pool, new.slot, new.token)
 
-    def _fail(self, numbers: Sequence[int], error: SluiceError) -> None:
+    def _fail(self, numbers: Sequence[int], error: Exception) -> None:
         for number in numbers:
             waiting = self._waiting.get(number)
             if waiting is not None and not waiting.future.done():
@@ -231,24 +245,21 @@ class Submission:
         for answer in unpack_answers(packed):
             # An answer may come twice, after a crash in between: the second finds nobody waiting.
             waiting = self._waiting.get(answer.number)
-            if waiting is None or waiting.future.done():
-                continue
-            rung = self._rung.get(waiting.lane)
-            if rung is not None:
-                rung.attempts = 0
-            waiting.future.set_result(answer)
+            if waiting is not None and not waiting.future.done():
+                self._ringer.answered(waiting.lane)
+                waiting.future.set_result(answer)
 
     async def _tick(self) -> None:
-        looked_at = 0.0
+        looked_at = float("-inf")
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             try:
                 self._time_out()
-                now = time.monotonic()
-                if now - looked_at >= RING_SECONDS:
-                    looked_at = now
+                self._listen_for_hang_ups()
+                if time.monotonic() - looked_at >= RING_SECONDS:
+                    looked_at = time.monotonic()
                     await self._look_for_slots()
-                self._ring_again(now)
+                self._ring_again()
             except Exception:  # the task's edge: nobody would time out or ring any more
                 log.exception("waiting requests could not be looked after")
 
@@ -257,33 +268,43 @@ class Submission:
         late = [number for number, waiting in self._waiting.items() if waiting.until < now]
         if late:
             text = "the prediction took longer than it may; submit it as a job with :submit or Prefer: respond-async"
-            self._fail(late, DeadlinePassed(text))
+            self._cancel(late, DeadlinePassed(text))
 
-    def _ring_again(self, now: float) -> None:
-        """Who waits, rings: a ring, a Celery message or a whole Redis may have been lost."""
-        commands: list[bytes] = []
-        rings: list[Ring] = []
-        for lane in {waiting.lane for waiting in self._waiting.values()}:
-            rung = self._rung.get(lane)
-            if rung is not None and now - rung.at >= RING_SECONDS:
-                rung.attempts += 1
-                commands += self._ring_if_due(lane, now, rings)
+    def _listen_for_hang_ups(self) -> None:
+        """Only for who has waited a while: a task for each request would cost more than the whole queue."""
+        now = asyncio.get_running_loop().time()
+        for number, waiting in self._waiting.items():
+            if waiting.listener is None and waiting.receive is not None and now - waiting.since > CHECK_SECONDS:
+                waiting.listener = asyncio.create_task(self._listen(number, waiting.receive))
+
+    async def _listen(self, number: int, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            continue
+        self._cancel([number], CallerGone())
+
+    def _cancel(self, numbers: Sequence[int], error: Exception) -> None:
+        """Fail requests that nobody waits for; one that stands alone in its entry is taken out of its lane as well.
+
+        An entry that holds others stays: its answer will find nobody waiting.
+        """
+        found = [waiting for number in numbers if (waiting := self._waiting.get(number)) is not None]
+        commands = [pack("XDEL", self._keys.lane(one.lane), one.entry) for one in found if one.entry is not None]
+        self._fail(numbers, error)
         if commands and self._wire.connected.is_set():
-            self._send(commands, rings)
+            self._send(commands, [])
+
+    def _ring_again(self) -> None:
+        rings = self._ringer.again({waiting.lane for waiting in self._waiting.values()})
+        if rings and self._wire.connected.is_set():
+            self._send([command for new in rings for command in new.commands], rings)
 
     async def _look_for_slots(self) -> None:
         if not self._wire.connected.is_set():
             return
-        key = self._keys.slots(self._settings.pool)
         try:
-            clock, raw = await self._wire.execute([pack("TIME"), pack("ZRANGE", key, 0, -1, "WITHSCORES")])
+            self._ringer.learn(await self._wire.execute(self._ringer.question()))
         except SluiceError:
-            return
-        if not isinstance(raw, list):
-            return
-        since = int(clock[0]) + int(clock[1]) / 1e6 - SLOT_SECONDS
-        pairs = zip(raw[::2], raw[1::2], strict=True)
-        self._slots = tuple(sorted(slot.decode() for slot, score in pairs if float(score) >= since))
+            log.info("slots could not be looked up: Redis is away")
 
 
 def bundles(predictions: Sequence[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:

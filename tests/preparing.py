@@ -1,4 +1,4 @@
-"""A preparing worker's work in a process of its own, for tests that kill it: `python -m tests.preparing MODEL NUMBER`."""
+"""A preparing worker's work in a process that a test can kill: `python -m tests.preparing MODEL NUMBER`."""
 
 from __future__ import annotations
 

@@ -272,7 +272,7 @@ def test_a_model_that_needs_more_memory_than_a_runner_may_have_ends_with_a_clear
 ):
     with zipfile.ZipFile(model_files["two_input"].path) as archive:
         weights = archive.read("model.weights.h5")
-    wide = [dense(1_000_000, name="a"), dense(1000, name="b")]
+    wide = [dense(1_000_000, name="a"), dense(2000, name="b")]  # 8 GB: more than a runner can even reserve
     path = write_archive(tmp_path / "x.keras", sequential(*wide), weights=weights)
 
     ended = shop.prepare(path)
@@ -281,8 +281,13 @@ def test_a_model_that_needs_more_memory_than_a_runner_may_have_ends_with_a_clear
     assert "more memory" in (ended.error_message or "")
 
 
-def test_a_model_whose_load_takes_too_long_ends_with_a_clear_message(shop: Shop, model_files: dict[str, ModelFile]):
-    ended = shop.prepare(model_files["dense_h5"].path, preparation_seconds=0.5)
+def test_a_model_whose_load_takes_too_long_ends_with_a_clear_message(
+    shop: Shop, model_files: dict[str, ModelFile], tmp_path: Path
+):
+    path = shutil.copyfile(model_files["dense_h5"].path, tmp_path / "slow.h5")
+
+    ended = shop.prepare(path, preparation_seconds=1.0)
+
     assert (ended.state, ended.error_code) == ("END", "runner_timeout")
     assert "too long" in (ended.error_message or "")
 
@@ -370,6 +375,9 @@ def test_a_version_that_was_retired_before_its_preparation_is_left_alone(shop: S
 
 
 def test_preparing_imports_no_native_runtime_into_the_worker():
-    code = "import sys, workers.preparation.pipeline; print(sorted({'keras', 'tensorflow', 'onnx', 'onnxruntime', 'h5py'} & set(sys.modules)))"
+    code = """
+import sys, workers.preparation.pipeline
+print(sorted({"keras", "tensorflow", "onnx", "onnxruntime", "h5py"} & set(sys.modules)))
+"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

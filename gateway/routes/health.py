@@ -10,7 +10,7 @@ from auth.scopes import Scope
 from gateway.dependencies import Reader, parts
 from monitoring.metrics import CONTENT_TYPE, exposition
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["Health"])
 
 LIVE = {200: {"content": {"application/json": {"example": {"status": "live"}}}}}
 READY_EXAMPLE = {"status": "ready", "database": "up", "redis": "up", "slots": 2}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
+from anyio import from_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -18,7 +19,7 @@ from model_store.errors import SluiceError
 from workers import jobs
 from workers.tables import Job
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 
 MOST_LISTED = 100
 LONGEST_WAIT_SECONDS = 60.0
@@ -38,7 +39,19 @@ EXAMPLE = {
     "error": None,
     "predictions": [[0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.98, 0.0, 0.01]],
 }
-ANSWER = {200: {"content": {"application/json": {"example": EXAMPLE}}}}
+Responses = dict[int | str, dict[str, Any]]
+
+CONFLICT = {
+    "type": "about:blank",
+    "title": "Job ended",
+    "status": 409,
+    "code": "job_ended",
+    "detail": "the job is succeeded already",
+}
+ANSWER: Responses = {200: {"content": {"application/json": {"example": EXAMPLE}}}}
+ENDED: Responses = {
+    409: {"description": "Too late or too early", "content": {"application/problem+json": {"example": CONFLICT}}}
+}
 
 Own = Annotated[Caller, Depends(Require(Scope.JOBS))]
 Writing = Annotated[Session, Depends(open_session, scope="function")]
@@ -60,7 +73,7 @@ class PageTokenInvalid(SluiceError):
     code = "page_token_invalid"
 
 
-@router.get("/{job_id}", summary="Look at a job, or wait for its end", responses=ANSWER)  # type: ignore[arg-type] # FastAPI's type is wider than it says
+@router.get("/{job_id}", summary="Look at a job, or wait for its end", responses=ANSWER)
 async def get_job(
     request: Request,
     caller: Own,
@@ -71,7 +84,7 @@ async def get_job(
     return _answer(await wait_for_end(parts(request), job_id, caller.client_id, wait))
 
 
-@router.get("/{job_id}/result", summary="The bare answer of a job")
+@router.get("/{job_id}/result", summary="The bare answer of a job", responses=ENDED)
 def get_result(request: Request, caller: Own, session: Reading, job_id: str) -> Response:
     """The body that the prediction itself would have answered, in the dialect of its request.
 
@@ -110,25 +123,31 @@ def list_jobs(
     return Response(json.dumps({"jobs": documents, "next_page_token": after}), media_type="application/json")
 
 
-@router.post("/{job_id}/cancel", summary="Cancel a job that has not ended", responses=ANSWER)  # type: ignore[arg-type] # as above
+@router.post("/{job_id}/cancel", summary="Cancel a job that has not ended", responses=ANSWER | ENDED)
 def cancel_job(request: Request, caller: Own, session: Writing, job_id: str) -> Response:
     """A queued job never runs; a running one's result is dropped. 409 where the job has ended already."""
-    job = find(session, job_id, caller.client_id)
-    if not jobs.cancel(session, job):
+    if not _cancel(request, session, find(session, job_id, caller.client_id)):
         raise JobEnded(f"the job is {find(session, job_id, caller.client_id).state} already")
-    session.flush()
     return _answer(view(session, parts(request).artifacts, job_id, caller.client_id))
 
 
 @router.delete("/{job_id}", status_code=204, summary="Cancel and forget a job")
 def delete_job(request: Request, caller: Own, session: Writing, job_id: str) -> Response:
     """Its row, its input and its result are gone at once."""
-    jobs.cancel(session, find(session, job_id, caller.client_id))
+    _cancel(request, session, find(session, job_id, caller.client_id))
     artifacts = parts(request).artifacts
     artifacts.delete_payload(f"{job_id}.input")
     artifacts.delete_payload(f"{job_id}.result")
     session.delete(find(session, job_id, caller.client_id))
     return Response(status_code=204)
+
+
+def _cancel(request: Request, session: Session, job: Job) -> bool:
+    lane, was_queued = job.lane, job.state == jobs.JobState.QUEUED
+    done = jobs.cancel(session, job)
+    if done and was_queued:
+        from_thread.run(parts(request).submission.remove_job, lane, job.id)
+    return done
 
 
 def _answer(found: JobView) -> Response:

@@ -12,7 +12,7 @@ from gateway.admission import Caller
 from gateway.dependencies import Require, parts
 from workers.slots import worker_of
 
-router = APIRouter(prefix="/admin/workers", tags=["workers"])
+router = APIRouter(prefix="/admin/workers", tags=["Workers"])
 
 
 class Worker(BaseModel):

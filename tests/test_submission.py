@@ -1,0 +1,199 @@
+"""The gateway's end of the queue: it rings while somebody waits, hands out each answer once, and cleans up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from starlette.types import Message
+
+from gateway.ringer import Ringer
+from gateway.submission import CallerGone, Submission, bundles
+from tests.conftest import RedisServer
+from tests.queue_kit import Queue, make_queue, running_slot, worker_settings
+from workers.broker import broker
+from workers.errors import DeadlinePassed
+from workers.lanes import BUNDLE_BYTES, BUNDLE_PREDICTIONS, Answer, Keys, Lane, Priority, pack_answers
+from workers.publisher import Publisher
+
+BODY = b'{"instances": [[1.5, 2.0]]}'
+
+
+@pytest.fixture
+def queue(redis_server: RedisServer, tmp_path: Path) -> Iterator[Queue]:
+    made = make_queue(worker_settings(redis_server.url, f"sqlite:///{tmp_path / 'sluice.db'}", tmp_path), tmp_path)
+    yield made
+    made.close()
+
+
+@asynccontextmanager
+async def submitting(queue: Queue, gateway: str = "") -> AsyncIterator[Submission]:
+    # Its messages go to a queue that no Celery worker reads: the test's slots are begun by the test.
+    made = Submission(queue.settings, gateway or f"g{secrets.token_hex(3)}", Publisher(broker(queue.settings)))
+    await made.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+def announce(queue: Queue, slot: str) -> None:
+    seconds, microseconds = queue.client.time()
+    queue.client.zadd(queue.keys.slots("default"), {slot: seconds + microseconds / 1e6 + 60})
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+def rings(queue: Queue, slot: str) -> int:
+    return int(queue.client.xlen(queue.keys.bell("default", slot)))
+
+
+def run(work: Awaitable[None]) -> None:
+    async def within() -> None:
+        async with asyncio.timeout(30):
+            await work
+
+    asyncio.run(within())
+
+
+def test_whoever_waits_rings_again_until_somebody_serves(queue: Queue):
+    async def work() -> None:
+        async with submitting(queue) as submission:
+            lane = queue.lane()
+            waiting = asyncio.create_task(submission.predict(lane, BODY, 20))
+            await asyncio.sleep(0.3)  # nobody is announced yet: there is nobody to ring for
+            announce(queue, "slot")
+            await eventually(lambda: rings(queue, "slot") == 1)
+            # What the ring set in motion is lost: the bell, and the session that should have begun.
+            queue.client.delete(queue.keys.bell("default", "slot"), queue.keys.drain("default", "slot"))
+            await eventually(lambda: rings(queue, "slot") >= 1)
+            with running_slot(queue) as slot:
+                token = queue.client.get(queue.keys.drain("default", "slot"))
+                slot.start((token or b"").decode())
+                if not token:
+                    slot.ring(lane)
+                answer = await waiting
+            assert json.loads(answer.body) == {"predictions": [[3.0, 4.0]]}
+
+    run(work())
+
+
+def test_a_slot_that_does_not_serve_is_passed_over_for_the_next(queue: Queue):
+    async def work() -> None:
+        announce(queue, "one")
+        announce(queue, "two")
+        async with submitting(queue) as submission:
+            waiting = asyncio.create_task(submission.predict(queue.lane(), BODY, 20))
+            await eventually(lambda: rings(queue, "one") >= 1 and rings(queue, "two") >= 1)
+            waiting.cancel()
+
+    run(work())
+
+
+def test_predictions_of_one_turn_share_an_entry_and_a_ring(queue: Queue):
+    async def work() -> None:
+        announce(queue, "slot")
+        async with submitting(queue) as submission:
+            lane = queue.lane()
+            tasks = [asyncio.create_task(submission.predict(lane, BODY, 20)) for _ in range(10)]
+            await eventually(lambda: queue.client.xlen(queue.keys.lane(lane)) > 0)
+            assert queue.client.xlen(queue.keys.lane(lane)) == 1
+            assert rings(queue, "slot") == 1
+            for task in tasks:
+                task.cancel()
+
+    run(work())
+
+
+def test_an_answer_that_comes_twice_is_handed_out_once(queue: Queue):
+    async def work() -> None:
+        async with submitting(queue, "gateway") as submission:
+            waiting = asyncio.create_task(submission.predict(queue.lane(), BODY, 20))
+            await asyncio.sleep(0.1)
+            first, second = Answer(1, 200, b"first"), Answer(1, 200, b"second")
+            queue.client.rpush(queue.keys.replies("gateway"), pack_answers([first]), pack_answers([second]))
+            assert (await waiting).body == b"first"
+            later = asyncio.create_task(submission.predict(queue.lane(), BODY, 20))
+            await asyncio.sleep(0.3)
+            assert not later.done()
+            later.cancel()
+
+    run(work())
+
+
+def test_a_wait_that_is_over_ends_in_504_and_takes_its_entry_along(queue: Queue):
+    async def work() -> None:
+        async with submitting(queue) as submission:
+            with pytest.raises(DeadlinePassed):
+                await submission.predict(queue.lane(), BODY, 0.3)
+            await eventually(lambda: queue.client.xlen(queue.keys.lane(queue.lane())) == 0)
+
+    run(work())
+
+
+async def hung_up() -> Message:
+    await asyncio.sleep(0.4)
+    return {"type": "http.disconnect"}
+
+
+async def listening() -> Message:
+    await asyncio.sleep(60)
+    return {"type": "http.request"}
+
+
+def test_a_caller_who_hangs_up_takes_an_entry_of_its_own_along(queue: Queue):
+    async def work() -> None:
+        async with submitting(queue) as submission:
+            with pytest.raises(CallerGone):
+                await submission.predict(queue.lane(), BODY, 20, hung_up)
+            await eventually(lambda: queue.client.xlen(queue.keys.lane(queue.lane())) == 0)
+
+    run(work())
+
+
+def test_an_entry_that_others_share_stays_when_one_hangs_up(queue: Queue):
+    async def work() -> None:
+        async with submitting(queue) as submission:
+            gone = asyncio.create_task(submission.predict(queue.lane(), BODY, 20, hung_up))
+            stays = asyncio.create_task(submission.predict(queue.lane(), BODY, 20, listening))
+            with pytest.raises(CallerGone):
+                await gone
+            assert queue.client.xlen(queue.keys.lane(queue.lane())) == 1
+            with running_slot(queue) as slot:
+                slot.ring(queue.lane())
+                assert json.loads((await stays).body) == {"predictions": [[3.0, 4.0]]}
+
+    run(work())
+
+
+def test_a_turn_is_split_into_entries_of_bounded_size():
+    small = [(number, b"x") for number in range(BUNDLE_PREDICTIONS + 1)]
+    assert [len(entry) for entry in bundles(small)] == [BUNDLE_PREDICTIONS, 1]
+    large = [(1, b"x" * BUNDLE_BYTES), (2, b"y"), (3, b"z" * (2 * BUNDLE_BYTES)), (4, b"w")]
+    assert [[number for number, _ in entry] for entry in bundles(large)] == [[1], [2], [3], [4]]
+
+
+def test_a_lane_is_rung_once_a_second_and_stays_with_a_slot_that_serves():
+    now = [100.0]
+    ringer, lane = Ringer(Keys("p"), "default", lambda: now[0]), Lane("m", 1, Priority.INTERACTIVE, "c")
+    ringer.slots = ("a", "b", "c")
+    first = ringer.due(lane)
+    assert first is not None
+    assert ringer.due(lane) is None
+    now[0] += 1
+    [second] = ringer.again([lane])
+    assert second.slot != first.slot
+    ringer.answered(lane)
+    now[0] += 1
+    third = ringer.due(lane)
+    assert third is not None
+    assert third.slot == first.slot
