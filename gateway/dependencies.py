@@ -66,16 +66,19 @@ def address_of(request: Request) -> str:
 class Require:
     """Lets a request in whose bearer token has the scope: `caller: Annotated[Caller, Depends(Require(Scope.X))]`.
 
-    Raises TokenMissing, TokenInvalid (401), RequestInvalid (400), ScopeMissing (403), RightsUnavailable (503).
+    Any of `others` opens the door as well. Raises TokenMissing, TokenInvalid (401), RequestInvalid (400), ScopeMissing
+    (403), RightsUnavailable (503).
     """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, *others: Scope) -> None:
         self.scope = scope
+        self.others = frozenset(others)
 
     async def __call__(self, request: Request) -> Caller:
         admission = parts(request).admission
         caller = admission.caller(request.scope["headers"], request.scope["query_string"])
-        admission.require(caller, self.scope)
+        if not self.others & caller.scopes:
+            admission.require(caller, self.scope)
         return caller
 
 

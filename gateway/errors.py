@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI, Request, Response
@@ -11,8 +10,6 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from model_store.errors import SluiceError
-
-log = logging.getLogger(__name__)
 
 CODES = {400: "request_invalid", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported"}
 MOST_ERRORS_SHOWN = 10
@@ -60,12 +57,17 @@ def speaks_tensorflow_serving(path: str) -> bool:
     return path.startswith(("/v1/", "/v2/")) or path in ("/v1", "/v2")
 
 
+def unforeseen() -> SluiceError:
+    """A failure that nobody foresaw: what it was is for the log, a stranger learns only that it happened."""
+    return SluiceError("internal error; the request id is in the X-Request-Id header")
+
+
 def title(code: str) -> str:
     return code.replace("_", " ").capitalize()
 
 
 def install(app: FastAPI) -> None:
-    """Register the handlers of every kind of error."""
+    """Register the handlers of every kind of error but the unforeseen, which RequestContext answers."""
 
     def sluice_error(request: Request, error: SluiceError) -> Response:
         return response(render(request.url.path, error))
@@ -79,17 +81,9 @@ def install(app: FastAPI) -> None:
         status, headers, body = render(request.url.path, stated)
         return response((status, {**headers, **(error.headers or {})}, body))
 
-    def unexpected(request: Request, error: Exception) -> Response:
-        # What went wrong is for the log; a stranger learns only that it did, and the id to ask about.
-        log.error("unexpected error", exc_info=error)
-        stated = SluiceError("internal error; the request id is in the X-Request-Id header")
-        status, headers, body = render(request.url.path, stated)
-        return response((status, {**headers, "x-request-id": getattr(request.state, "request_id", "")}, body))
-
     app.add_exception_handler(SluiceError, sluice_error)  # type: ignore[arg-type] # handlers are typed for Exception
     app.add_exception_handler(RequestValidationError, validation_error)  # type: ignore[arg-type] # as above
     app.add_exception_handler(HTTPException, http_error)  # type: ignore[arg-type] # as above
-    app.add_exception_handler(Exception, unexpected)
 
 
 def response(rendered: Rendered) -> Response:

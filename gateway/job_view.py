@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from workers import jobs
 from workers.errors import JobNotFound
 from workers.lanes import Lane
 from workers.tables import Job
+
+ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,9 @@ class JobView:
 
 def find(session: Session, job_id: str, client_id: str) -> Job:
     """The client's job; raises JobNotFound alike for an unknown, a purged and a stranger's id."""
-    job = session.scalars(select(Job).where(Job.id == job_id, Job.client_id == client_id)).one_or_none()
+    # Anything else than our ids is asked for as "": PostgreSQL refuses a NUL in a text with an error of its own.
+    wanted = job_id if ID.fullmatch(job_id) else ""
+    job = session.scalars(select(Job).where(Job.id == wanted, Job.client_id == client_id)).one_or_none()
     if job is None:
         raise JobNotFound("there is no such job, or not any more")
     return job

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import RequestTooLarge, render
+from gateway.errors import Rendered, RequestTooLarge, render, unforeseen
 from monitoring import logs
 from monitoring.metrics import request_metrics
+
+log = logging.getLogger(__name__)
 
 REQUEST_ID = re.compile(rb"^[A-Za-z0-9-]{8,64}$")
 SECURITY_HEADERS = [
@@ -40,12 +43,12 @@ class RequestContext:
             return
         request_id = request_id_of(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id.decode()
-        started, status = time.perf_counter(), 500
+        started, status, answered = time.perf_counter(), 500, False
 
         async def send_marked(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered = message["status"], True
                 headers = [pair for pair in message.get("headers", []) if pair[0] != b"x-request-id"]
                 headers += [(b"x-request-id", request_id), *SECURITY_HEADERS]
                 if all(name != b"content-security-policy" for name, _ in headers):
@@ -55,7 +58,14 @@ class RequestContext:
 
         try:
             with logs.bind(request_id=request_id.decode()):
-                await self._app(scope, receive, send_marked)
+                try:
+                    await self._app(scope, receive, send_marked)
+                except Exception:  # the process's edge: one request's unforeseen failure is its own
+                    log.exception("a request failed unexpectedly")
+                    # Half an answer cannot be taken back: the server cuts the connection.
+                    if answered:
+                        raise
+                    await answer(send_marked, render(scope["path"], unforeseen()))
         finally:
             seconds = time.perf_counter() - started
             request_metrics(route_of(scope), "", "").observe(outcome_of(status), seconds)
@@ -76,26 +86,43 @@ class BodyLimit:
             if name == b"content-length" and (not value.isdigit() or int(value) > self._limit_bytes):
                 await self._refuse(scope, send)
                 return
-        received = 0
+        received, answered = 0, False
 
         async def receive_counted() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._limit_bytes:
-                raise RequestTooLarge(f"the body is larger than {self._limit_bytes} bytes")
+                raise self._too_large()
             return message
 
-        await self._app(scope, receive_counted, send)
+        async def send_unless_refused(message: Message) -> None:
+            nonlocal answered
+            # FastAPI makes a 400 of whatever is raised while it reads a body.
+            if answered or received <= self._limit_bytes:
+                answered = True
+                await send(message)
+
+        await self._app(scope, receive_counted, send_unless_refused)
+        if not answered and received > self._limit_bytes:
+            await self._refuse(scope, send)
 
     async def _refuse(self, scope: Scope, send: Send) -> None:
-        error = RequestTooLarge(f"the body is larger than {self._limit_bytes} bytes")
-        status, headers, body = render(scope["path"], error)
-        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        status, headers, body = render(scope["path"], self._too_large())
         # The rest of the body is not read, so the connection cannot be used again.
-        pairs += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": status, "headers": pairs})
-        await send({"type": "http.response.body", "body": body})
+        await answer(send, (status, {**headers, "connection": "close"}, body))
+
+    def _too_large(self) -> RequestTooLarge:
+        return RequestTooLarge(f"the body is larger than {self._limit_bytes} bytes")
+
+
+async def answer(send: Send, rendered: Rendered) -> None:
+    """Send an error as it was rendered."""
+    status, headers, body = rendered
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    pairs.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})
 
 
 def is_upload(scope: Scope) -> bool:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from auth.scopes import Scope as Right
 from gateway.admission import Caller
-from gateway.errors import RequestTooLarge, render
+from gateway.errors import RequestTooLarge, render, unforeseen
 from gateway.job_submission import Submitted
 from gateway.job_view import accepted_document, job_document, wait_for_end
 from gateway.middleware import outcome_of, request_id_of
@@ -88,8 +88,7 @@ class PredictionEndpoint:
         except Exception:  # the process's edge: one request's unforeseen failure is its own
             with logs.bind(request_id=request_id.decode()):
                 log.exception("a prediction failed unexpectedly")
-            unforeseen = SluiceError("internal error; the request id is in the X-Request-Id header")
-            status, headers, body = _rendered(scope["path"], unforeseen)
+            status, headers, body = _rendered(scope["path"], unforeseen())
         # Only a model that was found is named: text of a request must not become a label.
         model, version = (address.model, str(resolved[0].number)) if resolved else ("", "")
         if resolved:

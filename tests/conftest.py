@@ -15,7 +15,7 @@ import pytest
 import redis
 import sqlalchemy
 
-pytest_plugins = ["tests.models", "tests.system"]
+pytest_plugins = ["tests.models", "tests.serving", "tests.system"]
 
 
 def free_port() -> int:

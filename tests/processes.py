@@ -49,6 +49,7 @@ class Cluster:
             "SLUICE_STORE_DIR": str(self.folder / "store"),
             "SLUICE_SCRATCH_DIR": str(self.folder / "scratch"),
             "SLUICE_KEY_PREFIX": self.key_prefix,
+            "PROMETHEUS_MULTIPROC_DIR": str(self.folder / "metrics"),
         }
         return {**plain_environment(), **common, **{f"SLUICE_{name.upper()}": str(v) for name, v in more.items()}}
 

@@ -101,7 +101,13 @@ def slow_model(path: Path) -> Path:
 
 
 def serve_model(
-    sessions: Sessions, artifacts: Artifacts, path: Path, model: str = "double", *, batch_seconds: float = 0.0001
+    sessions: Sessions,
+    artifacts: Artifacts,
+    path: Path,
+    model: str = "double",
+    *,
+    batch_seconds: float = 0.0001,
+    signature: Signature = SIGNATURE,
 ) -> int:
     """Register an ONNX file as an AVAILABLE version; a `batch_seconds` over 2 ms makes its batches run in threads."""
     stored = artifacts.add_file(path)
@@ -119,7 +125,7 @@ def serve_model(
             memory_bytes=100_000,
         )
         registry.make_available(
-            session, model, version.number, signature=SIGNATURE, variant="onnx", variants=[variant], max_batch=8,
+            session, model, version.number, signature=signature, variant="onnx", variants=[variant], max_batch=8,
             max_parallelism=2, batch_seconds=batch_seconds, report={},
         )  # fmt: skip
         return version.number

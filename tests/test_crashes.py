@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,3 +68,23 @@ def test_a_slot_without_a_record_was_running_nothing(tmp_path: Path):
     assert read_record(tmp_path, "nobody") == []
     (tmp_path / "sluice-running-odd.json").write_text("{torn")
     assert read_record(tmp_path, "odd") == []
+
+
+HANG_HOLDING_THE_LOCK = """
+import ctypes, sys
+from pathlib import Path
+from workers.watchdog import Record, Watchdog
+watchdog = Watchdog(Record(Path(sys.argv[1]), "slot"), 0.5, deadly=True)
+watchdog.inline(("bad", 1))
+watchdog.pat()
+ctypes.PyDLL(None).sleep(60)  # a native call that keeps the interpreter's lock: no Python code runs any more
+"""
+
+
+def test_a_native_call_that_keeps_the_interpreters_lock_is_ended_all_the_same(tmp_path: Path):
+    ended = subprocess.run(
+        [sys.executable, "-c", HANG_HOLDING_THE_LOCK, str(tmp_path)], capture_output=True, timeout=30
+    )
+    assert ended.returncode == 1
+    assert b"Timeout" in ended.stderr
+    assert read_record(tmp_path, "slot") == [("bad", 1)], "the record says whom to blame"

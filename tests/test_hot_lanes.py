@@ -196,3 +196,17 @@ def batches_of(model: str) -> tuple[float, float]:
 
 def test_a_deadline_counts_from_the_entry_by_the_clock_of_redis():
     assert entry_ms(b"1700000000123-7") == 1_700_000_000_123
+
+
+def test_a_lane_that_one_slot_cannot_empty_gets_the_versions_next_slot(queue: Queue, slot: RunningSlot):
+    seconds, _ = queue.client.time()
+    queue.client.zadd(queue.keys.slots("default"), {"slot": seconds + 60, "next": seconds + 60, "third": seconds + 60})
+    caller, one = Caller(queue), queue.lane()
+    slot.ring(one)
+    caller.collect(caller.ask(one, (0.0, 0.0)))
+    pipeline = queue.client.pipeline()
+    numbers = [n for _ in range(2000) for n in caller.ask(one, (1.0, 1.0), through=pipeline)]
+    pipeline.execute()
+    caller.collect(numbers)
+    rung = [name for name in ("next", "third") if queue.client.exists(queue.keys.bell("default", name))]
+    assert len(rung) == 1, "the version may use two slots at once: its own and one more"

@@ -216,6 +216,25 @@ def test_a_model_whose_answers_depend_on_other_callers_is_never_batched(shop: Sh
     assert ended.served.max_batch == 1
 
 
+def test_batches_that_do_not_fit_into_memory_are_not_formed(shop: Shop, tmp_path: Path):
+    repeats = helper.make_tensor("repeats", TensorProto.INT64, [2], [1, 12_000_000])  # 96 MB for each instance
+    nodes = [
+        helper.make_node("Tile", ["x", "repeats"], ["wide"]),
+        helper.make_node("ReduceMax", ["wide"], ["y"], axes=[1]),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", n]) for name, n in (("x", 2), ("y", 1))]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [repeats])
+    path = tmp_path / "wide.onnx"
+    opset = [helper.make_opsetid("", 17)]
+    path.write_bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+
+    ended = shop.prepare(path, runner_memory_bytes=3 * 1024**3)
+
+    assert ended.served is not None, ended.error_message
+    assert ended.served.max_batch == 8
+    assert ended.served.memory_bytes > 8 * 96_000_000
+
+
 def test_a_model_that_draws_lots_is_refused(shop: Shop, tmp_path: Path):
     path = graph_of(tmp_path / "x.onnx", helper.make_node("RandomNormalLike", ["x"], ["y"]), [])
     assert shop.prepare(path).error_code == "not_repeatable"

@@ -156,8 +156,15 @@ def test_a_function_named_as_a_class_is_refused_in_the_legacy_dialect():
 
 
 def test_the_place_of_a_finding_is_told():
-    with pytest.raises(UploadRefused, match=r"config\.layers\[2\]\.config\.layer.*'Lambda'"):
+    with pytest.raises(UploadRefused, match=r"^config\.layers\[2\]\.config\.layer.*'Lambda'"):
         structure.inspect(sequential(dense(), layer("TimeDistributed", layer=LAMBDA)))
+
+
+def test_a_legacy_file_that_lacks_an_adapted_vocabulary_says_what_to_do():
+    words = layer("TextVectorization", vocabulary=None)
+    with pytest.raises(UploadRefused, match=r"save as \.keras"):
+        structure.inspect(sequential(words), legacy=True)
+    structure.inspect(sequential(words))
 
 
 @pytest.mark.parametrize("document", [3, [], "x", None, {}, {"class_name": 3}, dense()])

@@ -27,6 +27,7 @@ class Loaded:
     version: int
     predictor: Predictor
     max_batch: int
+    max_parallelism: int
     max_instances: int
     batch_seconds: float | None
 

@@ -17,8 +17,6 @@ DRAIN = "sluice.drain"
 PREPARE = "sluice.prepare"
 PREPARE_QUEUE = "prepare"
 
-MESSAGE_SECONDS = 60
-
 
 def broker(settings: QueueSettings) -> Celery:
     """A Celery application on the configured Redis."""
@@ -46,6 +44,8 @@ def broker(settings: QueueSettings) -> Celery:
         worker_soft_shutdown_timeout=5,
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
+        # The watchdog writes its last words to the real standard error, which a log object would not give it.
+        worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_connection_timeout=2,

@@ -54,6 +54,14 @@ def loader(settings: WorkerSettings, sessions: Sessions, artifacts: Artifacts) -
         with transaction(sessions, write=False) as session:
             found = served(session, model, version)
         predictor = load(found, artifacts, settings)
-        return Loaded(model, version, predictor, found.max_batch, MOST_INSTANCES, found.batch_seconds)
+        return Loaded(
+            model=model,
+            version=version,
+            predictor=predictor,
+            max_batch=found.max_batch,
+            max_parallelism=found.max_parallelism,
+            max_instances=MOST_INSTANCES,
+            batch_seconds=found.batch_seconds,
+        )
 
     return load_version

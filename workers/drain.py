@@ -12,6 +12,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ from workers.answering import Answering
 from workers.bells import BELL_RINGS, DRAIN_MILLISECONDS
 from workers.entries import Entry, Group, grouped, settle
 from workers.heart import Heart
-from workers.hot_lanes import HotLane, HotLanes, Version
+from workers.hot_lanes import TURN_PREDICTIONS, HotLane, HotLanes, Version
 from workers.lanes import GROUP, RING_FIELD, Keys, Priority
+from workers.overflow import Overflow
 from workers.publisher import Publisher
 from workers.reading import Reading
 from workers.recovery import Recovery
@@ -67,10 +69,12 @@ class Drain:
         self._lanes = HotLanes(keys)
         self._reading = Reading(self._wire, self._bell, answering.consumer)
         self._recovery = Recovery(self._wire, keys, answering.consumer)
+        self._overflow = Overflow(client, keys, (slot.pool, slot.name), publisher, self._wire)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="batch")
         self._futures: set[Future[None]] = set()
         self._lock = threading.Lock()
-        self._busy: set[tuple[Version, Priority]] = set()
+        # How many batches of a version and priority are under way: one, and for a while those of a dead session.
+        self._busy: Counter[tuple[Version, Priority]] = Counter()
         self._in_hand: set[tuple[bytes, bytes]] = set()
         self._turns = 0
         self._found_last = False
@@ -105,7 +109,7 @@ class Drain:
         now = time.monotonic()
         if now - started > SESSION_SECONDS:
             return "handed over"
-        if now - self._active_at > IDLE_SECONDS and not self._busy:
+        if now - self._active_at > IDLE_SECONDS and not self._futures:
             return "idle"
         return None
 
@@ -120,6 +124,7 @@ class Drain:
         self._found_last = bool(found)
         if found:
             self._active_at = time.monotonic()
+            self._ask_for_help(found)
             for group in grouped(found):
                 self._run(group)
 
@@ -135,8 +140,16 @@ class Drain:
         rings, found = self._reading.read(self._lanes, chosen, BLOCK_MILLISECONDS)
         return rings, self._wanted(found)
 
+    def _ask_for_help(self, found: Sequence[tuple[HotLane, Sequence[Entry]]]) -> None:
+        """A lane that gave as much as was asked for has more than one slot can take."""
+        for hot, entries in found:
+            if sum(entry.predictions for entry in entries) * len(found) >= TURN_PREDICTIONS:
+                loaded = self._answering.cache.peek(*hot.version)
+                if loaded is not None:
+                    self._overflow.full(hot, loaded.max_parallelism)
+
     def _unread(self, hot: HotLane) -> bool:
-        return (hot.version, hot.lane.priority) in self._busy
+        return self._busy[hot.version, hot.lane.priority] > 0
 
     def _wanted(self, found: list[tuple[HotLane, list[Entry]]]) -> list[tuple[HotLane, list[Entry]]]:
         """Without synchronous entries whose deadline has passed: their callers were answered long ago."""
@@ -199,7 +212,7 @@ class Drain:
         place = (group.version, group.priority)
         held = {(entry.lane_key, entry.id) for entry in group.entries}
         with self._lock:
-            self._busy.add(place)
+            self._busy[place] += 1
             self._in_hand |= held
 
         def work() -> None:
@@ -209,7 +222,7 @@ class Drain:
                 log.exception("a batch of %s failed unexpectedly", group.version)
             finally:
                 with self._lock:
-                    self._busy.discard(place)
+                    self._busy[place] -= 1
                     self._in_hand -= held
                 lanes = {entry.lane_key for entry in group.entries}
                 self._answering.outbox.send(self._ring_myself(lanes))

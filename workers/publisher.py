@@ -11,7 +11,7 @@ from celery import Celery
 from kombu.exceptions import KombuError
 from redis import RedisError
 
-from workers.broker import DRAIN, MESSAGE_SECONDS, PREPARE, PREPARE_QUEUE
+from workers.broker import DRAIN, PREPARE, PREPARE_QUEUE
 from workers.slots import queue_of, worker_of
 
 log = logging.getLogger(__name__)
@@ -52,8 +52,8 @@ class Publisher:
             log.warning("too many messages wait to be sent; one was dropped and will be repeated")
 
     def _send(self, name: str, arguments: list[str | int], queue_name: str) -> None:
-        # Nobody waits for a drain longer than this: an old message of a worker that came back late is worthless.
-        self._app.send_task(name, args=arguments, queue=queue_name, expires=MESSAGE_SECONDS, retry=False)
+        # Without `expires`, which compares the clocks of two hosts: an outdated drain finds its token gone and returns.
+        self._app.send_task(name, args=arguments, queue=queue_name, retry=False)
 
     def _run(self) -> None:
         while (message := self._waiting.get()) is not None:

@@ -11,6 +11,7 @@ import faulthandler
 import json
 import logging
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -68,11 +69,11 @@ class Watchdog:
         if overdue and self._deadly:
             # The loop lives, an inference in one of its threads does not: nothing but the process's end stops it.
             log.error("an inference of %s took longer than %s seconds; this process ends", overdue[0], self._limit)
-            faulthandler.dump_traceback()
+            faulthandler.dump_traceback(file=sys.__stderr__ or 2)
             os._exit(1)
         if self._deadly and now - self._armed_at >= ARM_SECONDS:
             self._armed_at = now
-            faulthandler.dump_traceback_later(self._limit + ARM_SECONDS, exit=True)
+            faulthandler.dump_traceback_later(self._limit + ARM_SECONDS, exit=True, file=sys.__stderr__ or 2)
 
     def inline(self, version: tuple[str, int]) -> None:
         """A short inference begins in the loop; a record that already names it alone is left as it is."""

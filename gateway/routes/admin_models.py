@@ -31,6 +31,8 @@ from workers.tables import Job, Preparation
 log = logging.getLogger(__name__)
 
 NAME_PATTERN = f"^{NAME.pattern}$"
+# PostgreSQL refuses a NUL in a text with an error of its own.
+WITHOUT_NUL = r"^[^\x00]*$"
 HIGHEST_VERSION = 2**31 - 1
 
 router = APIRouter(prefix="/admin/models", tags=["Models"])
@@ -38,9 +40,9 @@ router = APIRouter(prefix="/admin/models", tags=["Models"])
 Admin = Annotated[Caller, Depends(Require(Scope.MODELS_WRITE))]
 Writing = Annotated[Session, Depends(open_session, scope="function")]
 Reading = Annotated[Session, Depends(read_session, scope="function")]
-ModelName = Annotated[str, Path(description="The model's name.", examples=["mnist"])]
+ModelName = Annotated[str, Path(pattern=WITHOUT_NUL, description="The model's name.", examples=["mnist"])]
 Number = Annotated[int, Path(ge=1, le=HIGHEST_VERSION, description="The version's number.", examples=[1])]
-LabelName = Annotated[str, Path(description="The label's name.", examples=["stable"])]
+LabelName = Annotated[str, Path(pattern=WITHOUT_NUL, description="The label's name.", examples=["stable"])]
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such model or version."}}
 IN_USE: dict[int | str, dict[str, Any]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from gateway.admission import Caller
 from gateway.dependencies import Require, open_session, parts, read_session
 from gateway.job_view import JobView, find, job_document, view, wait_for_end
 from model_store.errors import SluiceError
+from model_store.registry import NAME
 from workers import jobs
 from workers.tables import Job
 
@@ -53,7 +55,8 @@ ENDED: Responses = {
     409: {"description": "Too late or too early", "content": {"application/problem+json": {"example": CONFLICT}}}
 }
 
-Own = Annotated[Caller, Depends(Require(Scope.JOBS))]
+# Whoever may submit may see what became of it.
+Own = Annotated[Caller, Depends(Require(Scope.JOBS, Scope.PREDICT))]
 Writing = Annotated[Session, Depends(open_session, scope="function")]
 Reading = Annotated[Session, Depends(read_session, scope="function")]
 
@@ -104,7 +107,7 @@ def get_result(request: Request, caller: Own, session: Reading, job_id: str) -> 
 def list_jobs(
     caller: Own,
     session: Reading,
-    model: Annotated[str | None, Query(max_length=128)] = None,
+    model: Annotated[str | None, Query(pattern=f"^{NAME.pattern}$")] = None,
     state: jobs.JobState | None = None,
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 20,
     page_token: Annotated[str | None, Query(max_length=64, description="From the page before.")] = None,
@@ -159,7 +162,9 @@ def _headers(job: Job) -> dict[str, str]:
 
 
 def _sequence(token: str) -> int:
-    try:
-        return int(base64.urlsafe_b64decode(token.encode()))
-    except ValueError:
-        raise PageTokenInvalid("page_token is not one that this server gave") from None
+    with contextlib.suppress(ValueError):
+        sequence = int(base64.urlsafe_b64decode(token.encode()))
+        # What SQL's BIGINT holds; a driver refuses larger ones with an error of its own.
+        if 0 <= sequence < 2**63:
+            return sequence
+    raise PageTokenInvalid("page_token is not one that this server gave")

@@ -29,21 +29,8 @@ class RequestMalformed(SluiceError):
     code = "request_malformed"
 
 
-class MayRead(Require):
-    """Lets in who may read about models, or predict with them: a client that may use a model may see its shapes."""
-
-    def __init__(self) -> None:
-        super().__init__(Scope.MODELS_READ)
-
-    async def __call__(self, request: Request) -> Caller:
-        admission = parts(request).admission
-        caller = admission.caller(request.scope["headers"], request.scope["query_string"])
-        if Scope.PREDICT not in caller.scopes:
-            admission.require(caller, self.scope)
-        return caller
-
-
-KnownCaller = Annotated[Caller, Depends(MayRead())]
+# A client that may use a model may see its shapes.
+KnownCaller = Annotated[Caller, Depends(Require(Scope.MODELS_READ, Scope.PREDICT))]
 ModelName = Annotated[str, Path(description="The model's name.", examples=["mnist"])]
 Number = Annotated[str, Path(description="The version's number.", examples=["1"])]
 LabelName = Annotated[str, Path(description="The label's name.", examples=["stable"])]

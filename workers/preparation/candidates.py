@@ -34,6 +34,7 @@ class Candidate(ABC):
         self.figures = VariantFigures(self.name, self.runtime, size_bytes=path.lstat().st_size)
         self._runner = runner
         self._settings = settings
+        self._resident = 0
 
     @abstractmethod
     def load(self) -> float:
@@ -47,9 +48,14 @@ class Candidate(ABC):
     def seconds(self, tensors: Tensors) -> float:
         """The median time of one inference as serving sees it; raises as `run` does."""
 
+    @property
     @abstractmethod
     def memory_bytes(self) -> int:
-        """Resident memory that serving it takes, as far as it has run until now."""
+        """Resident memory that serving it takes, as far as it was timed until now."""
+
+    def _note_memory(self) -> None:
+        """To be called while the runner lives: the batch that shows how large is too large kills it."""
+        self._resident = max(self._resident, self._resident_bytes())
 
     def _resident_bytes(self) -> int:
         return int(psutil.Process(self._runner.pid).memory_info().rss)
@@ -73,7 +79,6 @@ class OnnxCandidate(Candidate):
         arguments = {"path": own.name, "signature": self.signature.to_json()}
         begin = time.monotonic()
         self._runner.call("trial_load_onnx", arguments, {}, timeout_seconds=timeout)
-        self._grown = 0
         return time.monotonic() - begin
 
     def run(self, tensors: Tensors) -> Tensors:
@@ -81,12 +86,13 @@ class OnnxCandidate(Candidate):
 
     def seconds(self, tensors: Tensors) -> float:
         answer, _ = self._runner.call("trial_time_onnx", {}, tensors, timeout_seconds=self._inference_seconds)
-        self._grown = max(self._grown, self._resident_bytes() - self._before)
+        self._note_memory()
         return float(answer["seconds"])
 
+    @property
     def memory_bytes(self) -> int:
         # The weights at least: a process that had free memory before may not grow at all.
-        return max(self._grown, self.path.lstat().st_size)
+        return max(self._resident - self._before, self.path.lstat().st_size)
 
 
 class SavedModelCandidate(Candidate):
@@ -110,7 +116,10 @@ class SavedModelCandidate(Candidate):
         return self._runner.call("predict_savedmodel", {}, tensors, timeout_seconds=self._inference_seconds)[1]
 
     def seconds(self, tensors: Tensors) -> float:
-        return median_seconds(lambda: self.run(tensors))
+        seconds = median_seconds(lambda: self.run(tensors))
+        self._note_memory()
+        return seconds
 
+    @property
     def memory_bytes(self) -> int:
-        return self._resident_bytes()
+        return self._resident

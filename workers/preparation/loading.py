@@ -115,27 +115,44 @@ def _described(name: str, tensor: keras.KerasTensor) -> dict[str, Any]:
     if not tensor.shape:
         raise refused("signature", "a tensor without a batch dimension cannot be served", name)
     dtype = "float32" if tensor.dtype == "bfloat16" else tensor.dtype
+    if dtype.startswith("complex"):
+        raise refused("signature", "complex numbers cannot be served", name)
     spec = TensorSpec(name, STRING if dtype == "string" else np.dtype(dtype).name, tuple(tensor.shape))
     return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
 
 
 def _range(model: keras.Model, tensor: keras.KerasTensor) -> dict[str, Any]:
     """What the layers that read an input take: `below` a number, one of `choices`, or texts made of `words`."""
-    import keras
-
     if tensor.dtype.startswith("float") or tensor.dtype in ("bool", "bfloat16"):
         return {}
     layers = model._flatten_layers(include_self=False)
     readers = [layer for layer in layers if _reads(layer, tensor)]
     # The reader may sit in a nested model, whose tensors are others: then all layers tell what is safe.
-    for layer in [*readers, *layers]:
-        if isinstance(layer, (keras.layers.StringLookup, keras.layers.IntegerLookup)):
-            return {"choices": _terms(layer)}
-        if isinstance(layer, keras.layers.TextVectorization):
-            return {"words": _terms(layer)}
-    bounds = [_bound(layer) for layer in readers] or [_bound(layer) for layer in layers]
-    known = [bound for bound in bounds if bound]
-    return {"below": min(known)} if known else {}
+    for group in (readers, layers):
+        if tensor.dtype == "string":
+            found = [_texts(layer) for layer in group]
+        else:
+            bounds = [bound for layer in group if (bound := _bound(layer))]
+            found = [_integers(layer) for layer in group] + ([{"below": min(bounds)}] if bounds else [])
+        if known := [row for row in found if row]:
+            return known[0]
+    return {}
+
+
+def _texts(layer: keras.Layer) -> dict[str, Any]:
+    import keras
+
+    if isinstance(layer, keras.layers.TextVectorization):
+        return {"words": _terms(layer)}
+    return {"choices": _terms(layer)} if isinstance(layer, keras.layers.StringLookup) and not layer.invert else {}
+
+
+def _integers(layer: keras.Layer) -> dict[str, Any]:
+    import keras
+
+    if isinstance(layer, (keras.layers.StringLookup, keras.layers.IntegerLookup)) and layer.invert:
+        return {"below": layer.vocabulary_size()}
+    return {"choices": _terms(layer)} if isinstance(layer, keras.layers.IntegerLookup) else {}
 
 
 def _reads(layer: keras.Layer, tensor: keras.KerasTensor) -> bool:
@@ -151,4 +168,5 @@ def _bound(layer: keras.Layer) -> int | None:
 
 def _terms(layer: keras.Layer) -> list[Any]:
     special = ("", "[UNK]")
-    return [term for term in layer.get_vocabulary()[: WORDS_LIMIT + 2] if term not in special][:WORDS_LIMIT]
+    terms = [term.item() if isinstance(term, np.generic) else term for term in layer.get_vocabulary()[:WORDS_LIMIT]]
+    return [term for term in terms if term not in special]

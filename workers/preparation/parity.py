@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model_store.signature import Signature, Tensor, Tensors
+from model_store.signature import STRING, Signature, Tensor, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,13 @@ def misfit(signature: Signature, inputs: Tensors, outputs: Tensors) -> str | Non
         if signature.batched and output.shape[0] != batch:
             return f"output {spec.name} has {output.shape[0]} rows for {batch} instances"
     return None
+
+
+def observed(signature: Signature, outputs: Tensors) -> Signature:
+    """The signature with the dtypes that outputs really have: Keras declares an inverted lookup's texts as integers."""
+    real = {name: STRING if output.dtype == object else output.dtype.name for name, output in outputs.items()}
+    specs = tuple(replace(spec, dtype=real.get(spec.name, spec.dtype)) for spec in signature.outputs)
+    return replace(signature, outputs=specs)
 
 
 def _close(expected: Tensor, found: Tensor, tolerance: Tolerance) -> bool:

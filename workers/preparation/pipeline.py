@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from model_store import registry
@@ -18,11 +18,12 @@ from model_store.artifacts import Artifacts
 from model_store.database import Sessions, transaction
 from model_store.errors import DatabaseUnavailable, SluiceError, StoreFull
 from model_store.tables import State, Variant, Version
+from monitoring.logs import bind
 from monitoring.metrics import PREPARATIONS
 from workers.errors import RunnerFailed
 from workers.preparation import proof, schedule
 from workers.preparation.candidates import Candidate, SavedModelCandidate
-from workers.preparation.findings import refused
+from workers.preparation.findings import refused, shown
 from workers.preparation.keras_uploads import KerasArchive, KerasH5
 from workers.preparation.lease import Lease, LeaseLost
 from workers.preparation.measure import Measured
@@ -65,7 +66,7 @@ def prepare(sessions: Sessions, artifacts: Artifacts, settings: WorkerSettings, 
     if claimed is None:
         return
     claim, upload_format, digest = claimed
-    with Lease(sessions, claim) as lease:
+    with bind(model=model, version=number), Lease(sessions, claim) as lease:
         report = Report(lease.announce)
         try:
             if claim.attempt > schedule.ATTEMPTS:
@@ -75,7 +76,7 @@ def prepare(sessions: Sessions, artifacts: Artifacts, settings: WorkerSettings, 
         except LeaseLost:
             outcome = "taken_over"
         except (DatabaseUnavailable, StoreFull, Interrupted) as error:
-            log.warning("the preparation of %s %d is put off: %s", model, number, error)
+            log.warning("the preparation is put off: %s", error)
             outcome = _postpone(sessions, claim)
         except SluiceError as error:
             outcome = _refuse(sessions, claim, error, report)
@@ -120,7 +121,7 @@ def _publish(sessions: Sessions, claim: Claim, prepared: Prepared, report: Repor
 
 
 def _refuse(sessions: Sessions, claim: Claim, finding: SluiceError, report: Report) -> str:
-    log.info("the upload of %s %d is refused: %s: %s", claim.model, claim.version, finding.code, finding.message)
+    log.info("the upload is refused: %s: %s", finding.code, finding.message)
 
     def write() -> str:
         with transaction(sessions) as session:
@@ -173,13 +174,16 @@ class _Work:
         """Raises UploadRefused, RunnerFailed and the store's errors; Interrupted, LeaseLost."""
         try:
             with self._held:
-                return self._run(FORMATS[upload_format])
+                return self._run(upload_format)
         except OSError as error:
             # What a file holds never raises one here: a full disk does, or a folder that is not what it should be.
             raise Interrupted(f"{type(error).__name__}: {error}") from error
 
-    def _run(self, kind: type[Upload]) -> Prepared:
+    def _run(self, upload_format: str) -> Prepared:
         report = self._report
+        kind = FORMATS.get(upload_format)
+        if kind is None:
+            raise refused("unsupported_format", f"files of format {shown(upload_format)} cannot be prepared")
         with report.step("receive") as step:
             path = self._artifacts.open_verified(self._digest)
             step.detail = f"{path.stat().st_size:,} bytes"
@@ -192,12 +196,14 @@ class _Work:
         with report.step("load") as step:
             loaded = upload.load(trial)
             report.signature, step.detail = loaded.signature, loaded.detail
+            known = proof.reference(upload, loaded, seed=int(self._digest[:8], 16))
+            loaded = replace(loaded, signature=known.signature)
+            report.signature = loaded.signature
         with report.step("convert") as step:
             candidates, failed = upload.convert(loaded, trial)
             report.variants = [*failed, *(candidate.figures for candidate in candidates)]
             step.detail = ", ".join(_told(figures) for figures in report.variants)
         with report.step("parity") as step:
-            known = proof.reference(upload, loaded, seed=int(self._digest[:8], 16))
             for candidate in candidates:
                 proof.prove(candidate, known, loaded)
             step.detail = ", ".join(_told(figures) for figures in report.variants)
@@ -225,7 +231,7 @@ class _Work:
                 if candidate is accepted[-1] and not measured:
                     raise
                 continue
-            candidate.figures.memory_bytes = own.memory_bytes()
+            candidate.figures.memory_bytes = own.memory_bytes
         return measured
 
     def _alone(self, preferred: Candidate) -> Candidate:

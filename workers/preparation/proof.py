@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
 
-from model_store.signature import Tensors
+from model_store.signature import Signature, Tensors
 from workers.errors import PredictionFailed, RunnerFailed
 from workers.preparation import measure, parity
 from workers.preparation.candidates import Candidate
@@ -17,13 +17,11 @@ from workers.preparation.samples import Samples, repeated
 from workers.preparation.uploads import Loaded, Upload
 from workers.settings import WorkerSettings
 
-log = logging.getLogger(__name__)
-
 # Sizes to try for free dimensions, by rank: images want room for their strides, sequences are short.
 FREE_SIZES = {1: (16,), 2: (16, 64), 3: (16, 64)}
 IMAGE_SIZES = (64, 224)
 SEVERAL = 5
-# Where a share of this of the time is spent on one batch, a larger one would be taken for a hang.
+# Of the time after which an inference counts as hung: a batch that takes longer than this share is too large.
 SLOWEST_SHARE = 1 / 3
 
 
@@ -31,11 +29,13 @@ SLOWEST_SHARE = 1 / 3
 class Reference:
     """Inputs with the model's own outputs: a single instance, several, and several around zero.
 
-    `row_wise` says whether the answer for an instance is the same whatever else is in the batch.
+    `row_wise` says whether the answer for an instance is the same whatever else is in the batch; `signature` has the
+    dtypes that were observed.
     """
 
     pairs: list[tuple[Tensors, Tensors]]
     row_wise: bool
+    signature: Signature
 
     @property
     def single(self) -> tuple[Tensors, Tensors]:
@@ -49,22 +49,24 @@ def reference(upload: Upload, loaded: Loaded, seed: int) -> Reference:
     """
     samples, first = _first_that_works(upload, loaded, seed)
     batch = SEVERAL if loaded.signature.batched else 1
-    pairs = [first]
-    for inputs in (samples.draw(batch), samples.draw(batch, normal=True)):
-        try:
-            pairs.append((inputs, upload.reference(inputs)))
-        except PredictionFailed as error:
-            raise refused("prediction_failed", f"the model fails on {batch} random instances: {error}") from error
+    inputs, around_zero = samples.draw(batch), samples.draw(batch, normal=True)
+    try:
+        pairs = [first, (inputs, upload.reference(inputs))]
+    except PredictionFailed as error:
+        raise refused("prediction_failed", f"the model fails on {batch} random instances: {error}") from error
+    # Around zero, a model may rightly fail: it may take what it is given for a position, or for a logarithm's argument.
+    with contextlib.suppress(PredictionFailed):
+        pairs.append((around_zero, upload.reference(around_zero)))
+    signature = parity.observed(loaded.signature, first[1])
     for inputs, outputs in pairs:
-        if reason := parity.misfit(loaded.signature, inputs, outputs):
+        if reason := parity.misfit(signature, inputs, outputs):
             raise refused("signature", reason)
-    # Around zero, a model may rightly take the logarithm of a negative number.
     if not all(parity.all_finite(outputs) for _, outputs in pairs[:2]):
         raise refused("non_finite_output", "the model answers NaN or infinity to ordinary inputs between 0 and 1")
     # A model that remembers earlier calls, or draws lots, would tell one caller about another, or nothing.
     if parity.compare([(first[1], upload.reference(first[0]))], _tolerance(loaded)).reason is not None:
         raise refused("not_repeatable", "the model answers the same input differently from call to call")
-    return Reference(pairs, loaded.signature.batched and _is_row_wise(upload, loaded, pairs[1]))
+    return Reference(pairs, signature.batched and _is_row_wise(upload, loaded, pairs[1]), signature)
 
 
 def prove(candidate: Candidate, known: Reference, loaded: Loaded) -> None:
@@ -83,8 +85,10 @@ def prove(candidate: Candidate, known: Reference, loaded: Loaded) -> None:
 
 
 def time(candidate: Candidate, known: Reference, settings: WorkerSettings) -> Measured:
-    """Measures an accepted variant and writes its figures; raises UploadRefused: inference_too_slow; PredictionFailed,
-    RunnerFailed."""
+    """Measures an accepted variant and writes its figures.
+
+    Raises UploadRefused (inference_too_slow), and what the smallest batch raises: PredictionFailed, RunnerFailed.
+    """
     inputs, outputs = known.single
     if known.row_wise:
         limit = measure.largest_batch(settings.max_batch, 1, inputs, outputs)

@@ -16,7 +16,6 @@ from model_store.errors import SluiceError
 from model_store.signature import Signature
 from monitoring.metrics import PREPARATION_SECONDS
 
-STEPS = ("receive", "inspect", "rebuild", "load", "convert", "parity", "measure", "store")
 # Distributions whose versions decide what a model computes; TensorFlow comes under two names.
 _DISTRIBUTIONS = ("keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx", "onnxruntime", "numpy")
 

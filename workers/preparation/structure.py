@@ -15,6 +15,7 @@ LAYERS_LIMIT = 2_000
 _KEYS = frozenset({"module", "class_name", "config", "registered_name", "shared_object_id"})
 _KEYS |= {"name", "inbound_nodes", "build_config", "compile_config"}
 _LEGACY_KEYS = _KEYS | {"__passive_serialization__"}
+_WITH_VOCABULARY = frozenset({"TextVectorization", "StringLookup", "IntegerLookup"})
 _MODELS = frozenset({("keras", "Sequential"), (FUNCTIONAL, "Functional")})
 _REFUSED_SPECIALS = {
     "__lambda__": "a Python function is code",
@@ -35,7 +36,7 @@ def inspect(document: object, *, legacy: bool = False) -> Json:
     if not isinstance(document, dict):
         raise refused("config_model", "the configuration is not an object")
     walk = _Walk(legacy)
-    model = walk.named_class(document, "", "model")
+    model = walk.named_class(document, "", "")
     if (model["module"], model["class_name"]) not in _MODELS:
         raise refused(
             "config_model", f"the configuration describes {model['class_name']}, not a Sequential or functional model"
@@ -100,6 +101,8 @@ class _Walk:
         return self.value(value, key, place)
 
     def _config(self, config: Json, kind: tuple[str, str], place: str) -> Json:
+        if self._legacy and kind[1] in _WITH_VOCABULARY and config.get("vocabulary") is None:
+            raise refused("vocabulary", ".h5 files lack the vocabulary of an adapted layer: save as .keras", place)
         copy: Json = {}
         for key, value in (fields.modern(config, kind[1]) if self._legacy else config).items():
             fields.check_key(key, place)

@@ -1,0 +1,97 @@
+"""An installation in use: a gateway and a serving worker as processes, and models for every kind of request."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from model_store.database import transaction
+from model_store.registry import set_label
+from model_store.signature import Signature, TensorSpec
+from tests.conftest import RedisServer, free_port
+from tests.forgery import decoded
+from tests.processes import Cluster, children, cluster
+from tests.queue_kit import doubling_model, serve_model
+
+# About a second of inference of `slow` on one quiet core.
+SECOND_OF_ROUNDS = 6_000
+WHOLE = Signature((TensorSpec("n", "int64", (None, 3)),), (TensorSpec("doubled", "int64", (None, 3)),))
+
+
+@pytest.fixture(scope="session")
+def serving(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """With `double` and `slow`; `times` 1 (times 2, label `stable`) and 2 (times 3); `whole` for integers.
+
+    Nobody changes what it has: tests that disable a client or withdraw a grant make a client of their own for it.
+    """
+    folder = tmp_path_factory.mktemp("serving")
+    with cluster(folder, redis_server.url, f"sqlite:///{folder / 'sluice.db'}") as made:
+        for factor in (2.0, 3.0):
+            serve_model(made.sessions, made.artifacts, doubling_model(folder / f"{factor}.onnx", factor), "times")
+        serve_model(made.sessions, made.artifacts, whole_numbers(folder / "whole.onnx"), "whole", signature=WHOLE)
+        with transaction(made.sessions) as session:
+            set_label(session, "times", "stable", 1)
+        made.start_worker(worker_metrics_port=free_port())
+        made.start_gateway()
+        made.wait_for_slots(2)
+        yield made
+
+
+@pytest.fixture(scope="session")
+def caller(serving: Cluster) -> httpx.Client:
+    """A client with every scope and grants on every model."""
+    return serving.caller("double", "slow", "times", "whole")
+
+
+def whole_numbers(path: Path) -> Path:
+    """An ONNX file with doubled = 2 * n for rows of three integers."""
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["n", "n"], ["doubled"])],
+        "whole",
+        [helper.make_tensor_value_info("n", TensorProto.INT64, ["batch", 3])],
+        [helper.make_tensor_value_info("doubled", TensorProto.INT64, ["batch", 3])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def submit(caller: httpx.Client, model: str, *row: float) -> str:
+    """The id of a new job with one instance."""
+    answer = caller.post(f"/v1/models/{model}:submit", json={"instances": [list(row)]})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def ended(caller: httpx.Client, job: str) -> dict[str, object]:
+    """The job's document once it has ended."""
+    found: dict[str, object] = caller.get(f"/v1/jobs/{job}", params={"wait": 30}).json()
+    assert found["finished_at"] is not None, found
+    return found
+
+
+def client_id_of(caller: httpx.Client) -> str:
+    """Who a client is, by its token."""
+    payload = json.loads(decoded(caller.headers["authorization"].split(".")[1]))
+    return str(payload["client_id"])
+
+
+@contextlib.contextmanager
+def paused_workers(serving: Cluster) -> Iterator[None]:
+    """Within this context no prediction process does anything: what is submitted stays queued."""
+    held = children(serving.processes[0].pid)
+    for pid in held:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in held:
+            os.kill(pid, signal.SIGCONT)
