@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from starlette.types import Receive
 from gateway.ringer import RING_SECONDS, Ringer
 from gateway.wire import Wire, unavailable
 from model_store.errors import SluiceError
+from monitoring import metrics
 from workers.bells import Ring
 from workers.errors import DeadlinePassed
 from workers.lanes import (
@@ -258,6 +260,7 @@ class Submission:
                 self._listen_for_hang_ups()
                 if time.monotonic() - looked_at >= RING_SECONDS:
                     looked_at = time.monotonic()
+                    self._show_waiting()
                     await self._look_for_slots()
                 self._ring_again()
             except Exception:  # the task's edge: nobody would time out or ring any more
@@ -269,6 +272,17 @@ class Submission:
         if late:
             text = "the prediction took longer than it may; submit it as a job with :submit or Prefer: respond-async"
             self._cancel(late, DeadlinePassed(text))
+
+    def _show_waiting(self) -> None:
+        now = asyncio.get_running_loop().time()
+        counts: Counter[tuple[object, ...]] = Counter()
+        ages: dict[tuple[object, ...], float] = {}
+        for waiting in self._waiting.values():
+            place = (waiting.lane.model, waiting.lane.version)
+            counts[place] += 1
+            ages[place] = max(ages.get(place, 0.0), now - waiting.since)
+        metrics.show(metrics.WAITING, counts)
+        metrics.show(metrics.WAITING_AGE, ages)
 
     def _listen_for_hang_ups(self) -> None:
         """Only for who has waited a while: a task for each request would cost more than the whole queue."""

@@ -132,8 +132,26 @@ DEPENDENCY_UP = Labelled(
 )
 
 # Queue and jobs.
-QUEUE_DEPTH = _latest("sluice_queue_predictions", "Predictions that wait in the queue.", "model", "version")
-QUEUE_AGE = _latest("sluice_queue_age_seconds", "Age of the oldest prediction that waits.", "model", "version")
+QUEUE_DEPTH = _latest("sluice_queue_predictions", "Asynchronous jobs that wait in the queue.", "model", "version")
+QUEUE_AGE = _latest("sluice_queue_age_seconds", "Age of the oldest asynchronous job that waits.", "model", "version")
+WAITING = Labelled(
+    Gauge(
+        "sluice_waiting_requests",
+        "Synchronous requests that wait for their answer now.",
+        ("model", "version"),
+        multiprocess_mode="livesum",
+    ),
+    ("model", "version"),
+)
+WAITING_AGE = Labelled(
+    Gauge(
+        "sluice_waiting_age_seconds",
+        "How long the oldest waiting synchronous request has waited.",
+        ("model", "version"),
+        multiprocess_mode="livemax",
+    ),
+    ("model", "version"),
+)
 JOBS = _counter("sluice_jobs_total", "Asynchronous jobs that reached a final state.", "model", "outcome")
 REDISPATCHED = Counter("sluice_jobs_redispatched_total", "Jobs laid out again because the queue had lost them.")
 FENCED_WRITES = Counter("sluice_fenced_writes_total", "Results refused because another attempt had taken over the job.")
