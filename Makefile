@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 DATA ?= ./sluice-data
 PORT ?= 8080
 TESTS ?= tests
-PYTEST ?= -q -n 2 --dist loadfile
+PYTEST ?= -q -n 2 --dist loadfile --durations 10
 BENCH ?=
 MAX_LINES := 400
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
@@ -24,7 +24,7 @@ help:  ## List what make can do
 install: $(STAMP)  ## Make .venv and install everything from the hash-pinned lock files
 
 up: $(STAMP)  ## Start Sluice on this machine with a trained demo (Ctrl-C stops it)
-	@$(BIN)/sluice up --demo --data "$(DATA)" --port $(PORT)
+	@exec $(BIN)/sluice up --demo --data "$(DATA)" --port $(PORT)
 
 test: $(STAMP)  ## Run the whole test suite (TESTS=tests/test_up.py runs a part)
 	$(BIN)/python -m pytest $(PYTEST) $(TESTS)

@@ -15,7 +15,7 @@ import pytest
 import redis
 import sqlalchemy
 
-pytest_plugins = ["tests.models", "tests.serving", "tests.system"]
+pytest_plugins = ["tests.models", "tests.system", "tests.serving"]
 
 
 def free_port() -> int:

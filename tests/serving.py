@@ -22,8 +22,6 @@ from tests.forgery import decoded
 from tests.processes import Cluster, children, cluster
 from tests.queue_kit import doubling_model, serve_model
 
-# About a second of inference of `slow` on one quiet core.
-SECOND_OF_ROUNDS = 6_000
 WHOLE = Signature((TensorSpec("n", "int64", (None, 3)),), (TensorSpec("doubled", "int64", (None, 3)),))
 
 

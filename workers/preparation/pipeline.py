@@ -62,7 +62,11 @@ def prepare(sessions: Sessions, artifacts: Artifacts, settings: WorkerSettings, 
     Returns at once where the work is not due or somebody else holds it. After a passing trouble (a full disk, a
     database that is away) the work is due again a few seconds later.
     """
-    claimed = _claim(sessions, model, number)
+    try:
+        claimed = _claim(sessions, model, number)
+    except DatabaseUnavailable:
+        log.info("a preparation could not be claimed: the database is away; it stays due")
+        return
     if claimed is None:
         return
     claim, upload_format, digest = claimed
