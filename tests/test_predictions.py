@@ -32,9 +32,7 @@ def predict(caller: httpx.Client, model: str = "double", **headers: str) -> http
         ("times/labels/stable", "1", 2),
     ],
 )
-def test_a_path_names_a_version_and_the_answer_says_which(
-    caller: httpx.Client, path: str, version: str, factor: float
-):
+def test_a_path_names_a_version_and_the_answer_says_which(caller: httpx.Client, path: str, version: str, factor: float):
     answer = predict(caller, path)
     assert (answer.status_code, answer.headers["sluice-model-version"]) == (200, version)
     assert answer.headers["content-type"] == "application/json"

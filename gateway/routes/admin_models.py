@@ -181,12 +181,17 @@ def show_model(admin: Admin, session: Reading, model: ModelName) -> ModelShown: 
     responses=NOT_FOUND,
 )
 def show_version(
+    request: Request,
     admin: Admin,  # noqa: ARG001 - as above
     session: Reading,
     model: ModelName,
     version: Number,
 ) -> VersionShown:
-    return model_views.show_version(session, model, version)
+    shown = model_views.show_version(session, model, version)
+    if shown.state is State.AVAILABLE:
+        # Whoever followed the preparation predicts next, and must not be told here that it is not ready.
+        parts(request).snapshot.refresh()
+    return shown
 
 
 @router.post(
