@@ -56,7 +56,7 @@ VERSION_EXAMPLE: JsonDict = {
     "max_batch": 64,
     "max_parallelism": 2,
     "batch_seconds": 0.00008,
-    "preparation": {"step": "warm_up", "attempt": 1, "done": True},
+    "preparation": {"step": "store", "attempt": 1, "done": True},
     "report": {"steps": []},
 }
 

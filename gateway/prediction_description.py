@@ -162,7 +162,7 @@ def operation(target: str, summary: str, responses: dict[str, Json]) -> Json:
         "404": failure("No such model or version, or no grant for it: the two answers are equal."),
         "413": failure("The body is larger than the limit (16 MiB unless set otherwise)."),
         "415": failure("The body has a Content-Encoding."),
-        "429": failure("Too many predictions or jobs of this client are waiting.", retry=True),
+        "429": failure("Too many jobs of this client are waiting (submits only).", retry=True),
     }
     return {
         "tags": [TAG["name"]],

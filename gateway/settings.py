@@ -28,4 +28,3 @@ class GatewaySettings(AuthSettings, QueueSettings, StoreSettings):
         0, ge=0, le=65535, description="Port of a `/metrics` without a token, apart from the rest; 0 is none."
     )
     gateway_metrics_host: str = Field("127.0.0.1", description="Address that this `/metrics` listens on.")
-    max_instances: int = Field(100_000, ge=1, description="Most instances in one prediction request.")

@@ -1,4 +1,4 @@
-"""Jobs over HTTP: waiting for them, listing, canceling and forgetting them; and that they are nobody else's business."""
+"""Jobs over HTTP: waiting for them, listing, canceling and forgetting them; and that they are their client's alone."""
 
 from __future__ import annotations
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -62,15 +61,17 @@ def prepared(admin: Sluice, model: str) -> dict[str, Any]:
     return dict(version)
 
 
-def as_json(tensor: Tensor) -> Any:
-    return json.loads(json.dumps(tensor.tolist(), default=bytes.decode))
+def as_json(tensor: Tensor) -> list[object]:
+    """Nested lists of what JSON can say; strings as text."""
+    found: list[object] = json.loads(json.dumps(tensor.tolist(), default=bytes.decode))
+    return found
 
 
-def rows(inputs: Tensors) -> list[Any]:
+def rows(inputs: Tensors) -> list[object]:
     """Bare values for a model with one input, objects for others."""
     columns = {name: as_json(tensor) for name, tensor in inputs.items()}
     if len(columns) == 1:
-        return list(next(iter(columns.values())))
+        return next(iter(columns.values()))
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

@@ -17,8 +17,6 @@ from workers.publisher import Publisher
 from workers.runtimes.loading import load
 from workers.settings import WorkerSettings
 
-MOST_INSTANCES = 100_000
-
 
 @dataclass(frozen=True, slots=True)
 class Child:
@@ -60,7 +58,7 @@ def loader(settings: WorkerSettings, sessions: Sessions, artifacts: Artifacts) -
             predictor=predictor,
             max_batch=found.max_batch,
             max_parallelism=found.max_parallelism,
-            max_instances=MOST_INSTANCES,
+            max_instances=settings.max_instances,
             batch_seconds=found.batch_seconds,
         )
 
