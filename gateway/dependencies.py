@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import cast
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, cast
 
-from fastapi import Request
+from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
 
 from auth.errors import PersonAuthenticationFailed, TokenMissing
@@ -80,6 +81,19 @@ class Require:
         if not self.others & caller.scopes:
             admission.require(caller, self.scope)
         return caller
+
+
+class TokenFirst(APIRoute):
+    """A route that looks at the token before the body: FastAPI reads and parses a body before it asks for anything."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def admit(request: Request) -> Response:
+            parts(request).admission.caller(request.scope["headers"], request.scope["query_string"])
+            return await handle(request)
+
+        return admit
 
 
 class Reader:

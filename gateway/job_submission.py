@@ -98,6 +98,7 @@ class JobSubmission:
                 if client not in room:
                     room[client] = self._settings.queued_jobs_limit - jobs.queued_of(session, client)
                 if room[client] <= 0:
+                    self._forget(draft)
                     answers.append(_full(self._settings.queued_jobs_limit))
                     continue
                 room[client] -= 1
@@ -111,7 +112,7 @@ class JobSubmission:
         job_id, body = jobs.new_id(), submitted.body
         stored = len(body) > self._settings.inline_bytes
         if stored:
-            self._artifacts.put_payload(f"{job_id}.input", body)
+            self._artifacts.put_payload(jobs.input_name(job_id), body)
         return jobs.Draft(
             job_id,
             submitted.lane,
@@ -120,6 +121,11 @@ class JobSubmission:
             None if stored else body,
             self._settings.job_seconds,
         )
+
+    def _forget(self, draft: jobs.Draft) -> None:
+        # No row will ever name it: a client over its limit could fill the disk.
+        if draft.input is None:
+            self._artifacts.delete_payload(jobs.input_name(draft.id))
 
     def _lay_out(self, drafts: Sequence[jobs.Draft]) -> None:
         by_lane: dict[Lane, list[bytes]] = {}

@@ -16,7 +16,7 @@ from gateway.job_watch import LOOK_SECONDS
 from gateway.parts import Parts
 from model_store.artifacts import Artifacts
 from model_store.database import transaction
-from workers import jobs
+from workers import jobs, waiting
 from workers.errors import JobNotFound
 from workers.lanes import Lane
 from workers.tables import Job
@@ -50,8 +50,8 @@ def find(session: Session, job_id: str, client_id: str) -> Job:
 def view(session: Session, artifacts: Artifacts, job_id: str, client_id: str) -> JobView:
     """Look a job up with its result; raises JobNotFound."""
     job = find(session, job_id, client_id)
-    result = artifacts.get_payload(f"{job.id}.result") if job.result_stored else job.result
-    return JobView(job, jobs.position(session, job), result)
+    result = artifacts.get_payload(jobs.result_name(job.id, job.fence)) if job.result_stored else job.result
+    return JobView(job, waiting.position(session, job), result)
 
 
 async def wait_for_end(parts: Parts, job_id: str, client_id: str, seconds: float) -> JobView:

@@ -15,6 +15,7 @@ from monitoring.metrics import request_metrics
 
 log = logging.getLogger(__name__)
 
+UPLOAD = re.compile(r"/admin/models/[^/]+/versions")
 REQUEST_ID = re.compile(rb"^[A-Za-z0-9-]{8,64}$")
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -126,8 +127,8 @@ async def answer(send: Send, rendered: Rendered) -> None:
 
 
 def is_upload(scope: Scope) -> bool:
-    path = scope["path"]
-    return scope["method"] in ("POST", "PUT") and path.startswith("/admin/models/") and path.endswith("/versions")
+    # Exactly: a label may be named `versions`, and its route reads the body whole.
+    return scope["method"] in ("POST", "PUT") and UPLOAD.fullmatch(scope["path"]) is not None
 
 
 def route_of(scope: Scope) -> str:

@@ -70,7 +70,7 @@ class PredictionEndpoint:
     def __init__(self, app: ASGIApp, parts: Parts) -> None:
         self._app = app
         self._parts = parts
-        self._paths: dict[str, Address | None] = {}
+        self._paths: dict[str, Address] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST" or (address := self._address(scope["path"])) is None:
@@ -103,9 +103,12 @@ class PredictionEndpoint:
         try:
             return self._paths[path]
         except KeyError:
-            if len(self._paths) >= PATHS_REMEMBERED:
-                self._paths.clear()
-            found = self._paths[path] = parse_path(path)
+            found = parse_path(path)
+            # Others are not kept: a path of no form at all has no length that it may not exceed.
+            if found is not None:
+                if len(self._paths) >= PATHS_REMEMBERED:
+                    self._paths.clear()
+                self._paths[path] = found
             return found
 
     async def _answer(

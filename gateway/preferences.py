@@ -42,7 +42,7 @@ def read_preferences(headers: Sequence[tuple[bytes, bytes]]) -> Preferences:
         name, _, value = token.partition(";")[0].strip().partition("=")
         if name.strip().lower() == "respond-async":
             respond_async = True
-        elif name.strip().lower() == "wait" and value.strip().strip('"').isdigit():
+        elif name.strip().lower() == "wait" and value.strip().strip('"').isdecimal():
             # The first of several counts (RFC 7240, section 2).
             wait = float(value.strip().strip('"')[:6]) if wait is None else wait
     return Preferences(respond_async, min(wait or 0.0, LONGEST_WAIT_SECONDS), wait is not None)

@@ -51,8 +51,9 @@ class Ringer:
         """Rings for lanes in which requests have waited for a second: any of what they rely on may have been lost."""
         now, rings = self._clock(), []
         for lane in lanes:
-            rung = self._rung.get(lane)
-            if rung is not None and now - rung.at >= RING_SECONDS:
+            # A lane may have been forgotten among many others while somebody waits in it.
+            rung = self._rung.setdefault(lane, Rung(float("-inf"), 0))
+            if now - rung.at >= RING_SECONDS:
                 rung.attempts += 1
                 new = self._ring(lane, rung, now)
                 if new is not None:

@@ -8,6 +8,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from gateway.app import create_app
+from gateway.request_heads import BoundedHeads
 from gateway.settings import GatewaySettings
 from monitoring import logs, metrics
 
@@ -32,7 +33,7 @@ def listen(app: FastAPI, settings: GatewaySettings) -> None:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHeads,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -19,6 +19,7 @@ from model_store.errors import FormatUnsupported, SluiceError
 
 # What a form may add to its file: a boundary, a few headers and the file's name.
 FORM_BYTES = 64 * 1024
+BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
 
 
 class Format(StrEnum):
@@ -164,9 +165,9 @@ def _is_form(request: Request) -> bool:
 
 def _form_body(request: Request) -> FormBody:
     _, options = parse_options_header(request.headers["content-type"])
-    boundary = options.get(b"boundary")
-    if not boundary:
-        raise FormInvalid("the Content-Type of the form names no boundary")
+    boundary = options.get(b"boundary", b"")
+    if not 0 < len(boundary) <= BOUNDARY_BYTES:
+        raise FormInvalid(f"the Content-Type of the form names no boundary of 1 to {BOUNDARY_BYTES} characters")
     return FormBody(request, boundary)
 
 

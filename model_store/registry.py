@@ -176,6 +176,8 @@ def delete_version(session: Session, model: str, number: int) -> None:
 def set_label(session: Session, model: str, label: str, version: int) -> None:
     """Points a label, new or not, to an AVAILABLE version; raises NameInvalid, ModelNotFound, VersionNotAvailable."""
     check_name(label, "label")
+    # Of two at once that make the same label, the second finds the row of the first.
+    session.execute(select(Model.name).where(Model.name == model).with_for_update())
     found = _lock_version(session, model, version)
     if found.state != State.AVAILABLE:
         raise VersionNotAvailable(f"version {version} is {found.state}; a label points to an AVAILABLE version only")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from sluice.client import Json, Sluice
+from sluice.client import Json, Refused, Sluice
 from sluice.connection import connected
 from sluice.data_folder import write_private
 from sluice.failures import CommandFailed
@@ -22,7 +23,7 @@ PAGE = 1000
 app = typer.Typer(help="Clients and their grants (for administrators).", no_args_is_help=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Which = Annotated[str, typer.Argument(help="Id or name of the client.", metavar="CLIENT")]
+Which = Annotated[str, typer.Argument(help="Id or name of the client.", metavar="client")]
 Models = Annotated[list[str], typer.Option("--model", help="A model that the client may use; may be repeated.")]
 Actions = Annotated[
     list[str] | None,
@@ -51,7 +52,10 @@ def create(
 
       sluice clients create audit --model mnist --action metadata
     """
-    made = sluice.post("/admin/clients", {"name": name, "grants": [_grant(model, actions) for model in models]})
+    _require_place(out, None)
+    grants = [_grant(model, actions) for model in models]
+    made = sluice.post("/admin/clients", {"name": name, "grants": grants})
+    _mention_unknown(sluice, grants)
     _show_secret(sluice, made, out, as_json=as_json)
 
 
@@ -69,6 +73,8 @@ def list_clients(sluice: Sluice, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(found))
         return
     table = Table("name", "id", "scopes", "created", "")
+    # Both are there to be copied, whatever the width of the terminal.
+    table.columns[0].overflow, table.columns[1].no_wrap = "fold", True
     for client in found:
         disabled = "disabled" if client["disabled"] else ""
         row(table, client["name"], client["id"], " ".join(client["scopes"]), moment(client["created_at"]), disabled)
@@ -84,7 +90,9 @@ def rotate(sluice: Sluice, which: Which, out: Out = None, as_json: AsJson = Fals
 
       sluice clients rotate reading-room --out reading-room.json
     """
-    _show_secret(sluice, sluice.post(f"{_path(sluice, which)}/rotate"), out, as_json=as_json)
+    path = _path(sluice, which)
+    _require_place(out, path.rpartition("/")[2])
+    _show_secret(sluice, sluice.post(f"{path}/rotate"), out, as_json=as_json)
 
 
 @app.command("disable")
@@ -137,12 +145,14 @@ def grant(  # noqa: PLR0913 - a command's arguments are its options
     had = [] if replace else sluice.get(path)["grants"]
     new = [_grant(model, actions, version=version, label=label) for model in models]
     grants = sluice.put(path, {"grants": [*had, *new]})["grants"]
+    _mention_unknown(sluice, new)
     if as_json:
         typer.echo(json.dumps(grants))
         return
     table = Table("model", "version", "label", "actions")
     for found in grants:
-        row(table, found["model"], str(found["version"] or "all"), found["label"] or "", " ".join(found["actions"]))
+        versions = str(found["version"] or ("all" if found["label"] is None else ""))
+        row(table, found["model"], versions, found["label"] or "", " ".join(found["actions"]))
     Console().print(table)
 
 
@@ -164,6 +174,21 @@ def _grant(
     return {name: value for name, value in given.items() if value is not None}
 
 
+def _mention_unknown(sluice: Sluice, grants: list[dict[str, Json]]) -> None:
+    """Say which of these grants name what is not there: they count once it is, and until then may be slips."""
+    for grant in grants:
+        try:
+            model = sluice.get(f"/admin/models/{quote(grant['model'], safe='')}")
+        except Refused as error:
+            if error.status == 404:
+                typer.echo(f"Note: there is no model {grant['model']} yet", err=True)
+            continue  # Who administers clients need not see models.
+        if "version" in grant and grant["version"] not in {known["version"] for known in model["versions"]}:
+            typer.echo(f"Note: {grant['model']} has no version {grant['version']} yet", err=True)
+        if "label" in grant and grant["label"] not in model["labels"]:
+            typer.echo(f"Note: {grant['model']} has no label {grant['label']} yet", err=True)
+
+
 def _path(sluice: Sluice, which: str) -> str:
     """The path of the client with this id or name. Raises CommandFailed."""
     if which.startswith("cli_"):
@@ -172,6 +197,23 @@ def _path(sluice: Sluice, which: str) -> str:
     if not ids:
         raise CommandFailed(f"there is no client named {which}")
     return f"/admin/clients/{ids[0]}"
+
+
+def _require_place(out: Path | None, client_id: str | None) -> None:
+    """Before a secret is made: the file can be written, and holds no other client's. Raises CommandFailed."""
+    if out is None:
+        return
+    if out.exists() and (client_id is None or not _is_file_of(out, client_id)):
+        raise CommandFailed(f"{out} exists already, and may hold somebody else's secret: name another file")
+    if not os.access(out.absolute().parent, os.W_OK | os.X_OK):
+        raise CommandFailed(f"{out} cannot be written: its folder does not exist, or is not yours to write to")
+
+
+def _is_file_of(path: Path, client_id: str) -> bool:
+    try:
+        return quote(str(json.loads(path.read_text())["client_id"]), safe="") == client_id
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _show_secret(sluice: Sluice, made: Json, out: Path | None, *, as_json: bool) -> None:

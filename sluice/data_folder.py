@@ -78,6 +78,9 @@ class DataFolder:
 
     def make(self) -> None:
         """Make what is missing: the folders, open to this user only, and the secrets. Raises DataFolderInvalid."""
+        if self._is_foreign():
+            # The folders `metrics` and `scratch` in it are emptied at each start.
+            raise DataFolderInvalid(f"{self.root} is not empty, and no data folder of Sluice: name another one")
         try:
             for folder in (self.root, *(self.root / name for name in ("secrets", "logs", "redis", "demo", "store"))):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -133,6 +136,13 @@ class DataFolder:
             return str(json.loads((self.root / "lock").read_text())["address"])
         return None
 
+    def _is_foreign(self) -> bool:
+        """Whether somebody else's files lie there: our secrets, or the database of single processes, do not."""
+        own = (self.root / "secrets", self.root / "sluice.db")
+        with contextlib.suppress(OSError):
+            return any(self.root.iterdir()) and not any(path.exists() for path in own)
+        return False
+
     def _holder(self, text: bytes) -> str:
         with contextlib.suppress(ValueError):
             holder = json.loads(text)
@@ -144,9 +154,15 @@ class DataFolder:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only this user can read, as a whole or not at all."""
+    """Write a file that only this user can read, as a whole or not at all. Raises CommandFailed."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    temporary.replace(path)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(text)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise CommandFailed(f"{path} cannot be written: {error.strerror}") from error

@@ -114,7 +114,7 @@ class Demo:
         if administrator is not None:
             self._wait_for(administrator)
         with Sluice.from_file(self._credentials(), admin=True) as sluice:
-            missing = [artifact for artifact in ARTIFACTS if not _is_available(sluice, artifact)]
+            missing = [artifact for artifact in ARTIFACTS if not is_in_place(sluice, artifact)]
             if training is not None or missing:
                 with self._progress() as progress:
                     if training is not None:
@@ -207,7 +207,8 @@ class Demo:
         shutil.copyfile(self._folder.demo / EXAMPLE, example)
         known = json.loads(self._folder.demo_json.read_text())
         # curl reads the secret from a file: on the screen or among arguments others could see it.
-        write_private(login, f'user = "{known["client_id"]}:{known["client_secret"]}"\n')
+        for file, whose in ((login, ""), (login.with_name("admin.curl"), "admin_")):
+            write_private(file, f'user = "{known[f"{whose}client_id"]}:{known[f"{whose}client_secret"]}"\n')
         weights = ", ".join(f"{weight:.4f}" for weight in trained.weights)
         best = max(range(len(probabilities)), key=probabilities.__getitem__)
         lines = (
@@ -267,14 +268,16 @@ def commands(address: str, login: Path, example: Path) -> tuple[str, str]:
     )
 
 
-def _is_available(sluice: Sluice, artifact: Artifact) -> bool:
+def is_in_place(sluice: Sluice, artifact: Artifact) -> bool:
+    """Whether the version serves, or somebody took it out of service: then it stays out. Raises Refused, Unreachable."""
     try:
         version = sluice.get(version_path(artifact.model, artifact.number))
     except Refused as error:
         if error.status == 404:
             return False
         raise
-    return bool(version["state"] == "AVAILABLE")
+    retired = version["state"] == "END" and version["error"] is None
+    return retired or bool(version["state"] == "AVAILABLE")
 
 
 def _epoch(line: str) -> Json:

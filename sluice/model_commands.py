@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 import typer
@@ -14,13 +14,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sluice.client import Json, Sluice, model_path
+from sluice.client import Json, Refused, Sluice, model_path
 from sluice.connection import connected
 from sluice.failures import CommandFailed
-from sluice.preparation import follow, version_path
-from sluice.version_table import moment, row, tables
+from sluice.preparation import PreparationFailed, follow, version_path
+from sluice.version_table import moment, row, state_of, tables
 
 PAGE = 1000
+
+Format = Literal["keras", "h5", "onnx"]
 
 app = typer.Typer(help="Models, their versions and preparation reports (for administrators).", no_args_is_help=True)
 
@@ -33,8 +35,8 @@ Model = Annotated[str, typer.Argument(help="Name of the model.")]
 def push(
     sluice: Sluice,
     model: Model,
-    file: Annotated[Path, typer.Argument(help="A .keras, .h5 or .onnx file.", exists=True, dir_okay=False)],
-    format: Annotated[str | None, typer.Option(help="keras, h5 or onnx, where the file does not say so.")] = None,
+    file: Annotated[Path, typer.Argument(help="A .keras, .h5 or .onnx file.", exists=True)],
+    format: Annotated[Format | None, typer.Option(help="What it is, where the file does not say so.")] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the version is prepared, and fail if it is refused.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -48,15 +50,21 @@ def push(
 
       sluice models push mnist model.onnx --no-wait
     """
-    console = Console(stderr=True)
-    with _progress(console) as progress:
-        task = progress.add_task("Uploading", total=file.stat().st_size)
-        uploaded = sluice.upload(
-            model, file, format=format, progress=lambda sent, size: progress.update(task, completed=sent, total=size)
+    if file.is_dir():
+        raise CommandFailed(
+            f'{file} is a folder: SavedModels are not taken; upload what model.save("model.keras") writes'
         )
+    console = Console(stderr=True)
+    uploaded = _upload(sluice, model, file, format, console)
     if wait:
-        with console.status("Preparing") as status:
-            follow(sluice, model, uploaded["version"], lambda step: status.update(f"Preparing: {escape(step)}"))
+        try:
+            with console.status("Preparing") as status:
+                follow(sluice, model, uploaded["version"], lambda step: status.update(f"Preparing: {escape(step)}"))
+        except PreparationFailed as error:
+            raise CommandFailed(
+                f"{error}\n`sluice models show {model} {uploaded['version']}` shows its report; "
+                "docs/models.md says what can be served."
+            ) from error
     version = sluice.get(version_path(model, uploaded["version"]))
     if as_json:
         typer.echo(json.dumps(version))
@@ -83,10 +91,12 @@ def list_models(sluice: Sluice, as_json: AsJson = False) -> None:
         return
     table = Table("model", "version", "state", "format", "labels", "uploaded")
     for model in models:
+        if not model["versions"]:
+            row(table, model["name"], "", "no versions", "", "", "")
         for version in model["versions"]:
             number = version["version"]
             labels = " ".join(label for label, pointed in model["labels"].items() if pointed == number)
-            state = version["state"] if version["error"] is None else f"{version['state']}: {version['error']['code']}"
+            state = state_of(version) + ("" if version["error"] is None else f": {version['error']['code']}")
             name = f"{model['name']} (latest)" if number == model["latest"] else model["name"]
             row(table, name, str(number), state, version["format"], labels, moment(version["created_at"]))
     Console().print(table)
@@ -109,7 +119,10 @@ def show(
       sluice models show mnist 2 --json
     """
     if version is None:
-        version = max(known["version"] for known in sluice.get(f"/admin/models/{quote(model, safe='')}")["versions"])
+        known = sluice.get(f"/admin/models/{quote(model, safe='')}")["versions"]
+        if not known:
+            raise CommandFailed(f"{model} has no versions: they were deleted")
+        version = max(one["version"] for one in known)
     found = sluice.get(version_path(model, version))
     if as_json:
         typer.echo(json.dumps(found))
@@ -148,7 +161,35 @@ def predict(
         raise CommandFailed(f"cannot read {body}: {error.strerror}") from error
     except ValueError as error:
         raise CommandFailed(f"{'standard input' if body == '-' else body} is not JSON: {error}") from error
-    typer.echo(json.dumps(sluice.post(f"{model_path(model, version=version, label=label)}:predict", request)))
+    try:
+        answer = sluice.post(f"{model_path(model, version=version, label=label)}:predict", request)
+    except Refused as error:
+        if error.status != 404:
+            raise
+        raise CommandFailed(
+            f"{error}\nEither it does not serve (`sluice models list`), or this client has no grant for it "
+            f"(`sluice clients grant CLIENT --model {model}`)."
+        ) from error
+    typer.echo(json.dumps(answer))
+
+
+def _upload(sluice: Sluice, model: str, file: Path, format: Format | None, console: Console) -> Json:
+    with _progress(console) as progress:
+        task = progress.add_task("Uploading", total=file.stat().st_size)
+        try:
+            return sluice.upload(
+                model,
+                file,
+                format=format,
+                progress=lambda sent, size: progress.update(task, completed=sent, total=size),
+            )
+        except Refused as error:
+            if error.code != "unsupported_format":
+                raise
+            raise CommandFailed(
+                f"{file} begins neither as a .keras archive nor as an HDF5 file: is it whole, and a model? "
+                "Where you are sure, --format says what it is."
+            ) from error
 
 
 def _progress(console: Console) -> Progress:

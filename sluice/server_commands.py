@@ -42,8 +42,9 @@ def up(
 ) -> None:
     """Run all of Sluice on this machine, in the foreground, until Ctrl-C.
 
-    Redis, a serving worker, a preparing worker and a gateway start with nothing to install or configure; SQLite and a
-    folder keep what must be kept. Whatever dies is started again. Listens on the loopback address only.
+    Redis, a serving worker, a preparing worker and a gateway start with
+    nothing to install or configure; SQLite and a folder keep what must be
+    kept. Whatever dies is started again. Listens on the loopback address only.
 
     Examples:
 
@@ -148,9 +149,11 @@ def create_admin(
         client, secret = clients.create(session, name, list(Scope), pepper)
         address = url or DataFolder.at(data or DEFAULT_DATA).address() or DEFAULT_ADDRESS
         made = {"base_url": address, "client_id": client.id, "client_secret": secret}
+        if out is not None:
+            # Before the commit: a client whose secret could not be written down is none.
+            write_private(out, json.dumps(made))
     engine.dispose()
     if out is not None:
-        write_private(out, json.dumps(made))
         typer.echo(f"The id and secret of {name} are in {out}")
     elif as_json:
         typer.echo(json.dumps(made))

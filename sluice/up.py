@@ -225,9 +225,10 @@ class System:
 def _require_ports(options: Options) -> None:
     for port in options.ports:
         if not embedded_redis.port_is_free(port):
+            other = port + 1 if port < 65535 else port - 1
             raise StartFailed(
-                f"port {port} is taken by another program; choose another one, for example: "
-                f"sluice up --port {port + 1 if port < 65535 else port - 1}"
+                f"port {port} is taken by another program; choose another one: "
+                f"sluice up --port {other}, or make up PORT={other}"
             )
 
 

@@ -28,6 +28,12 @@ def row(table: Table, *cells: str) -> None:
     table.add_row(*map(escape, cells))
 
 
+def state_of(version: Json) -> str:
+    """The state in a word or two: END stands for what was refused and for what was retired."""
+    retired = version["state"] == "END" and version["error"] is None
+    return "END (retired)" if retired else str(version["state"])
+
+
 def moment(text: str) -> str:
     """A time of the interface (RFC 3339, UTC), to the minute."""
     return text[:16].replace("T", " ")
@@ -35,7 +41,7 @@ def moment(text: str) -> str:
 
 def _summary(version: Json, reason: str | None) -> Table:
     table = Table(title=f"{version['model']} version {version['version']}", show_header=False, title_justify="left")
-    row(table, "state", version["state"])
+    row(table, "state", state_of(version))
     if version["error"] is not None:
         row(table, "error", f"{version['error']['message']} ({version['error']['code']})")
     if version["preparation"] is not None and not version["preparation"]["done"]:

@@ -15,19 +15,21 @@ import pytest
 from onnx import TensorProto, helper
 
 from model_store.database import transaction
-from model_store.registry import set_label
+from model_store.registry import publish, set_label
 from model_store.signature import Signature, TensorSpec
 from tests.conftest import RedisServer, free_port
 from tests.forgery import decoded
 from tests.processes import Cluster, children, cluster
 from tests.queue_kit import doubling_model, serve_model
 
+LOOKED_UP = Signature((TensorSpec("n", "int64", (None,)),), (TensorSpec("y", "float32", (None,)),))
 WHOLE = Signature((TensorSpec("n", "int64", (None, 3)),), (TensorSpec("doubled", "int64", (None, 3)),))
 
 
 @pytest.fixture(scope="session")
 def serving(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """With `double` and `slow`; `times` 1 (times 2, label `stable`) and 2 (times 3); `whole` for integers.
+    """With `double` and `slow`; `times` 1 (times 2, label `stable`) and 2 (times 3); `whole` and `table` for integers;
+    `unready`, which nobody prepares.
 
     Nobody changes what it has: tests that disable a client or withdraw a grant make a client of their own for it.
     """
@@ -36,8 +38,10 @@ def serving(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory)
         for factor in (2.0, 3.0):
             serve_model(made.sessions, made.artifacts, doubling_model(folder / f"{factor}.onnx", factor), "times")
         serve_model(made.sessions, made.artifacts, whole_numbers(folder / "whole.onnx"), "whole", signature=WHOLE)
+        serve_model(made.sessions, made.artifacts, table(folder / "table.onnx"), "table", signature=LOOKED_UP)
         with transaction(made.sessions) as session:
             set_label(session, "times", "stable", 1)
+            publish(session, "unready", format="onnx", digest="0" * 64, size_bytes=1, uploaded_by="test")
         made.start_worker(worker_metrics_port=free_port())
         made.start_gateway()
         made.wait_for_slots(2)
@@ -47,7 +51,7 @@ def serving(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def caller(serving: Cluster) -> httpx.Client:
     """A client with every scope and grants on every model."""
-    return serving.caller("double", "slow", "times", "whole")
+    return serving.caller("double", "slow", "table", "times", "unready", "whole")
 
 
 def whole_numbers(path: Path) -> Path:
@@ -57,6 +61,19 @@ def whole_numbers(path: Path) -> Path:
         "whole",
         [helper.make_tensor_value_info("n", TensorProto.INT64, ["batch", 3])],
         [helper.make_tensor_value_info("doubled", TensorProto.INT64, ["batch", 3])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def table(path: Path) -> Path:
+    """An ONNX file that looks n up in a table of four, and fails for what is not in it."""
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["values", "n"], ["y"])],
+        "table",
+        [helper.make_tensor_value_info("n", TensorProto.INT64, ["batch"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch"])],
+        [helper.make_tensor("values", TensorProto.FLOAT, [4], [0.5, 1.5, 2.5, 3.5])],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.onnx_models import line
@@ -106,6 +107,76 @@ def test_a_client_is_granted_rotated_disabled_and_enabled_by_name(system: System
         assert next(client for client in clients if client["name"] == name)["disabled"] is disabled
 
 
+def test_no_file_of_credentials_is_written_over_by_another_clients(system: System, tmp_path: Path) -> None:
+    # given a client whose credentials are in a file
+    environment, name, file = system.environment(), f"t-{secrets.token_hex(4)}", tmp_path / "client.json"
+    made = ("clients", "create", name, "--model", "a", "--out")
+    succeed(*made, str(file), environment=environment)
+    first = json.loads(file.read_text())
+
+    # when a file is named that holds them, or that cannot be written, no other client is made
+    for place in (file, tmp_path / "missing" / "client.json"):
+        ended = sluice("clients", "create", f"{name}-2", "--model", "a", "--out", str(place), environment=environment)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert "Traceback" not in ended.stderr
+    clients = json.loads(succeed("clients", "list", "--json", environment=environment))
+    assert f"{name}-2" not in {client["name"] for client in clients}
+    assert json.loads(file.read_text()) == first
+
+    # and its own new secret goes into the same file
+    succeed("clients", "rotate", name, "--out", str(file), environment=environment)
+    rotated = json.loads(file.read_text())
+    assert rotated["client_id"] == first["client_id"]
+    assert rotated["client_secret"] != first["client_secret"]
+
+
+def test_a_grant_for_what_is_not_there_is_given_and_mentioned(system: System) -> None:
+    environment, name = system.environment(), f"t-{secrets.token_hex(4)}"
+
+    ended = sluice("clients", "create", name, "--model", f"{name}-typo", environment=environment)
+
+    assert ended.returncode == 0
+    assert f"there is no model {name}-typo yet" in ended.stderr
+
+
+def test_who_asks_for_a_model_without_a_grant_is_told_both_reasons(system: System) -> None:
+    ended = sluice("predict", "nosuch", "--json", "-", environment=system.environment(), text='{"instances": [1]}')
+
+    assert ended.returncode == 1
+    assert "Servable not found" in ended.stderr
+    assert "sluice clients grant CLIENT --model nosuch" in ended.stderr
+
+
+def test_what_is_no_model_file_is_refused_with_the_way_out(system: System, tmp_path: Path) -> None:
+    text = tmp_path / "model.keras"
+    text.write_text("no model")
+
+    refused = [sluice("models", "push", "m", str(path), environment=system.environment()) for path in (text, tmp_path)]
+
+    assert [ended.returncode for ended in refused] == [1, 1]
+    assert "--format" in refused[0].stderr
+    assert 'model.save("model.keras")' in refused[1].stderr
+
+
+def test_a_model_without_versions_is_said_to_have_none(system: System, tmp_path: Path) -> None:
+    # given a model whose only version was retired and deleted
+    environment, name = system.environment(), f"t-{secrets.token_hex(4)}"
+    file = line(tmp_path / "line.onnx", weights=[2.0], bias=0.5)
+    succeed("models", "push", name, str(file), environment=environment)
+    with system.admin() as admin:
+        admin.post(f"/admin/models/{name}/versions/1/retire")
+    assert "END (retired)" in succeed("models", "show", name, environment=environment)
+    secret = (system.admin_client_id, system.admin_client_secret)
+    token = httpx.post(f"{system.base_url}/oauth/token", data={"grant_type": "client_credentials"}, auth=secret).json()
+    bearer = {"Authorization": f"Bearer {token['access_token']}"}
+    assert httpx.delete(f"{system.base_url}/admin/models/{name}/versions/1", headers=bearer).status_code == 204
+
+    # then the commands say so
+    ended = sluice("models", "show", name, environment=environment)
+    assert ended.stderr.startswith(f"Error: {name} has no versions")
+    assert "no versions" in succeed("models", "list", environment=environment)
+
+
 def test_a_person_is_added_with_a_password_from_standard_input(system: System) -> None:
     name = f"t-{secrets.token_hex(4)}"
     add = ("people", "add", name, "--data", str(system.data))
@@ -133,6 +204,22 @@ def test_missing_settings_are_named_without_values(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "SLUICE_CLIENT_SECRET_KEY" in ended.stderr
     assert "short-secret" not in ended.stderr
+
+
+def test_an_administrator_whose_secret_cannot_be_written_down_is_not_made(tmp_path: Path) -> None:
+    environment = {
+        **plain_environment(),
+        "SLUICE_CLIENT_SECRET_KEY": "k" * 32,
+        "SLUICE_DATABASE_URL": f"sqlite:///{tmp_path}/sluice.db",
+    }
+    succeed("migrate", environment=environment)
+
+    ended = sluice("admin", "create", "root", "--out", f"{tmp_path}/missing/admin.json", environment=environment)
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("Error: ")
+    assert "sls_" not in ended.stderr
+    succeed("admin", "create", "root", "--out", f"{tmp_path}/admin.json", environment=environment)
 
 
 def test_an_error_of_the_gateway_is_one_line_and_exit_code_one(system: System) -> None:

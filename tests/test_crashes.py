@@ -88,3 +88,27 @@ def test_a_native_call_that_keeps_the_interpreters_lock_is_ended_all_the_same(tm
     assert ended.returncode == 1
     assert b"Timeout" in ended.stderr
     assert read_record(tmp_path, "slot") == [("bad", 1)], "the record says whom to blame"
+
+
+KILLED_WHILE_IT_LOOKS = """
+import os, signal, time
+from workers.worker import Flag
+flag = Flag()
+for _ in range(5):
+    child = os.fork()
+    while child == 0:
+        flag.is_set()
+    time.sleep(0.05)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+flag.set()
+child = os.fork()
+if child == 0:
+    os._exit(7 if flag.is_set() else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+
+
+def test_a_child_that_is_killed_while_it_asks_whether_to_stop_leaves_the_answer_to_the_others():
+    ended = subprocess.run([sys.executable, "-c", KILLED_WHILE_IT_LOOKS], capture_output=True, timeout=30)
+    assert ended.returncode == 0, ended.stderr.decode()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sluice.client import Sluice
+from sluice.demo import ARTIFACTS, is_in_place
 from sluice.trained import Trained
 from tests.system import plain_environment, start_up, stop_up, wait_for_output
 
@@ -86,6 +87,7 @@ def test_the_credentials_are_in_a_file_that_only_this_user_can_read(demo: Demo) 
     assert list(demo.first_credentials) == names
     assert stat.S_IMODE((demo.data / "demo.json").stat().st_mode) == 0o600
     assert stat.S_IMODE((demo.data / "demo.curl").stat().st_mode) == 0o600
+    assert stat.S_IMODE((demo.data / "admin.curl").stat().st_mode) == 0o600
     # and no secret was printed
     assert "sls_" not in demo.first + demo.second
 
@@ -111,3 +113,10 @@ def test_a_second_start_finds_everything_there(demo: Demo) -> None:
     with Sluice.from_file(demo.data / "demo.json", admin=True) as sluice:
         versions = {model["name"]: len(model["versions"]) for model in sluice.get("/admin/models")["models"]}
     assert versions == {"linear": 1, "mnist": 2}
+
+
+def test_a_version_that_was_retired_is_not_uploaded_again(demo: Demo) -> None:
+    with Sluice.from_file(demo.data / "demo.json", admin=True) as sluice:
+        sluice.post("/admin/models/mnist/versions/2/retire")
+
+        assert all(is_in_place(sluice, artifact) for artifact in ARTIFACTS)

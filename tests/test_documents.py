@@ -91,7 +91,9 @@ def place(system: System, tmp_path_factory: pytest.TempPathFactory) -> Place:
         "admin_client_secret": system.admin_client_secret,
     }
     (system.data / "demo.json").write_text(json.dumps(known))
-    (system.data / "demo.curl").write_text(f'user = "{made["id"]}:{made["client_secret"]}"\n')
+    for name, whose in (("demo", ""), ("admin", "admin_")):
+        login = f"{known[f'{whose}client_id']}:{known[f'{whose}client_secret']}"
+        (system.data / f"{name}.curl").write_text(f'user = "{login}"\n')
     return Place(folder, tmp_path_factory.mktemp("home"), system.base_url)
 
 

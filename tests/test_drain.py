@@ -10,8 +10,24 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RedisServer
-from tests.queue_kit import Caller, Queue, RunningSlot, make_queue, running_slot, wait_until, worker_settings
+from tests.queue_kit import (
+    Caller,
+    Queue,
+    RunningSlot,
+    make_queue,
+    running_slot,
+    serve_model,
+    slow_model,
+    wait_until,
+    worker_settings,
+)
+from workers import drain
+from workers.drain import Slot
+from workers.heart import BEAT_SECONDS, Heart
+from workers.hot_lanes import LANES_A_READ
 from workers.lanes import pack_bundle
+from workers.recovery import ENTRIES_A_TIME
+from workers.session import run_session
 
 
 @pytest.fixture
@@ -221,6 +237,102 @@ def test_a_quarantined_version_fails_fast_while_others_serve(queue: Queue, slot:
     numbers = caller.ask(other, (1.0, 1.0))
     slot.ring(other)
     assert caller.collect(numbers)[numbers[0]].status != 200
+
+
+def test_more_entries_than_one_look_brings_are_taken_over_from_a_dead_session(queue: Queue, slot: RunningSlot):
+    lane, caller = queue.lane(), Caller(queue)
+    key = queue.keys.lane(lane)
+    queue.client.xgroup_create(key, "g", "0", mkstream=True)
+    numbers = [number for i in range(ENTRIES_A_TIME + 20) for number in caller.ask(lane, (float(i), 0.0))]
+    queue.client.xreadgroup("g", "default:slot", {key: ">"}, count=1000)
+    # One ring only: the lane stays hot from then on.
+    slot.ring(lane)
+    answers = caller.collect(numbers)
+    assert [predictions(answers[number].body) for number in numbers] == [
+        [[2.0 * i, 0.0]] for i in range(ENTRIES_A_TIME + 20)
+    ]
+
+
+def test_a_lane_in_debt_does_not_wait_while_nobody_else_has_anything(queue: Queue, slot: RunningSlot):
+    flood, quiet, caller = queue.lane(), queue.lane(client_id="cli_quiet"), Caller(queue)
+    slot.ring(quiet)
+    caller.collect(caller.ask(quiet, (1.0, 1.0)))
+    # A first read takes 64 entries; each holds 64 predictions, which is a debt of many turns.
+    numbers = [number for _ in range(100) for number in caller.ask(flood, *[(1.0, 2.0)] * 64)]
+    slot.ring(flood)
+    caller.collect(numbers[:1])
+    began = time.monotonic()
+    caller.collect(numbers)
+    assert time.monotonic() - began < 1.0, "the session slept although the lane had work"
+
+
+def test_a_lane_beyond_those_of_one_read_is_read_at_once(queue: Queue, slot: RunningSlot):
+    caller = Caller(queue)
+    lanes = [queue.lane(client_id=f"cli_{i}") for i in range(LANES_A_READ + 20)]
+    for lane in lanes:
+        slot.ring(lane)
+    caller.collect([number for lane in lanes for number in caller.ask(lane, (1.0, 1.0))])
+    began = time.monotonic()
+    for lane in lanes:
+        caller.collect(caller.ask(lane, (1.0, 1.0)))
+    assert time.monotonic() - began < 2.0, "the session slept on other lanes than the one that had work"
+
+
+def test_a_slow_batch_does_not_hold_up_others_when_a_session_has_lasted_its_time(
+    queue: Queue, slot: RunningSlot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    serve_model(queue.sessions, queue.artifacts, slow_model(tmp_path / "slow.onnx"), "slow", batch_seconds=1.0)
+    monkeypatch.setattr(drain, "SESSION_SECONDS", 0.5)
+    caller, fast, slow = Caller(queue), queue.lane(), queue.lane(model="slow")
+    slot.ring(fast)
+    caller.collect(caller.ask(fast, (1.0, 1.0)))
+    long = caller.ask(slow, (1.0, 50_000.0))
+    slot.ring(slow)
+    time.sleep(0.7)
+    for _ in range(2):  # the first only wakes the session, which then sees that its time is over
+        caller.collect(caller.ask(fast, (1.0, 1.0)))
+    assert slot.endings == []
+    caller.collect(long, 30)
+    wait_until(lambda: slot.endings == ["handed over"])
+
+
+def test_a_process_serves_any_number_of_sessions(queue: Queue):
+    child, name = queue.child(), "slot"
+    for number in range(60):
+        queue.client.set(queue.keys.drain("default", name), str(number), px=3000)
+        assert run_session(child, Slot("default", name, str(number)), lambda: True) == "stopping"
+
+
+def test_a_session_that_cannot_begin_leaves_its_slot_free(queue: Queue):
+    child, key = queue.child(), queue.keys.drain("default", "slot")
+    queue.settings.scratch_dir.write_text("in the way of the record's folder")
+    queue.client.set(key, "token", px=3000)
+    with pytest.raises(FileExistsError):
+        run_session(child, Slot("default", "slot", "token"), lambda: False)
+    wait_until(lambda: queue.client.exists(key) == 0, 8, message="a heart without a session keeps the slot")
+
+
+def test_a_failure_that_nobody_foresaw_is_answered_and_the_session_goes_on(queue: Queue, slot: RunningSlot):
+    lane, caller = queue.lane(), Caller(queue)
+    slot.ring(lane)
+    caller.collect(caller.ask(lane, (1.0, 1.0)))
+    loaded = slot.child.cache.get("double", queue.version)
+    del loaded.predictor._session  # type: ignore[attr-defined] # as if the runtime broke in a way of its own
+    answer = caller.collect(numbers := caller.ask(lane, (1.0, 1.0)), 5)[numbers[0]]
+    assert answer.status == 500
+    assert slot.endings == []
+
+
+def test_a_heart_does_not_take_back_a_key_that_its_session_gave_away(queue: Queue):
+    key = queue.keys.drain("default", "slot")
+    queue.client.set(key, "token", px=3000)
+    heart = Heart(queue.client, queue.keys, ("default", "slot"), "token", queue.sessions)
+    heart.start()
+    heart.keep_key(False)
+    queue.client.delete(key)
+    time.sleep(1.5 * BEAT_SECONDS)
+    assert queue.client.exists(key) == 0
+    heart.close()
 
 
 def _bundle(caller: Caller, number: int, body: bytes) -> bytes:

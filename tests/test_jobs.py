@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from auth import clients
 from model_store.database import Sessions, now_ms, transaction
 from tests.conftest import RedisServer
-from tests.queue_kit import Queue, make_queue, running_slot, worker_settings
+from tests.queue_kit import Queue, make_queue, running_slot, wait_until, worker_settings
 from workers import dispatch, jobs, lane_counts
 from workers.broker import broker
 from workers.lanes import Lane, Priority
@@ -152,6 +152,19 @@ def test_a_final_job_is_not_canceled(queue: Queue):
     assert state(queue.sessions, job_id) == "succeeded"
 
 
+def test_a_job_that_was_claimed_since_it_was_looked_up_is_canceled_all_the_same(queue: Queue):
+    [job_id] = accept(queue)
+    with transaction(queue.sessions, write=False) as session:
+        seen = session.get(Job, job_id)
+    [claimed] = claim(queue, [job_id])
+    with transaction(queue.sessions) as session:
+        session.add(seen)
+        assert jobs.cancel(session, seen)
+    assert finish(queue, claimed) == []
+    assert state(queue.sessions, job_id) == "canceled"
+    assert counts(queue) == (0, 0)
+
+
 def test_a_job_past_its_deadline_expires_without_running(queue: Queue):
     [job_id] = accept(queue, seconds=0.0)
     time.sleep(0.01)
@@ -208,7 +221,7 @@ def test_a_purged_job_is_gone_with_its_payload(queue: Queue):
     with transaction(queue.sessions) as session:
         session.execute(update(Job).values(finished_at=now_ms() - 7_200_000))
     with transaction(queue.sessions) as session:
-        assert jobs.purge(session, keep_seconds=3600) == [job_id]
+        assert jobs.purge(session, keep_seconds=3600) == [f"{job_id}.input", f"{job_id}.1.result"]
     with transaction(queue.sessions, write=False) as session:
         assert session.scalars(select(Job.id)).all() == []
 
@@ -245,6 +258,42 @@ def test_jobs_laid_out_are_run_and_their_results_kept(queue: Queue):
     with transaction(queue.sessions, write=False) as session:
         assert set(session.scalars(select(Job.result))) == {b'{"predictions":[[2.0,4.0]]}'}
     dispatcher.close_connections()
+
+
+def run_jobs(queue: Queue, ids: list[str]) -> None:
+    """Lay jobs out in one read and let a session run them until each is final."""
+    lane = queue.lane(Priority.BULK)
+    for job_id in ids:
+        queue.client.xadd(queue.keys.lane(lane), {"j": job_id})
+    with running_slot(queue) as slot:
+        slot.ring(lane)
+        wait_until(lambda: all(state(queue.sessions, job_id) in jobs.FINAL for job_id in ids))
+
+
+def accept_stored(queue: Queue, body: bytes | None) -> str:
+    """A job whose input should lie in the store; where `body` is None it does not."""
+    draft = jobs.Draft(jobs.new_id(), queue.lane(Priority.BULK), "tensorflow_serving", 1, None, 60)
+    if body is not None:
+        queue.artifacts.put_payload(jobs.input_name(draft.id), body)
+    with transaction(queue.sessions) as session:
+        jobs.accept(session, [draft], 100)
+    return draft.id
+
+
+def test_a_job_whose_input_is_gone_spoils_no_other_job_of_its_batch(queue: Queue):
+    gone, stored = accept_stored(queue, None), accept_stored(queue, BODY)
+    run_jobs(queue, [gone, stored])
+    assert (state(queue.sessions, gone), state(queue.sessions, stored)) == ("failed", "succeeded")
+
+
+def test_a_job_that_fails_for_no_foreseen_reason_ends_after_its_attempts(queue: Queue, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jobs, "MOST_ATTEMPTS", 1)
+    [job_id] = accept(queue)
+    stored = accept_stored(queue, None)
+    # What lies in the place of the input cannot be read: an error that nothing expects.
+    (queue.artifacts.root / "payloads" / jobs.input_name(stored)).mkdir(parents=True)
+    run_jobs(queue, [stored, job_id])
+    assert (state(queue.sessions, stored), state(queue.sessions, job_id)) == ("failed", "succeeded")
 
 
 def test_jobs_of_a_wiped_redis_are_found_lost_and_laid_out_again(queue: Queue):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -62,7 +63,7 @@ def test_a_request_id_comes_back_if_it_is_a_sane_one(caller: httpx.Client):
 
 
 def test_the_list_has_the_models_of_ones_grants(serving: Cluster, caller: httpx.Client):
-    assert caller.get("/v1/models").json() == {"models": ["double", "slow", "times", "whole"]}
+    assert caller.get("/v1/models").json() == {"models": ["double", "slow", "table", "times", "unready", "whole"]}
     assert serving.caller("times").get("/v1/models").json() == {"models": ["times"]}
 
 
@@ -154,6 +155,27 @@ def test_bodies_and_answers_too_large_for_a_row_of_sql_go_the_same_way(caller: h
     assert ended(caller, job)["predictions"] == answer.json()["predictions"]
     assert caller.get(f"/v1/jobs/{job}/result").content == answer.content
     assert caller.delete(f"/v1/jobs/{job}").status_code == 204
+
+
+def test_a_model_that_fails_on_an_input_fails_that_request_alone(caller: httpx.Client):
+    def ask(number: int) -> httpx.Response:
+        return caller.post("/v1/models/table:predict", json={"instances": [number]})
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(ask, [number % 5 for number in range(40)]))
+    for number, answer in enumerate(answers):
+        if number % 5 == 4:
+            assert (answer.status_code, list(answer.json())) == (500, ["error"])
+            assert "out of data bounds" in answer.json()["error"]
+            assert len(answer.content) < 1024
+        else:
+            assert (answer.status_code, answer.json()) == (200, {"predictions": [number % 5 + 0.5]})
+
+    failed = caller.post("/v1/models/table:submit", json={"instances": [4]}, headers={"Prefer": "wait=30"})
+    assert (failed.status_code, failed.json()["state"], failed.json()["attempts"]) == (202, "failed", 1)
+    assert failed.json()["error"] == {"code": "prediction_failed", "message": answers[4].json()["error"]}
+    ended_without = caller.get(f"{failed.headers['location']}/result")
+    assert (ended_without.status_code, ended_without.json()["code"]) == (409, "job_ended")
 
 
 def test_a_disabled_client_is_out_within_a_second(serving: Cluster):

@@ -209,6 +209,16 @@ def test_an_onnx_graph_that_leads_out_of_its_file_is_refused(shop: Shop, tmp_pat
     assert found == ["onnx_domain", "onnx_operator", "onnx_external_data", "onnx_structure", "onnx_structure"]
 
 
+@pytest.mark.parametrize("shape", [["batch", 2**34], ["batch", 0], ["batch", -5], ["batch", *"abcdefghij"]])
+def test_inputs_of_absurd_shapes_are_refused_before_any_is_made(shop: Shop, tmp_path: Path, shape: list[str | int]):
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", values[:1], values[1:])
+    opset = [helper.make_opsetid("", 17)]
+    path = tmp_path / "absurd.onnx"
+    path.write_bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
+    assert shop.prepare(path).error_code == "signature"
+
+
 def test_a_model_whose_answers_depend_on_other_callers_is_never_batched(shop: Shop, tmp_path: Path):
     path = graph_of(tmp_path / "x.onnx", helper.make_node("Softmax", ["x"], ["y"], axis=0), [])
     ended = shop.prepare(path)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from model_store.database import Sessions, connect, sessions_of, transaction
 from model_store.errors import (
@@ -102,6 +103,33 @@ def test_two_uploads_of_the_same_bytes_at_once_make_one_version(sessions: Sessio
     for thread in threads:
         thread.join()
     assert sorted(found) == [(1, False), (1, False), (1, False), (1, True)]
+
+
+def test_a_new_label_that_two_administrators_make_at_once_is_made_once(sessions: Sessions):
+    for content in (1, 2):
+        upload(sessions, content=content)
+        prepare(sessions, content)
+    failed: list[IntegrityError] = []
+    together = threading.Barrier(2)
+
+    def point(label: str, number: int) -> None:
+        try:
+            with transaction(sessions) as session:
+                session.connection()
+                if session.get_bind().dialect.name == "postgresql":  # SQLite lets one writer in at a time anyway
+                    together.wait()
+                set_label(session, "mnist", label, number)
+        except IntegrityError as error:
+            failed.append(error)
+
+    for round in range(10):
+        threads = [threading.Thread(target=point, args=(f"label-{round}", number)) for number in (1, 2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failed
+    assert len(catalog(sessions).models["mnist"].labels) == 10
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "-x", "a/b", "a b", "a:b", "ä", "a" * 129, "a\n", "a\0"])

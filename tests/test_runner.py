@@ -232,6 +232,28 @@ def test_a_limit_that_is_lower_already_stays(worker_settings: WorkerSettings):
 # How a runner ends
 
 
+def test_what_is_given_to_a_runner_is_never_written_through_a_link_that_it_laid(runner: Runner, tmp_path: Path):
+    ours, upload = tmp_path / "ours", tmp_path / "upload"
+    ours.write_text("ours")
+    upload.write_text("uploaded")
+    for lay in (lambda path: path.symlink_to(ours), lambda path: path.hardlink_to(ours), os.mkfifo):
+        lay(runner.scratch / "model.onnx")
+        runner.give("model.onnx", upload)
+        assert (runner.scratch / "model.onnx").read_text() == "uploaded"
+        assert ours.read_text() == "ours"
+        (runner.scratch / "model.onnx").unlink()
+
+
+def test_a_runner_that_lies_in_the_way_is_ended(runner: Runner, tmp_path: Path):
+    upload = tmp_path / "upload"
+    upload.write_text("uploaded")
+    (runner.scratch / "model.onnx").mkdir()
+    with pytest.raises(RunnerFailed) as caught:
+        runner.give("model.onnx", upload)
+    assert caught.value.code == "runner_crashed"
+    assert not runner.alive
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_runner_that_is_killed_is_an_error_value(runner: Runner, number: int):
     threading.Timer(0.3, os.kill, (runner.pid, number)).start()

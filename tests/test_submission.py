@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from starlette.types import Message
 
+from gateway import ringer as ringer_module
+from gateway.job_submission import JobSubmission, Submitted
 from gateway.ringer import Ringer
 from gateway.submission import CallerGone, Submission, bundles
 from tests.conftest import RedisServer
 from tests.queue_kit import Queue, make_queue, running_slot, worker_settings
 from workers.broker import broker
-from workers.errors import DeadlinePassed
+from workers.errors import DeadlinePassed, QueueFull
 from workers.lanes import BUNDLE_BYTES, BUNDLE_PREDICTIONS, Answer, Keys, Lane, Priority, pack_answers
 from workers.publisher import Publisher
 
@@ -197,3 +199,31 @@ def test_a_lane_is_rung_once_a_second_and_stays_with_a_slot_that_serves():
     third = ringer.due(lane)
     assert third is not None
     assert third.slot == first.slot
+
+
+def test_a_job_that_is_refused_leaves_no_input_in_the_store(queue: Queue):
+    settings = queue.settings.model_copy(update={"queued_jobs_limit": 1, "inline_bytes": 0})
+
+    async def work() -> None:
+        async with submitting(queue) as submission:
+            made = JobSubmission(settings, queue.sessions, queue.artifacts, submission)
+            job = Submitted(queue.lane(Priority.BULK), "tensorflow_serving", 1, BODY, 8)
+            kept = await made.submit(job)
+            with pytest.raises(QueueFull):
+                await made.submit(job)
+            await made.close()
+        assert [path.name for path in (queue.artifacts.root / "payloads").iterdir()] == [f"{kept}.input"]
+
+    run(work())
+
+
+def test_a_lane_that_was_forgotten_among_many_is_rung_again_while_somebody_waits(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ringer_module, "RUNG_LANES", 1)
+    now = [100.0]
+    ringer = Ringer(Keys("p"), "default", lambda: now[0])
+    ringer.slots = ("a",)
+    waited_in, another = (Lane("m", 1, Priority.INTERACTIVE, client) for client in ("c", "d"))
+    ringer.due(waited_in)
+    now[0] += 1.1
+    ringer.due(another)
+    assert len(ringer.again([waited_in])) == 1

@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from sluice.data_folder import DataFolder
+from sluice.data_folder import DataFolder, DataFolderInvalid
 from tests.conftest import free_port
 from tests.system import System, plain_environment, start_up, stop_up, wait_for_output
 
@@ -164,6 +164,18 @@ def test_ctrl_c_while_it_starts_ends_it_as_well(tmp_path: Path) -> None:
     assert stop_up(up.process, signal.SIGINT) == 0
     assert not [process for process in family if process.is_running()]
     assert "Traceback" not in up.output.read_text()
+
+
+def test_a_folder_of_somebody_elses_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "mine.csv").write_text("1")
+    mode = tmp_path.stat().st_mode
+
+    with pytest.raises(DataFolderInvalid, match="no data folder"):
+        DataFolder.at(tmp_path).make()
+
+    assert (tmp_path / "metrics" / "mine.csv").exists()
+    assert tmp_path.stat().st_mode == mode
 
 
 def test_nothing_is_left_when_it_is_killed_itself(own: Up) -> None:

@@ -228,8 +228,9 @@ def test_a_form_that_is_not_one_whole_file_is_refused(
     assert admin.get(f"/admin/models/{model}").status_code == 404
 
 
-def test_a_form_without_a_boundary_is_refused(admin: httpx.Client, model: str):
-    headers = {"content-type": "multipart/form-data"}
+@pytest.mark.parametrize("boundary", [b"", b"; boundary=", b"; boundary=" + b"b" * 300])
+def test_a_form_without_a_boundary_or_with_an_endless_one_is_refused(admin: httpx.Client, model: str, boundary: bytes):
+    headers = {"content-type": b"multipart/form-data" + boundary}
     answer = admin.post(f"/admin/models/{model}/versions", content=KERAS, headers=headers)
     assert refused(answer, 422, "form_invalid")
 

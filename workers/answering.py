@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, transaction
-from model_store.errors import DatabaseUnavailable, SluiceError
+from model_store.errors import DatabaseUnavailable, SluiceError, StoreFull
 from model_store.signature import Tensors
 from monitoring import metrics
 from workers import jobs
@@ -59,7 +59,12 @@ class Answering:
         if loaded is None or not loaded.inline:
             return False
         self.watchdog.inline(group.version)
-        self.outbox.send([*self._answers(group.bundles, loaded, None), *settle(group.bundles)])
+        try:
+            answers = self._answers(group.bundles, loaded, None)
+        except Exception:  # the loop's edge: one version's unforeseen failure must not end everybody's session
+            log.exception("a batch of %s failed unexpectedly; it runs again in a thread", group.version)
+            return False
+        self.outbox.send([*answers, *settle(group.bundles)])
         return True
 
     def slowly(self, group: Group) -> None:
@@ -81,8 +86,7 @@ class Answering:
                 self.outbox.send(self._bundles(Group(group.version, group.priority, bundles=[alone])))
             self.outbox.send(settle([entry]))
         for entry in group.jobs:
-            alone_group = Group(group.version, group.priority, jobs=[entry])
-            self.outbox.send([*self._jobs(alone_group), *settle([entry])])
+            self.slowly(Group(group.version, group.priority, jobs=[entry]))
 
     def give_up(self, entries: Sequence[Entry]) -> None:
         """Answer synchronous predictions whose second run died too; a job's own row decides about the job."""
@@ -93,10 +97,13 @@ class Answering:
         """Fail fast for a version that crashed too often, while others serve."""
         error = _quarantined(group.version)
         self.outbox.send([*_pack(_refusals(group.bundles, error)), *settle(group.bundles)])
-        if group.jobs:
-            claimed = self._claim([entry.job_id or "" for entry in group.jobs])
-            endings = [_ending(job, error) for job in claimed]
-            self.outbox.send([*self._finish(claimed, endings), *settle(group.jobs)])
+        commands: list[bytes] = []
+        try:
+            if group.jobs:
+                claimed = self._claim([entry.job_id or "" for entry in group.jobs])
+                commands = self._finish(claimed, [_ending(job, error) for job in claimed])
+        finally:
+            self.outbox.send([*commands, *settle(group.jobs)])
 
     def _bundles(self, group: Group) -> list[bytes]:
         for attempt in range(1, RUNS_OF_A_BUNDLE + 1):
@@ -152,34 +159,41 @@ class Answering:
 
     def _run_jobs(self, version: Version, claimed: Sequence[jobs.Claimed]) -> list[jobs.Ending]:
         try:
-            bodies = [job.input if job.input is not None else self._stored_input(job.id) for job in claimed]
             with self._loaded(version) as loaded:
+                bodies = [
+                    job.input if job.input is not None else self.artifacts.get_payload(jobs.input_name(job.id))
+                    for job in claimed
+                ]
                 outcomes = predict_all(loaded, bodies, self._watched(loaded))
-        except RunnerFailed as error:
-            if len(claimed) > 1:
-                return [ending for job in claimed for ending in self._run_jobs(version, [job])]
-            return self._retried(claimed[0], error)
+        except DatabaseUnavailable:
+            # It is asked what to load: that it was away then is no fault of the jobs, and no end of them.
+            self._put_back([job.id for job in claimed])
+            return []
         except SluiceError as error:
-            return [_ending(job, error) for job in claimed]
-        return [self._kept(job, outcome) for job, outcome in zip(claimed, outcomes, strict=True)]
+            if len(claimed) > 1:
+                # Whose fault it was, a run of its own tells: it may be one job's input that is gone from the store.
+                return [ending for job in claimed for ending in self._run_jobs(version, [job])]
+            return self._retried(claimed[0], error) if isinstance(error, RunnerFailed) else [_ending(claimed[0], error)]
+        return [ending for job, outcome in zip(claimed, outcomes, strict=True) for ending in self._kept(job, outcome)]
 
-    def _retried(self, job: jobs.Claimed, error: RunnerFailed) -> list[jobs.Ending]:
+    def _retried(self, job: jobs.Claimed, error: SluiceError) -> list[jobs.Ending]:
         if job.attempt >= jobs.MOST_ATTEMPTS:
             return [_ending(job, error)]
         with contextlib.suppress(DatabaseUnavailable), transaction(self.sessions) as session:
             jobs.retry(session, job)
         return []
 
-    def _stored_input(self, job_id: str) -> bytes:
-        return self.artifacts.get_payload(f"{job_id}.input")
-
-    def _kept(self, job: jobs.Claimed, outcome: Outcome) -> jobs.Ending:
+    def _kept(self, job: jobs.Claimed, outcome: Outcome) -> list[jobs.Ending]:
         if isinstance(outcome, SluiceError):
-            return _ending(job, outcome)
+            return [_ending(job, outcome)]
         if len(outcome) <= self.settings.inline_bytes:
-            return jobs.Ending(job.id, job.fence, result=outcome)
-        self.artifacts.put_payload(f"{job.id}.result", outcome)
-        return jobs.Ending(job.id, job.fence, result_stored=True)
+            return [jobs.Ending(job.id, job.fence, result=outcome)]
+        try:
+            self.artifacts.put_payload(jobs.result_name(job.id, job.fence), outcome)
+        except StoreFull as error:
+            # Its own trouble: the others of its batch are finished.
+            return self._retried(job, error)
+        return [jobs.Ending(job.id, job.fence, result_stored=True)]
 
     def _finish(self, claimed: Sequence[jobs.Claimed], endings: Sequence[jobs.Ending]) -> list[bytes]:
         if not endings:
@@ -214,13 +228,20 @@ class Answering:
 
     @contextlib.contextmanager
     def _loaded(self, version: Version) -> Iterator[Loaded]:
+        """A version's predictor while it is used; what nobody foresaw becomes RunnerFailed: tried again, then told."""
         with contextlib.ExitStack() as stack:
-            number = self.watchdog.begin(version)
             try:
-                loaded = stack.enter_context(self.cache.lease(*version))
-            finally:
-                self.watchdog.end(number)
-            yield loaded
+                number = self.watchdog.begin(version)
+                try:
+                    loaded = stack.enter_context(self.cache.lease(*version))
+                finally:
+                    self.watchdog.end(number)
+                yield loaded
+            except SluiceError:
+                raise
+            except Exception as error:  # the batch's edge: callers would wait in vain, and a job would run for ever
+                log.exception("a batch of %s failed unexpectedly", version)
+                raise RunnerFailed("the prediction failed unexpectedly", code="internal") from error
 
     def _watched(self, loaded: Loaded) -> Callable[[Tensors], Tensors]:
         def run(tensors: Tensors) -> Tensors:

@@ -21,7 +21,7 @@ from model_store.database import Sessions, clock_ms, now_ms, transaction
 from model_store.errors import DatabaseUnavailable
 from model_store.sweep import sweep
 from monitoring import metrics
-from workers import jobs, lane_counts
+from workers import jobs, lane_counts, waiting
 from workers.bells import choose, ring
 from workers.lanes import JOB_FIELD, LANE_MILLISECONDS, Keys, Lane, entry_ms
 from workers.preparation import schedule
@@ -191,8 +191,12 @@ class Dispatcher:
     def _sweep(self) -> None:
         if time.monotonic() < self._paused_until:
             return
+        with transaction(self._with.sessions, write=False) as session:
+            overdue = jobs.overdue(session)
+        # Asked before: a Redis that does not answer must not hold up everybody who writes to the database.
+        alive = {worker for worker in overdue if self._alive(worker)}
         with transaction(self._with.sessions) as session:
-            back, failed = jobs.recover(session, self._alive)
+            back, failed = jobs.recover(session, alive.__contains__)
             expired = jobs.expire(session)
             due = schedule.due(session, 100)
         if back or failed or expired:
@@ -212,7 +216,7 @@ class Dispatcher:
     def _show_depths(self) -> None:
         with transaction(self._with.sessions, write=False) as session:
             depths = lane_counts.depths(session)
-            oldest = jobs.oldest(session)
+            oldest = waiting.oldest(session)
         metrics.show(metrics.QUEUE_DEPTH, {(model, version): queued for model, version, queued in depths})
         metrics.show(metrics.QUEUE_AGE, {(model, version): age for (model, version), age in oldest.items()})
 
@@ -220,9 +224,8 @@ class Dispatcher:
         with transaction(self._with.sessions) as session:
             stored = jobs.purge(session, self._with.settings.job_keep_seconds)
             lane_counts.forget_idle(session)
-        for job_id in stored:
-            self._with.artifacts.delete_payload(f"{job_id}.input")
-            self._with.artifacts.delete_payload(f"{job_id}.result")
+        for name in stored:
+            self._with.artifacts.delete_payload(name)
         if self._every("store", STORE_SECONDS):
             sweep(self._with.sessions, self._with.artifacts)
             # Payloads of jobs that were never committed have no row to be purged with.

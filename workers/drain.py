@@ -107,7 +107,8 @@ class Drain:
         if self._answering.stopping():
             return "stopping"
         now = time.monotonic()
-        if now - started > SESSION_SECONDS:
+        if now - started > SESSION_SECONDS and not self._futures:
+            # Not while a slow batch runs: it would have to be waited for, and every other version with it.
             return "handed over"
         if now - self._active_at > IDLE_SECONDS and not self._futures:
             return "idle"
@@ -137,6 +138,14 @@ class Drain:
             if rings or found:
                 return rings, self._wanted(found)
         chosen = self._lanes.choose(None, self._unread)
+        readable = self._lanes.readable(None, self._unread)
+        if len(chosen) < len(readable):
+            # Lanes in debt, and those beyond one read, stand back only while the others have something: nobody would
+            # wake a reader that sleeps on other lanes than the one that has work.
+            rings, found = self._reading.read(self._lanes, chosen, None)
+            if rings or found:
+                return rings, self._wanted(found)
+            chosen = readable
         rings, found = self._reading.read(self._lanes, chosen, BLOCK_MILLISECONDS)
         return rings, self._wanted(found)
 
@@ -265,6 +274,7 @@ class Drain:
             hot = [lane.key for lane in self._lanes]
             if ending == "handed over":
                 return self._hand_over(hot)
+            self._heart.keep_key(False)
             self._wire.execute([*self._ring_myself(hot), pack("DEL", self._drain_key)])
             if ending == "stopping":
                 return True
@@ -272,7 +282,9 @@ class Drain:
                 return True
             again = pack("SET", self._drain_key, self._slot.token, "NX", "PX", DRAIN_MILLISECONDS)
             self._active_at = time.monotonic()
-            return self._wire.execute([again])[0] is None
+            taken = self._wire.execute([again])[0] is not None
+            self._heart.keep_key(taken)
+            return not taken
         except redis.RedisError:
             return True
 

@@ -35,6 +35,8 @@ class Heart:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._running: set[str] = set()
+        self._keeping = threading.Lock()
+        self._keeps_key = True
         self._renewed_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
         self.lost = False
@@ -54,6 +56,11 @@ class Heart:
             log.info("the heartbeat could not be taken back; it expires by itself")
         self._wire.close()
 
+    def keep_key(self, keep: bool) -> None:
+        """Whether the slot's key is kept from now on: a beat must not take back what the session gives away."""
+        with self._keeping:
+            self._keeps_key = keep
+
     def running(self, ids: list[str]) -> None:
         """Jobs whose leases are to be kept from now on."""
         with self._lock:
@@ -69,11 +76,18 @@ class Heart:
                 self._beat()
             except redis.RedisError:
                 log.info("Redis is away; the heartbeat waits")
+            except Exception:  # the thread's edge: a session without a heart is taken for dead while it works
+                log.exception("a heartbeat failed unexpectedly")
             self._renew_leases()
 
     def _beat(self) -> None:
-        commands = [pack("SET", self._beat_key, b"1", "PX", DRAIN_MILLISECONDS), pack("GET", self._drain_key)]
-        holder = self._wire.execute(commands)[1]
+        self._wire.execute([pack("SET", self._beat_key, b"1", "PX", DRAIN_MILLISECONDS)])
+        with self._keeping:
+            if self._keeps_key:
+                self._keep_key()
+
+    def _keep_key(self) -> None:
+        holder = self._wire.execute([pack("GET", self._drain_key)])[0]
         if holder == self._token:
             # Only while it holds our token: a session that was replaced must not keep its successor's key alive.
             self._wire.execute([pack("PEXPIRE", self._drain_key, DRAIN_MILLISECONDS)])
@@ -95,3 +109,5 @@ class Heart:
             self._renewed_at = time.monotonic()
         except DatabaseUnavailable:
             log.warning("leases could not be renewed: the database does not answer")
+        except Exception:  # the thread's edge, as above
+            log.exception("leases could not be renewed")

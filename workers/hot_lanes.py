@@ -71,13 +71,17 @@ class HotLanes:
     def priorities(self) -> set[Priority]:
         return {hot.lane.priority for hot in self._lanes.values()}
 
-    def choose(self, priority: Priority | None, unread: Callable[[HotLane], bool]) -> list[HotLane]:
-        """At most 64 lanes to read now, those with most credit first; `unread` ones stay out this turn."""
-        candidates = [
+    def readable(self, priority: Priority | None, unread: Callable[[HotLane], bool]) -> list[HotLane]:
+        """All lanes of a priority but the `unread` ones."""
+        return [
             hot
             for hot in self._lanes.values()
             if (priority is None or hot.lane.priority == priority) and not unread(hot)
         ]
+
+    def choose(self, priority: Priority | None, unread: Callable[[HotLane], bool]) -> list[HotLane]:
+        """At most 64 lanes to read now, those with most credit first; `unread` ones stay out this turn."""
+        candidates = self.readable(priority, unread)
         if len(candidates) <= 1:
             for hot in candidates:
                 hot.credit = 0.0  # what a lane read while it was alone, it took from nobody

@@ -61,3 +61,5 @@ class Publisher:
                 message()
             except (KombuError, RedisError, OSError) as error:
                 log.warning("a message could not be sent: %s", type(error).__name__)
+            except Exception:  # the thread's edge: without it no session would ever be started again
+                log.exception("a message failed unexpectedly")

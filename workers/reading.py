@@ -113,4 +113,6 @@ class Reading:
 
 
 def _rings(raw: Sequence[tuple[bytes, Sequence[bytes] | None]]) -> Rings:
-    return [(ring_id, fields[1].decode()) for ring_id, fields in raw if fields and fields[0] == RING_FIELD]
+    return [
+        (ring_id, fields[1].decode(errors="replace")) for ring_id, fields in raw if fields and fields[0] == RING_FIELD
+    ]

@@ -66,9 +66,23 @@ class Recovery:
     def _claim(
         self, hot: HotLane, consumer: str, min_idle_ms: int, in_hand: set[tuple[bytes, bytes]], left: LeftBehind
     ) -> None:
-        pending = self._wire.execute([pack("XPENDING", hot.key, GROUP, "-", "+", ENTRIES_A_TIME, consumer)])[0]
-        if isinstance(pending, redis.ResponseError):
-            return
+        # To the last page: of a lane that stays busy, its own pending entries are looked at only once.
+        start = b"-"
+        while start:
+            pending = self._wire.execute([pack("XPENDING", hot.key, GROUP, start, "+", ENTRIES_A_TIME, consumer)])[0]
+            if isinstance(pending, redis.ResponseError):
+                return
+            self._claim_page(hot, pending, min_idle_ms, in_hand, left)
+            start = b"(" + pending[-1][0] if len(pending) == ENTRIES_A_TIME else b""
+
+    def _claim_page(
+        self,
+        hot: HotLane,
+        pending: Sequence[tuple[bytes, bytes, int, int]],
+        min_idle_ms: int,
+        in_hand: set[tuple[bytes, bytes]],
+        left: LeftBehind,
+    ) -> None:
         deliveries = {
             entry_id: count
             for entry_id, _, idle, count in pending
@@ -76,8 +90,8 @@ class Recovery:
         }
         if not deliveries:
             return
-        command = ("XCLAIM", hot.key, GROUP, self._consumer, min_idle_ms, *deliveries)
-        claimed = self._wire.execute([pack(*command)])[0]
+        command = pack("XCLAIM", hot.key, GROUP, self._consumer, min_idle_ms, *deliveries)
+        claimed = self._wire.execute([command])[0]
         if isinstance(claimed, redis.ResponseError):
             return
         found = {item[0]: item[1] for item in claimed if item}

@@ -55,7 +55,9 @@ class Wire:
     """One connection that sends packed commands in one write; redis-py's own pipelines cost several times that."""
 
     def __init__(self, client: redis.Redis) -> None:
-        self._connection: Any = client.connection_pool.make_connection()
+        # Not by the pool's `make_connection`: it counts what it makes, never forgets one, and refuses the hundredth.
+        pool: Any = client.connection_pool
+        self._connection: Any = pool.connection_class(**pool.connection_kwargs)
 
     def execute(self, commands: Sequence[bytes]) -> list[Reply]:
         """Replies in order; an error reply is returned as a redis.ResponseError, not raised.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import redis
 
@@ -28,21 +29,21 @@ def run_session(child: Child, slot: Slot, stopping: Callable[[], bool]) -> str:
         # Whoever waits rings again once Redis is back.
         return "redis away"
     settings = child.settings
-    outbox = Outbox(child.client)
-    watchdog = Watchdog(
-        Record(settings.scratch_dir, slot.name),
-        settings.hang_limit_seconds,
-        deadly=settings.worker_execution == "prefork",
-    )
-    answering = Answering(
-        settings, child.sessions, child.artifacts, child.cache, outbox, heart, watchdog,
-        consumer_of(slot.pool, slot.name), stopping,
-    )  # fmt: skip
-    try:
+    # Each is closed whatever becomes of the others: a heart that beats on would keep the slot from every later session.
+    with ExitStack() as stack:
+        outbox = Outbox(child.client)
+        stack.callback(outbox.close)
+        stack.callback(heart.close)
+        watchdog = Watchdog(
+            Record(settings.scratch_dir, slot.name),
+            settings.hang_limit_seconds,
+            deadly=settings.worker_execution == "prefork",
+        )
+        stack.callback(watchdog.close)
+        answering = Answering(
+            settings, child.sessions, child.artifacts, child.cache, outbox, heart, watchdog,
+            consumer_of(slot.pool, slot.name), stopping,
+        )  # fmt: skip
         ending = Drain(slot, child.client, keys, heart, answering, child.publisher).run()
-    finally:
-        watchdog.close()
-        heart.close()
-        outbox.close()
     metrics.DRAIN_SESSIONS.labels(ending.replace(" ", "_")).inc()
     return ending

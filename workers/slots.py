@@ -90,4 +90,6 @@ class Announcer:
                 pipeline.execute()
             except redis.RedisError as error:
                 log.warning("slots could not be announced: %s", type(error).__name__)
+            except Exception:  # the thread's edge: nobody would ring for this worker any more
+                log.exception("slots could not be announced")
             self._stop.wait(max(0.0, ANNOUNCE_SECONDS - (time.monotonic() - started)))

@@ -29,15 +29,18 @@ class Record:
         self.path = folder / f"sluice-running-{slot}.json"
         folder.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._file, RECORD_BYTES)
+        # Its space is taken now: a disk that fills up later must not fail the inference that is to be noted.
+        os.posix_fallocate(self._file, 0, RECORD_BYTES)
 
     def write(self, versions: list[tuple[str, int]]) -> None:
         text = json.dumps(versions).encode()[: RECORD_BYTES - 1]
         os.pwrite(self._file, text.ljust(RECORD_BYTES, b" "), 0)
 
     def close(self) -> None:
-        self.write([])
-        os.close(self._file)
+        try:
+            self.write([])
+        finally:
+            os.close(self._file)
 
 
 def read_record(folder: Path, slot: str) -> list[tuple[str, int]]:

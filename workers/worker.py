@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
-import multiprocessing
+import multiprocessing.sharedctypes
 import os
 import signal
 import threading
@@ -31,8 +32,7 @@ def serve(settings: WorkerSettings) -> None:
     """Run a serving worker until it is told to stop."""
     app = broker(settings)
     client, keys = redis_link.connect(settings), Keys(settings.key_prefix)
-    # Made before the children are forked, so that they share it.
-    stopping = multiprocessing.get_context("fork").Event()
+    stopping = Flag()
     register_drain(app, own_child(app, settings), stopping.is_set)
     processes = 1 if settings.worker_execution == "solo" else settings.worker_processes
     announcer = Announcer(client, keys, settings.pool, slots_of(settings.worker_name, processes))
@@ -67,6 +67,23 @@ def prepare(settings: WorkerSettings) -> None:
     app = broker(settings)
     register_prepare(app, settings)
     _run("prepare-worker", app, settings, PREPARE_QUEUE, 1, {})
+
+
+class Flag:
+    """Says one thing to this process and to those forked from it later.
+
+    An Event would do so under a lock, which a child that is killed while it looks would keep for ever, and which a
+    signal's handler would wait for in the very thread that holds it.
+    """
+
+    def __init__(self) -> None:
+        self._shared = multiprocessing.sharedctypes.RawValue(ctypes.c_bool, False)
+
+    def set(self) -> None:
+        self._shared.value = True
+
+    def is_set(self) -> bool:
+        return bool(self._shared.value)
 
 
 def own_child(app: Celery, settings: WorkerSettings) -> Callable[[], Child]:
@@ -130,6 +147,4 @@ def _run(
 
 def _die_with_parent(**_: object) -> None:
     """A child whose main process was killed would serve on with nobody to stop it: it asks the kernel to end it too."""
-    import ctypes
-
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

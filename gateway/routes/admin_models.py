@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from auth.scopes import Scope
 from gateway import model_views
 from gateway.admission import Caller
-from gateway.dependencies import Require, open_session, parts, read_session
+from gateway.dependencies import Require, TokenFirst, open_session, parts, read_session
 from gateway.model_views import ModelShown, ModelsPage, PreparationShown, VersionShown
 from gateway.parts import Parts
 from gateway.uploads import Format, Upload, receive
@@ -35,7 +35,7 @@ NAME_PATTERN = f"^{NAME.pattern}$"
 WITHOUT_NUL = r"^[^\x00]*$"
 HIGHEST_VERSION = 2**31 - 1
 
-router = APIRouter(prefix="/admin/models", tags=["Models"])
+router = APIRouter(prefix="/admin/models", tags=["Models"], route_class=TokenFirst)
 
 Admin = Annotated[Caller, Depends(Require(Scope.MODELS_WRITE))]
 Writing = Annotated[Session, Depends(open_session, scope="function")]

@@ -15,14 +15,14 @@ from auth.grants import ACTIONS, HIGHEST_VERSION, MOST_GRANTS, Action, GrantSpec
 from auth.scopes import DEFAULT, Scope, known_scopes
 from auth.tables import Client
 from gateway.admission import Caller
-from gateway.dependencies import Require, open_session, parts, read_session
+from gateway.dependencies import Require, TokenFirst, open_session, parts, read_session
 
 log = logging.getLogger(__name__)
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 NO_STORE = {"cache-control": "no-store"}
 
-router = APIRouter(prefix="/admin/clients", tags=["Clients"])
+router = APIRouter(prefix="/admin/clients", tags=["Clients"], route_class=TokenFirst)
 
 Admin = Annotated[Caller, Depends(Require(Scope.CLIENTS_ADMIN))]
 Writing = Annotated[Session, Depends(open_session, scope="function")]

@@ -12,7 +12,6 @@ from fastapi.responses import FileResponse, JSONResponse
 
 from auth.scopes import Scope
 from gateway.dependencies import Reader
-from gateway.openapi import describe
 
 FILES = Path(__file__).resolve().parent.parent / "static"
 ASSETS = {
@@ -52,4 +51,4 @@ async def send_asset(name: str) -> FileResponse:
 
 @router.get("/openapi.json")
 def show_description(request: Request) -> JSONResponse:
-    return JSONResponse(describe(request.app), headers=NO_CACHE)
+    return JSONResponse(request.app.openapi(), headers=NO_CACHE)

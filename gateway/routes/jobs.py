@@ -7,10 +7,10 @@ import contextlib
 import json
 from typing import Annotated, Any
 
-from anyio import from_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from starlette.background import BackgroundTask
 
 from auth.scopes import Scope
 from gateway.admission import Caller
@@ -129,32 +129,37 @@ def list_jobs(
 @router.post("/{job_id}/cancel", summary="Cancel a job that has not ended", responses=ANSWER | ENDED)
 def cancel_job(request: Request, caller: Own, session: Writing, job_id: str) -> Response:
     """A queued job never runs; a running one's result is dropped. 409 where the job has ended already."""
-    if not _cancel(request, session, find(session, job_id, caller.client_id)):
+    job = find(session, job_id, caller.client_id)
+    leaves_lane = _leaves_lane(request, job)
+    if not jobs.cancel(session, job):
         raise JobEnded(f"the job is {find(session, job_id, caller.client_id).state} already")
-    return _answer(view(session, parts(request).artifacts, job_id, caller.client_id))
+    return _answer(view(session, parts(request).artifacts, job_id, caller.client_id), leaves_lane)
 
 
 @router.delete("/{job_id}", status_code=204, summary="Cancel and forget a job")
 def delete_job(request: Request, caller: Own, session: Writing, job_id: str) -> Response:
     """Its row, its input and its result are gone at once."""
-    _cancel(request, session, find(session, job_id, caller.client_id))
-    artifacts = parts(request).artifacts
-    artifacts.delete_payload(f"{job_id}.input")
-    artifacts.delete_payload(f"{job_id}.result")
-    session.delete(find(session, job_id, caller.client_id))
-    return Response(status_code=204)
+    job = find(session, job_id, caller.client_id)
+    leaves_lane = _leaves_lane(request, job)
+    jobs.cancel(session, job)
+    job = find(session, job_id, caller.client_id)
+    for name in jobs.payload_names(job.id, job.fence):
+        parts(request).artifacts.delete_payload(name)
+    session.delete(job)
+    return Response(status_code=204, background=leaves_lane)
 
 
-def _cancel(request: Request, session: Session, job: Job) -> bool:
-    lane, was_queued = job.lane, job.state == jobs.JobState.QUEUED
-    done = jobs.cancel(session, job)
-    if done and was_queued:
-        from_thread.run(parts(request).submission.remove_job, lane, job.id)
-    return done
+def _leaves_lane(request: Request, job: Job) -> BackgroundTask | None:
+    # After the commit: a Redis that does not answer must not keep a transaction open.
+    if job.state != jobs.JobState.QUEUED:
+        return None
+    return BackgroundTask(parts(request).submission.remove_job, job.lane, job.id)
 
 
-def _answer(found: JobView) -> Response:
-    return Response(job_document(found), media_type="application/json", headers=_headers(found.job))
+def _answer(found: JobView, afterwards: BackgroundTask | None = None) -> Response:
+    return Response(
+        job_document(found), media_type="application/json", headers=_headers(found.job), background=afterwards
+    )
 
 
 def _headers(job: Job) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -18,6 +17,7 @@ from workers.settings import WorkerSettings
 
 # A load may import TensorFlow on a busy machine.
 GRACE_SECONDS = 30.0
+CANDIDATE = "candidate.onnx"  # in the runner's folder
 
 
 class Candidate(ABC):
@@ -71,12 +71,11 @@ class OnnxCandidate(Candidate):
     name = runtime = "onnx"
 
     def load(self) -> float:
-        own = self._runner.scratch / "candidate.onnx"
-        shutil.copyfile(self.path, own)
+        self._runner.give(CANDIDATE, self.path)
         timeout = self._settings.preparation_seconds
         self._runner.call("trial_start_onnx", {}, {}, timeout_seconds=timeout)
         self._before = self._resident_bytes()
-        arguments = {"path": own.name, "signature": self.signature.to_json()}
+        arguments = {"path": CANDIDATE, "signature": self.signature.to_json()}
         begin = time.monotonic()
         self._runner.call("trial_load_onnx", arguments, {}, timeout_seconds=timeout)
         return time.monotonic() - begin
@@ -101,7 +100,7 @@ class SavedModelCandidate(Candidate):
     name, runtime = "savedmodel", "tensorflow"
 
     def load(self) -> float:
-        shutil.copyfile(self.path, self._runner.scratch / ARCHIVE)
+        self._runner.give(ARCHIVE, self.path)
         names = {
             "inputs": [spec.name for spec in self.signature.inputs],
             "outputs": [spec.name for spec in self.signature.outputs],

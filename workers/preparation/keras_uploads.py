@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import shutil
+import stat
 from pathlib import Path
 
 from model_store.signature import Tensors
@@ -53,10 +54,10 @@ class KerasUpload(Upload):
         """What an upload may unpack to: packed, nobody saves much on weights."""
         return self._settings.upload_limit_bytes
 
-    def _write_config(self, config: structure.Json) -> str:
-        text = json.dumps(config, allow_nan=False)
-        (self._runner.scratch / CONFIG).write_text(text, encoding="utf-8")
-        return text
+    def _write_config(self, config: structure.Json) -> None:
+        own = self._folder / CONFIG
+        own.write_text(json.dumps(config, allow_nan=False), encoding="utf-8")
+        self._runner.give(CONFIG, own)
 
 
 class KerasArchive(KerasUpload):
@@ -90,7 +91,7 @@ class KerasH5(KerasUpload):
         with self._path.open("rb") as file:
             if file.read(len(HDF5_MARK)) != HDF5_MARK:
                 raise refused("h5_structure", "the file does not begin as an HDF5 file does")
-        shutil.copyfile(self._path, self._runner.scratch / UPLOADED)
+        self._runner.give(UPLOADED, self._path)
         self._found = self._call("preparation_read_config", limit_bytes=self._limit_bytes)
         text = _read_regular(self._runner.scratch / CONFIG)
         config = structure.inspect(strict_json.parse(text, "model_config"), legacy=True)
@@ -121,6 +122,12 @@ def _check_text(path: Path, name: str) -> None:
 
 def _read_regular(path: Path) -> bytes:
     """A file that a runner wrote, no larger than a configuration may be; links are not followed."""
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > strict_json.SIZE_LIMIT_BYTES:
-        raise refused("runner_crashed", "the runner left no configuration")
-    return path.read_bytes()
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise refused("runner_crashed", "the runner left no configuration") from error
+    with os.fdopen(descriptor, "rb") as file:
+        # Asked of what was opened: the runner lives, and may put something else under the name at any moment.
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise refused("runner_crashed", "the runner left no configuration")
+        return file.read(strict_json.SIZE_LIMIT_BYTES + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from model_store.signature import Tensors
@@ -26,7 +25,7 @@ class OnnxUpload(Upload):
     _trial: Runner
 
     def inspect(self) -> str:
-        shutil.copyfile(self._path, self._runner.scratch / UPLOADED)
+        self._runner.give(UPLOADED, self._path)
         self._answer = self._call("preparation_rebuild_onnx")
         return f"{self._answer['nodes']} nodes of opset {self._answer['opset']}, no other domains, no external data"
 
@@ -36,7 +35,7 @@ class OnnxUpload(Upload):
 
     def load(self, trial: Runner) -> Loaded:
         signature = signature_of(self._answer)
-        shutil.copyfile(self._clean, trial.scratch / PLAIN)
+        trial.give(PLAIN, self._clean)
         self._trial = trial
         try:
             trial.call("trial_load_plain", {"path": PLAIN}, {}, timeout_seconds=self._settings.preparation_seconds)

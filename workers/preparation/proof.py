@@ -21,6 +21,8 @@ from workers.settings import WorkerSettings
 FREE_SIZES = {1: (16,), 2: (16, 64), 3: (16, 64)}
 IMAGE_SIZES = (64, 224)
 SEVERAL = 5
+# Drawn in this process, which has no limit on its memory, and held several times over.
+DRAWN_BYTES = 256 * 1024**2
 # Of the time after which an inference counts as hung: a batch that takes longer than this share is too large.
 SLOWEST_SHARE = 1 / 3
 
@@ -138,11 +140,15 @@ def _first_that_works(upload: Upload, loaded: Loaded, seed: int) -> tuple[Sample
     failure: PredictionFailed | None = None
     for size in _sizes(loaded):
         samples = Samples(loaded.signature, loaded.ranges, size, np.random.default_rng(seed))
+        if samples.bytes_of(SEVERAL) > DRAWN_BYTES:
+            break
         inputs = samples.draw(1)
         try:
             return samples, (inputs, upload.reference(inputs))
         except PredictionFailed as error:
             failure = error
+    if failure is None:
+        raise refused("signature", f"{SEVERAL} instances take more than {DRAWN_BYTES} bytes")
     raise refused("prediction_failed", f"the model fails on a random instance: {failure}")
 
 

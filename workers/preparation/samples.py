@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from model_store.signature import STRING, Signature, Tensor, Tensors, TensorSpec
 INTEGERS_BELOW = 4
 WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "Zürich", "42", "unheard-of")
 LONGEST_TEXT = 8
+TEXT_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,19 @@ class Samples:
             for spec, limits in zip(self.signature.inputs, self.ranges, strict=True)
         }
 
-    def _tensor(self, spec: TensorSpec, limits: Range, batch: int, normal: bool) -> Tensor:
+    def bytes_of(self, batch: int) -> int:
+        """How large a draw would be, of any shape; a text counts as 1 KiB, for it takes as long to make."""
+        return sum(
+            math.prod(self._shape(spec, batch)) * (TEXT_BYTES if spec.dtype == STRING else spec.numpy_dtype().itemsize)
+            for spec in self.signature.inputs
+        )
+
+    def _shape(self, spec: TensorSpec, batch: int) -> tuple[int, ...]:
         sizes = [self.free_size if size is None else size for size in spec.shape]
-        shape = (batch, *sizes[1:]) if spec.batched else tuple(sizes)
+        return (batch, *sizes[1:]) if spec.batched else tuple(sizes)
+
+    def _tensor(self, spec: TensorSpec, limits: Range, batch: int, normal: bool) -> Tensor:
+        shape = self._shape(spec, batch)
         if spec.dtype == STRING:
             return self._texts(shape, limits)
         dtype = np.dtype(spec.dtype)

@@ -62,7 +62,10 @@ class Upload(ABC):
 
     def _take(self, name: str) -> Path:
         """Moves a file that the runner made out of its reach."""
-        path = (self._runner.scratch / name).rename(self._folder / name)
+        try:
+            path = (self._runner.scratch / name).rename(self._folder / name)
+        except OSError as error:
+            raise refused("runner_crashed", "the runner left no file") from error
         # The runner executes what was uploaded: it may have left a link to a file of ours in the place of its own.
         if not stat.S_ISREG(path.lstat().st_mode):
             raise refused("runner_crashed", "the runner left no regular file")
@@ -78,4 +81,7 @@ def signature_of(answer: dict[str, Any]) -> Signature:
     for specs in (inputs, outputs):
         if len({spec.name for spec in specs}) != len(specs):
             raise refused("signature", "two tensors have the same name")
+    for spec in inputs:
+        if any(size is not None and size < 1 for size in spec.shape):
+            raise refused("signature", f"no instance has the shape {spec.shape}", spec.name)
     return Signature(inputs, outputs)

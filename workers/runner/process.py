@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +32,8 @@ STDERR_BYTES = 16 * 1024
 LOGGED_CHARACTERS = 4096
 MESSAGE_CHARACTERS = 500
 END_SECONDS = 2.0
+# What a write into its folder meets where the child has laid something else in the way.
+OBSTRUCTED = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 MESSAGES = {
     "runner_timeout": "the model took too long and was stopped",
     "runner_memory": "the model needs more memory than it may have",
@@ -74,6 +77,21 @@ class Runner:
     def alive(self) -> bool:
         """Whether it can still be called."""
         return self._end.alive and not _has_ended(self._process.pid)
+
+    def give(self, name: str, source: Path) -> None:
+        """Copies a file into its folder, as a new file in the place of whatever has the name.
+
+        The child executes what was uploaded: it may have laid a link there, which must not be written through. Raises
+        RunnerFailed where something there cannot be replaced, and OSError on a full disk.
+        """
+        path = self.scratch / name
+        with source.open("rb") as content:
+            try:
+                path.unlink(missing_ok=True)
+                with path.open("xb") as copy:
+                    shutil.copyfileobj(content, copy, 1024**2)
+            except OBSTRUCTED as error:
+                raise self._failed("runner_crashed") from error
 
     def call(
         self, command: str, arguments: Mapping[str, Any], tensors: Tensors, *, timeout_seconds: float
