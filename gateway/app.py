@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import secrets
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
@@ -85,7 +86,8 @@ def make_parts(settings: GatewaySettings) -> Parts:
     issuer = Issuer(keys.signing, issuer=settings.issuer, audience=settings.audience, seconds=settings.token_seconds)
     failures = Failures()
     publisher = Publisher(broker(settings))
-    submission = Submission(settings, settings.gateway_name, publisher)
+    # Numbers of requests begin anew with each start: an answer to the process before must find another name.
+    submission = Submission(settings, f"{settings.gateway_name}-{secrets.token_hex(8)}", publisher)
     return Parts(
         settings=settings,
         engine=engine,

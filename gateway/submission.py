@@ -1,7 +1,7 @@
 """Synchronous predictions into lanes, and their answers back: the conversation between gateway and workers.
 
 All requests that arrived in one turn of the event loop become one pipelined write: one entry per lane, and a ring for
-lanes that have not been rung within the last second (gateway/ringer.py).
+lanes that have not been rung within the last second (workers/ringer.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import hiredis
 from starlette.types import Receive
 
-from gateway.ringer import RING_SECONDS, Ringer
 from gateway.wire import Wire, unavailable
 from model_store.errors import SluiceError
 from monitoring import metrics
@@ -36,6 +35,7 @@ from workers.lanes import (
 )
 from workers.publisher import Publisher
 from workers.redis_link import Reply, pack
+from workers.ringer import RING_SECONDS, Ringer
 from workers.settings import QueueSettings
 
 log = logging.getLogger(__name__)

@@ -73,8 +73,10 @@ def list_clients(sluice: Sluice, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(found))
         return
     table = Table("name", "id", "scopes", "created", "")
-    # Both are there to be copied, whatever the width of the terminal.
-    table.columns[0].overflow, table.columns[1].no_wrap = "fold", True
+    # Names and ids are there to be copied: in a narrow terminal nothing of them is cut off.
+    for column in table.columns:
+        column.overflow = "fold"
+    table.columns[1].no_wrap, table.columns[3].min_width = True, len("2026-11-22")
     for client in found:
         disabled = "disabled" if client["disabled"] else ""
         row(table, client["name"], client["id"], " ".join(client["scopes"]), moment(client["created_at"]), disabled)

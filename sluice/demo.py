@@ -269,7 +269,7 @@ def commands(address: str, login: Path, example: Path) -> tuple[str, str]:
 
 
 def is_in_place(sluice: Sluice, artifact: Artifact) -> bool:
-    """Whether the version serves, or somebody took it out of service: then it stays out. Raises Refused, Unreachable."""
+    """Whether the version serves, or was retired: what somebody took out of service stays out. Raises Refused."""
     try:
         version = sluice.get(version_path(artifact.model, artifact.number))
     except Refused as error:

@@ -337,3 +337,24 @@ def test_a_heart_does_not_take_back_a_key_that_its_session_gave_away(queue: Queu
 
 def _bundle(caller: Caller, number: int, body: bytes) -> bytes:
     return pack_bundle(caller.reply_to, 20_000, [(number, body)])
+
+
+def test_a_foreign_entry_is_dropped_and_stands_in_nobodys_way(queue: Queue, slot: RunningSlot):
+    lane, caller = queue.lane(), Caller(queue)
+    queue.client.xadd(queue.keys.lane(lane), {"odd": "entry"})
+    numbers = caller.ask(lane, (1.0, 1.0))
+    slot.ring(lane)
+    caller.collect(numbers)
+    wait_until(lambda: queue.client.xlen(queue.keys.lane(lane)) == 0, message="the foreign entry stays")
+
+
+def test_an_entry_canceled_after_it_was_read_is_acknowledged_by_the_next_session(queue: Queue, slot: RunningSlot):
+    lane, caller = queue.lane(), Caller(queue)
+    key = queue.keys.lane(lane)
+    queue.client.xgroup_create(key, "g", "0", mkstream=True)
+    caller.ask(lane, (1.0, 1.0))
+    entry = queue.client.xreadgroup("g", "default:slot", {key: ">"})[0][1][0][0]
+    queue.client.xdel(key, entry)
+    slot.ring(lane)
+    caller.collect(caller.ask(lane, (2.0, 2.0)))
+    wait_until(lambda: queue.client.xpending(key, "g")["pending"] == 0, message="it is pending for ever")

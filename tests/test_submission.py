@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from starlette.types import Message
 
-from gateway import ringer as ringer_module
 from gateway.job_submission import JobSubmission, Submitted
-from gateway.ringer import Ringer
 from gateway.submission import CallerGone, Submission, bundles
 from tests.conftest import RedisServer
 from tests.queue_kit import Queue, make_queue, running_slot, worker_settings
+from workers import ringer as ringer_module
 from workers.broker import broker
 from workers.errors import DeadlinePassed, QueueFull
 from workers.lanes import BUNDLE_BYTES, BUNDLE_PREDICTIONS, Answer, Keys, Lane, Priority, pack_answers
 from workers.publisher import Publisher
+from workers.ringer import Ringer
 
 BODY = b'{"instances": [[1.5, 2.0]]}'
 

@@ -20,7 +20,7 @@ from workers.entries import Entry, Group, settle
 from workers.errors import ModelQuarantined, RunnerFailed, WorkerCrashed
 from workers.heart import Heart
 from workers.hot_lanes import Version
-from workers.lanes import REPLY_MILLISECONDS, Answer, Bundle, Keys, pack_answers
+from workers.lanes import REPLY_MILLISECONDS, Answer, Keys, pack_answers
 from workers.outbox import Outbox
 from workers.predictor_cache import PredictorCache
 from workers.protocols import tensorflow_serving as dialect
@@ -32,7 +32,6 @@ log = logging.getLogger(__name__)
 
 DATABASE_PAUSE_SECONDS = 0.5
 DATABASE_WAIT_SECONDS = 60.0
-RUNS_OF_A_BUNDLE = 2
 
 T = TypeVar("T")
 
@@ -81,9 +80,8 @@ class Answering:
     def singly(self, group: Group) -> None:
         """Run what a crash left behind one by one, each answered before the next: the bad one is among them."""
         for entry in group.bundles:
-            for prediction in entry.bundle.predictions if entry.bundle else ():
-                alone = Entry(entry.lane_key, entry.id, _only(entry, prediction), None)
-                self.outbox.send(self._bundles(Group(group.version, group.priority, bundles=[alone])))
+            for alone in _each_alone([entry]):
+                self.outbox.send(self._once(group.version, alone))
             self.outbox.send(settle([entry]))
         for entry in group.jobs:
             self.slowly(Group(group.version, group.priority, jobs=[entry]))
@@ -106,16 +104,21 @@ class Answering:
             self.outbox.send([*commands, *settle(group.jobs)])
 
     def _bundles(self, group: Group) -> list[bytes]:
-        for attempt in range(1, RUNS_OF_A_BUNDLE + 1):
-            try:
-                with self._loaded(group.version) as loaded:
-                    return self._answers(group.bundles, loaded, self._watched(loaded))
-            except RunnerFailed as error:
-                if attempt == RUNS_OF_A_BUNDLE:
-                    return _pack(_refusals(group.bundles, error))
-            except SluiceError as error:
-                return _pack(_refusals(group.bundles, error))
-        raise AssertionError("unreachable")
+        try:
+            with self._loaded(group.version) as loaded:
+                return self._answers(group.bundles, loaded, self._watched(loaded))
+        except RunnerFailed:
+            # Once more, and singly: the one that the runner died of must not take its neighbours along again.
+            return [command for alone in _each_alone(group.bundles) for command in self._once(group.version, alone)]
+        except SluiceError as error:
+            return _pack(_refusals(group.bundles, error))
+
+    def _once(self, version: Version, alone: Entry) -> list[bytes]:
+        try:
+            with self._loaded(version) as loaded:
+                return self._answers([alone], loaded, self._watched(loaded))
+        except SluiceError as error:
+            return _pack(_refusals([alone], error))
 
     def _answers(
         self, entries: Sequence[Entry], loaded: Loaded, run: Callable[[Tensors], Tensors] | None
@@ -254,9 +257,14 @@ class Answering:
         return run
 
 
-def _only(entry: Entry, prediction: tuple[int, bytes]) -> Bundle:
-    assert entry.bundle is not None  # noqa: S101 - only bundles are taken apart
-    return replace(entry.bundle, predictions=(prediction,))
+def _each_alone(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries' predictions, each as an entry of its own."""
+    return [
+        replace(entry, bundle=replace(entry.bundle, predictions=(prediction,)))
+        for entry in entries
+        if entry.bundle
+        for prediction in entry.bundle.predictions
+    ]
 
 
 def _answer(number: int, outcome: Outcome) -> Answer:

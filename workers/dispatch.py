@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import redis
@@ -22,13 +23,13 @@ from model_store.errors import DatabaseUnavailable
 from model_store.sweep import sweep
 from monitoring import metrics
 from workers import jobs, lane_counts, waiting
-from workers.bells import choose, ring
+from workers.bells import Ring
 from workers.lanes import JOB_FIELD, LANE_MILLISECONDS, Keys, Lane, entry_ms
 from workers.preparation import schedule
 from workers.publisher import Publisher
 from workers.redis_link import Wire, pack
+from workers.ringer import Ringer
 from workers.settings import QueueSettings
-from workers.slots import announced
 from workers.tables import Job, LaneCount, Lease
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,9 @@ class Dispatcher:
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._due: dict[str, float] = {}
-        self._rings: dict[str, int] = {}
+        self._ringer = Ringer(self._keys, with_.settings.pool)
+        self._queued: dict[str, int] = {}
+        self._pages: dict[str, str] = {}
         self._paused_until = 0.0
 
     def start(self) -> None:
@@ -166,27 +169,36 @@ class Dispatcher:
         key = self._keys.lane(lane)
         commands = [pack("XADD", key, "*", JOB_FIELD, job_id) for job_id in ids]
         self._wire.execute([*commands, pack("PEXPIRE", key, LANE_MILLISECONDS)])
-        self._ring(lane)
+        self._send([new for new in [self._ringer.due(Lane.parse(lane))] if new is not None])
 
     def _ring_all(self) -> None:
-        with transaction(self._with.sessions, write=False) as session:
-            names = [
-                count.lane for count in lane_counts.busy(session, most=LANES_A_TURN) if count.queued > count.waiting
-            ]
-        for name in names:
-            self._ring(name)
-        self._rings = {name: self._rings.get(name, 0) for name in names}
+        """Ring for every lane in which jobs lie; where none was claimed since the last ring, on the next slot."""
+        self._ringer.learn(self._wire.execute(self._ringer.question()))
+        counts = self._page("ring")
+        rings: list[Ring] = []
+        for count in counts:
+            lane = Lane.parse(count.lane)
+            if count.queued < self._queued.get(count.lane, 0):
+                self._ringer.answered(lane)
+            rings += self._ringer.again([lane]) or filter(None, [self._ringer.due(lane)])
+        self._queued = {count.lane: count.queued for count in counts}
+        self._send(rings)
 
-    def _ring(self, name: str) -> None:
-        lane, settings = Lane.parse(name), self._with.settings
-        attempt = self._rings.get(name, 0)
-        slot = choose(announced(self._with.client, self._keys, settings.pool), lane.model, lane.version, attempt)
-        if slot is None:
+    def _page(self, name: str) -> Sequence[LaneCount]:
+        """The next lanes to look at for a purpose: a few hundred a time, so that stuck ones keep nobody waiting."""
+        with transaction(self._with.sessions, write=False) as session:
+            counts = lane_counts.laid_out(session, most=LANES_A_TURN, after=self._pages.get(name, ""))
+        self._pages[name] = counts[-1].lane if len(counts) == LANES_A_TURN else ""
+        return counts
+
+    def _send(self, rings: Sequence[Ring]) -> None:
+        if not rings:
             return
-        self._rings[name] = attempt + 1
-        bell = ring(self._keys, settings.pool, name, slot)
-        if bell.started(self._wire.execute(bell.commands)):
-            self._with.publisher.drain(settings.pool, slot, bell.token)
+        replies = self._wire.execute([command for new in rings for command in new.commands])
+        for new in rings:
+            own, replies = replies[: len(new.commands)], replies[len(new.commands) :]
+            if new.started(own):
+                self._with.publisher.drain(self._with.settings.pool, new.slot, new.token)
 
     def _sweep(self) -> None:
         if time.monotonic() < self._paused_until:
@@ -233,13 +245,11 @@ class Dispatcher:
             self._with.artifacts.sweep_payloads(kept + STORE_SECONDS)
 
     def _find_lost(self) -> None:
-        with transaction(self._with.sessions, write=False) as session:
-            names = [
-                count.lane for count in lane_counts.busy(session, most=LANES_A_TURN) if count.queued > count.waiting
-            ]
-            now = clock_ms(session)
+        names = [count.lane for count in self._page("lost")]
         if not names:
             return
+        with transaction(self._with.sessions, write=False) as session:
+            now = clock_ms(session)
         replies = self._wire.execute(
             [pack("TIME"), *(pack("XRANGE", self._keys.lane(name), "-", "+", "COUNT", 1) for name in names)]
         )

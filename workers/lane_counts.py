@@ -55,11 +55,10 @@ def change(session: Session, lane: str, *, queued: int, waiting: int) -> None:
     )
 
 
-def busy(session: Session, *, most: int) -> Sequence[LaneCount]:
-    """Lanes with queued jobs, those that have waited longest for attention first."""
-    return session.scalars(
-        select(LaneCount).where(LaneCount.queued > 0).order_by(LaneCount.updated_at).limit(most)
-    ).all()
+def laid_out(session: Session, *, most: int, after: str = "") -> Sequence[LaneCount]:
+    """Lanes in which jobs should lie, in the order of their names; `after` is the last name of the page before."""
+    query = select(LaneCount).where(LaneCount.queued > LaneCount.waiting, LaneCount.lane > after)
+    return session.scalars(query.order_by(LaneCount.lane).limit(most)).all()
 
 
 def depths(session: Session) -> list[tuple[str, int, int]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import redis
 
-from workers.entries import Entry, parse_entry
+from workers.entries import Entry, parse_entry, settle
 from workers.hot_lanes import HotLane, HotLanes
 from workers.lanes import GROUP, LANE_MILLISECONDS, RING_FIELD
 from workers.redis_link import Wire, pack
@@ -102,6 +102,8 @@ class Reading:
             if hot is None:
                 continue
             entries = [entry for entry_id, fields in raw if (entry := parse_entry(hot.key, entry_id, fields))]  # type: ignore[attr-defined] # as above
+            if len(entries) < len(raw):  # type: ignore[arg-type] # as above
+                self._drop_foreign(hot, entries, raw)  # type: ignore[arg-type] # as above
             read.add(hot.key)
             if entries:
                 lanes.paid(hot, len(entries), sum(entry.predictions for entry in entries))
@@ -110,6 +112,13 @@ class Reading:
             if hot.key not in read:
                 lanes.empty(hot)
         return rings, found
+
+    def _drop_foreign(self, hot: HotLane, ours: Sequence[Entry], raw: Sequence[tuple[bytes, object]]) -> None:
+        # Left pending, it would stand for ever at the head of its lane.
+        known = {entry.id for entry in ours}
+        self._wire.execute(
+            settle([Entry(hot.key, entry_id, None, None) for entry_id, _ in raw if entry_id not in known])
+        )
 
 
 def _rings(raw: Sequence[tuple[bytes, Sequence[bytes] | None]]) -> Rings:

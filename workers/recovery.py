@@ -95,6 +95,7 @@ class Recovery:
         if isinstance(claimed, redis.ResponseError):
             return
         found = {item[0]: item[1] for item in claimed if item}
+        left.gone += self._deleted(hot, [entry_id for entry_id in deliveries if entry_id not in found])
         mine = []
         for entry_id, fields in found.items():
             entry = parse_entry(hot.key, entry_id, fields)
@@ -106,3 +107,14 @@ class Recovery:
                 mine.append(entry)
         if mine:
             left.entries.append((hot, mine))
+
+    def _deleted(self, hot: HotLane, ids: Sequence[bytes]) -> list[Entry]:
+        """Entries canceled after they were read: Redis 6.2 has them pending for ever, and claims nothing for them."""
+        if not ids:
+            return []
+        replies = self._wire.execute([pack("XRANGE", hot.key, entry_id, entry_id) for entry_id in ids])
+        return [
+            Entry(hot.key, entry_id, None, None)
+            for entry_id, reply in zip(ids, replies, strict=True)
+            if isinstance(reply, list) and not reply
+        ]

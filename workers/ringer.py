@@ -1,7 +1,8 @@
 """When to ring for a lane, and on which slot.
 
-A gateway rings for a lane it writes to unless it did so within the last second. Who waits, rings: once a second for
-every lane in which a request still waits, each time on the version's next slot, should the one before not serve.
+Whoever writes to a lane rings for it unless it did so within the last second: a gateway for its requests, the
+dispatcher for jobs. Who waits, rings: once a second for every lane in which something of its own still waits, each time
+on the version's next slot, should the one before not serve.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ RUNG_LANES = 20_000
 
 @dataclass(slots=True)
 class Rung:
-    """When this gateway last rang for a lane, and how often in a row without an answer."""
+    """When a lane was last rung, and how often in a row without an answer."""
 
     at: float
     attempts: int
