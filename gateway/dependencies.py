@@ -23,6 +23,7 @@ from model_store.errors import DatabaseUnavailable
 # Routes that answer without a token by design. Whatever is not here must ask for a scope, or a test fails.
 PUBLIC = frozenset(
     {
+        "/",
         "/health/live",
         "/health/ready",
         "/oauth/token",

@@ -94,12 +94,19 @@ def response(rendered: Rendered) -> Response:
 def _invalid(errors: Sequence[Mapping[str, object]]) -> SluiceError:
     # FastAPI's own answer repeats the input: 34 times its size for a list of wrong elements, and a 500 where the
     # input holds NaN or a lone surrogate. Places and reasons are enough.
-    lines = [f"{_place(error)}: {error.get('msg')}" for error in errors[:MOST_ERRORS_SHOWN]]
+    lines = [f"{_place(error)}: {_fault(error)}" for error in errors[:MOST_ERRORS_SHOWN]]
     if len(errors) > MOST_ERRORS_SHOWN:
         lines.append(f"and {len(errors) - MOST_ERRORS_SHOWN} more")
     stated = SluiceError("; ".join(lines)[:2000].encode("utf-8", "replace").decode())
     stated.status, stated.code = 422, "request_invalid"
     return stated
+
+
+def _fault(error: Mapping[str, object]) -> object:
+    if error.get("type") == "model_attributes_type":
+        # What curl -d sends unless it is told otherwise is a form, which arrives here as one long string.
+        return "expected a JSON object; send it with Content-Type: application/json"
+    return error.get("msg")
 
 
 def _place(error: Mapping[str, object]) -> str:

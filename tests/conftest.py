@@ -16,7 +16,7 @@ import pytest
 import redis
 import sqlalchemy
 
-pytest_plugins = ["tests.models", "tests.system", "tests.serving"]
+pytest_plugins = ["tests.models", "tests.shop", "tests.system", "tests.serving"]
 
 
 def free_port() -> int:

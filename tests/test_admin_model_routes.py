@@ -226,3 +226,10 @@ def test_the_bytes_of_a_deleted_version_leave_the_store_when_nobody_else_has_the
         assert admin.delete(f"/admin/models/{model}/versions/{number}").status_code == 204
     eventually(lambda: not gateway.artifacts.exists(digests[1]))
     assert gateway.artifacts.exists(digests[0])
+
+
+def test_json_sent_as_a_form_is_told_which_content_type_to_name(admin: httpx.Client, model: str):
+    form = {"content-type": "application/x-www-form-urlencoded"}
+    answer = admin.put(f"/admin/models/{model}/labels/stable", content=b'{"version": 1}', headers=form)
+    assert refused(answer, 422, "request_invalid")
+    assert "Content-Type: application/json" in answer.json()["detail"]

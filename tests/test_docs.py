@@ -189,3 +189,9 @@ def test_the_example_s_answer_is_what_the_demo_s_line_gives():
     request = parse_predict(json.dumps(EXAMPLES["linear"]["value"]).encode(), LINEAR, max_instances=64)
     answers = [round(2.0 * x - 3.4 * y + 4.2, 6) for x, y in request.tensors["x"].tolist()]
     assert [[answer] for answer in answers] == ANSWERS["rows"]["value"]["predictions"]
+
+
+def test_a_browser_is_led_to_the_page_and_a_program_learns_that_the_server_is_alive(reader: httpx.Client):
+    led = reader.get("/", headers={"accept": "text/html,*/*"})
+    assert (led.status_code, led.headers["location"]) == (307, "/docs")
+    assert reader.get("/").json() == {"status": "alive"}

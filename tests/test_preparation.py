@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,91 +15,18 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from sqlalchemy import update
 
-from model_store import registry
-from model_store.artifacts import Artifacts
-from model_store.database import Sessions, connect, sessions_of, transaction
-from model_store.migrations import migrate
-from model_store.registry import Served
+from model_store.database import transaction
 from model_store.signature import Signature, TensorSpec
 from model_store.tables import Version
 from tests.keras_archives import dense, layer, sequential, write_archive
 from tests.models import ModelFile
 from tests.onnx_models import line
-from workers.preparation import schedule
+from tests.shop import Ended, Shop
 from workers.preparation.pipeline import prepare
 from workers.runtimes.loading import load
-from workers.settings import WorkerSettings
-from workers.tables import Preparation
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What became of an upload."""
-
-    state: str
-    error_code: str | None
-    error_message: str | None
-    report: Mapping[str, Any]
-    served: Served | None
-
-
-@dataclass(frozen=True)
-class Shop:
-    """A store and a database, and a preparing worker's work done in this process."""
-
-    sessions: Sessions
-    artifacts: Artifacts
-    settings: WorkerSettings
-
-    def upload(self, path: Path) -> str:
-        """Publishes a file as version 1 of a model of its own, due for preparation; returns the model's name."""
-        stored = self.artifacts.add_file(path)
-        name = f"{path.stem}-{stored.digest[:8]}"
-        with transaction(self.sessions) as session:
-            registry.publish(
-                session,
-                name,
-                format=path.suffix[1:],
-                digest=stored.digest,
-                size_bytes=stored.size_bytes,
-                uploaded_by="t",
-            )
-            schedule.create(session, name, 1)
-        return name
-
-    def prepare(self, path: Path, **settings: object) -> Ended:
-        name = self.upload(path)
-        prepare(self.sessions, self.artifacts, self.settings.model_copy(update=settings), name, 1)
-        return self.look(name)
-
-    def look(self, name: str) -> Ended:
-        with transaction(self.sessions) as session:
-            version = session.get_one(Version, (name, 1))
-            served = registry.served(session, name, 1) if version.state == "AVAILABLE" else None
-            report = json.loads(version.report or "{}")
-            return Ended(version.state, version.error_code, version.error_message, report, served)
-
-    def work(self, name: str) -> Preparation:
-        with transaction(self.sessions) as session:
-            return session.get_one(Preparation, (name, 1))
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    root = tmp_path_factory.mktemp("shop")
-    (root / "scratch").mkdir()
-    settings = WorkerSettings(
-        database_url=f"sqlite:///{root / 'sluice.db'}", store_dir=root / "store", scratch_dir=root / "scratch"
-    )
-    migrate(settings)
-    engine = connect(settings)
-    yield Shop(sessions_of(engine), Artifacts(settings.store_dir, settings.upload_limit_bytes), settings)
-    engine.dispose()
-    assert list(settings.scratch_dir.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -330,77 +252,6 @@ def test_a_damaged_upload_is_refused(shop: Shop, tmp_path: Path):
     stored.write_bytes(b"other bytes")
     prepare(shop.sessions, shop.artifacts, shop.settings, name, 1)
     assert shop.look(name).error_code == "artifact_corrupt"
-
-
-def test_a_preparation_that_was_killed_is_done_again_from_the_start(shop: Shop, tmp_path: Path):
-    name = shop.upload(line(tmp_path / "line.onnx", weights=[7.0], bias=1.0))
-    kill_at(shop, name, "inspect")
-    assert shop.look(name).state == "LOADING"
-
-    let_the_lease_run_out(shop, name)
-    prepare(shop.sessions, shop.artifacts, shop.settings, name, 1)
-
-    assert shop.look(name).state == "AVAILABLE"
-    assert (shop.work(name).attempt, shop.work(name).done) == (2, True)
-    for left in shop.settings.scratch_dir.iterdir():  # what the killed process could not remove; workers sweep it
-        shutil.rmtree(left)
-
-
-def kill_at(shop: Shop, name: str, step: str) -> None:
-    """Prepares in another process, which is killed once it shows this step."""
-    environment = {
-        **os.environ,
-        "SLUICE_DATABASE_URL": shop.settings.database_url.get_secret_value(),
-        "SLUICE_STORE_DIR": str(shop.settings.store_dir),
-        "SLUICE_SCRATCH_DIR": str(shop.settings.scratch_dir),
-    }
-    process = subprocess.Popen([sys.executable, "-m", "tests.preparing", name, "1"], cwd=ROOT, env=environment)
-    until = time.monotonic() + 60
-    while shop.work(name).step != step:
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def let_the_lease_run_out(shop: Shop, name: str) -> None:
-    with transaction(shop.sessions) as session:
-        session.execute(update(Preparation).where(Preparation.model == name).values(lease_until=0))
-
-
-def test_a_preparation_that_was_killed_three_times_is_given_up(shop: Shop, tmp_path: Path):
-    name = shop.upload(line(tmp_path / "line.onnx", weights=[8.0], bias=1.0))
-    with transaction(shop.sessions) as session:
-        session.execute(update(Preparation).where(Preparation.model == name).values(attempt=3, lease_until=0))
-    prepare(shop.sessions, shop.artifacts, shop.settings, name, 1)
-    assert (shop.look(name).state, shop.look(name).error_code) == ("END", "preparation_crashed")
-
-
-def test_a_machine_in_trouble_puts_the_preparation_off_and_refuses_nothing(shop: Shop, tmp_path: Path):
-    blocked = tmp_path / "blocked"
-    blocked.write_text("a file where the scratch folder should be")
-    path = line(tmp_path / "line.onnx", weights=[9.0], bias=1.0)
-
-    ended = shop.prepare(path, scratch_dir=blocked)
-
-    assert (ended.state, ended.error_code) == ("LOADING", None)
-    name = f"line-{shop.artifacts.add_file(path).digest[:8]}"
-    work = shop.work(name)
-    assert (work.attempt, work.done, work.lease_until) == (0, False, None)
-    with transaction(shop.sessions) as session:
-        session.execute(update(Preparation).where(Preparation.model == name).values(next_at=0))
-    prepare(shop.sessions, shop.artifacts, shop.settings, name, 1)
-    assert shop.look(name).state == "AVAILABLE"
-
-
-def test_a_version_that_was_retired_before_its_preparation_is_left_alone(shop: Shop, tmp_path: Path):
-    name = shop.upload(line(tmp_path / "line.onnx", weights=[10.0], bias=1.0))
-    with transaction(shop.sessions) as session:
-        registry.retire(session, name, 1)
-    prepare(shop.sessions, shop.artifacts, shop.settings, name, 1)
-    assert (shop.look(name).state, shop.look(name).error_code) == ("END", None)
-    assert shop.work(name).done
 
 
 def test_preparing_imports_no_native_runtime_into_the_worker():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import RedirectResponse
 
 from auth.scopes import Scope
 from gateway.dependencies import Reader, parts
@@ -12,6 +14,7 @@ from monitoring.metrics import CONTENT_TYPE, exposition
 
 router = APIRouter(tags=["Health"])
 
+ALIVE: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": {"status": "alive"}}}}}
 LIVE = {200: {"content": {"application/json": {"example": {"status": "live"}}}}}
 READY_EXAMPLE = {"status": "ready", "database": "up", "redis": "up", "slots": 2}
 NOT_READY_EXAMPLE = {"status": "not ready", "database": "up", "redis": "down", "slots": 0}
@@ -19,6 +22,14 @@ READY = {
     200: {"content": {"application/json": {"example": READY_EXAMPLE}}},
     503: {"description": "Something is away", "content": {"application/json": {"example": NOT_READY_EXAMPLE}}},
 }
+
+
+@router.get("/", summary="Is there anybody", responses=ALIVE)
+async def root(request: Request) -> Response:
+    """A browser is led to the interface's description; programs learn that the server is alive, as KServe says it."""
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse("/docs")
+    return Response(json.dumps({"status": "alive"}), media_type="application/json")
 
 
 @router.get("/health/live", summary="Is the process alive", responses=LIVE)  # type: ignore[arg-type] # FastAPI's type is wider than it says
