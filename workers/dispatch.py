@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 ROLE = "dispatcher"
 ROLE_SECONDS = 5
+LEAD_SECONDS = 1.5
 TICK_SECONDS = 0.2
 RING_SECONDS = 1.0
 SWEEP_SECONDS = 3.0
@@ -80,6 +81,7 @@ class Dispatcher:
         self._queued: dict[str, int] = {}
         self._pages: dict[str, str] = {}
         self._paused_until = 0.0
+        self._leads = False
 
     def start(self) -> None:
         self._thread.start()
@@ -145,8 +147,12 @@ class Dispatcher:
         return True
 
     def _lead(self) -> bool:
-        with transaction(self._with.sessions) as session:
-            return hold(session, ROLE, self._name, ROLE_SECONDS)
+        # Not at every turn: an idle gateway would write to the database five times a second.
+        if self._every("lead", LEAD_SECONDS):
+            self._leads = False
+            with transaction(self._with.sessions) as session:
+                self._leads = hold(session, ROLE, self._name, ROLE_SECONDS)
+        return self._leads
 
     def _lay_out(self) -> bool:
         limit, more = ahead_limit(self._with.max_batch), False

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from starlette.background import BackgroundTask
+from starlette.background import BackgroundTask, BackgroundTasks
 
 from auth.scopes import Scope
 from gateway.admission import Caller
@@ -140,20 +140,22 @@ def cancel_job(request: Request, caller: Own, session: Writing, job_id: str) -> 
 def delete_job(request: Request, caller: Own, session: Writing, job_id: str) -> Response:
     """Its row, its input and its result are gone at once."""
     job = find(session, job_id, caller.client_id)
-    leaves_lane = _leaves_lane(request, job)
+    afterwards = _leaves_lane(request, job)
     jobs.cancel(session, job)
     job = find(session, job_id, caller.client_id)
     for name in jobs.payload_names(job.id, job.fence):
-        parts(request).artifacts.delete_payload(name)
+        # Also after the commit: should that fail, the job is still there and needs its input.
+        afterwards.add_task(parts(request).artifacts.delete_payload, name)
     session.delete(job)
-    return Response(status_code=204, background=leaves_lane)
+    return Response(status_code=204, background=afterwards)
 
 
-def _leaves_lane(request: Request, job: Job) -> BackgroundTask | None:
+def _leaves_lane(request: Request, job: Job) -> BackgroundTasks:
     # After the commit: a Redis that does not answer must not keep a transaction open.
-    if job.state != jobs.JobState.QUEUED:
-        return None
-    return BackgroundTask(parts(request).submission.remove_job, job.lane, job.id)
+    afterwards = BackgroundTasks()
+    if job.state == jobs.JobState.QUEUED:
+        afterwards.add_task(parts(request).submission.remove_job, job.lane, job.id)
+    return afterwards
 
 
 def _answer(found: JobView, afterwards: BackgroundTask | None = None) -> Response:
