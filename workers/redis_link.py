@@ -19,7 +19,7 @@ Reply = Any
 
 def pack(*words: bytes | str | int | float) -> bytes:
     """One command in Redis's wire format."""
-    packed: bytes = pack_command(words)  # type: ignore[arg-type] # its stub allows one word only
+    packed: bytes = pack_command(words)  # type: ignore[arg-type] # it is typed for one word only
     return packed
 
 
