@@ -31,7 +31,6 @@ class Snapshot:
         self._reading = threading.Lock()
         self._read_at = float("-inf")
         self._stop = threading.Event()
-        self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self.rights = Rights({})
         self.catalog = Catalog({})
@@ -44,7 +43,6 @@ class Snapshot:
 
     def close(self) -> None:
         self._stop.set()
-        self._wake.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
 
@@ -65,15 +63,10 @@ class Snapshot:
     def fresh(self) -> bool:
         return time.monotonic() - self._read_at <= STALE_SECONDS
 
-    def nudge(self) -> None:
-        """Look now rather than at the next half second: this gateway, or another, has just changed something."""
-        self._wake.set()
-
     def _keep_reading(self) -> None:
         away = False
         while not self._stop.is_set():
-            self._wake.wait(READ_SECONDS)
-            self._wake.clear()
+            self._stop.wait(READ_SECONDS)
             try:
                 self.refresh()
                 away = False

@@ -153,7 +153,7 @@ WAITING_AGE = Labelled(
     ("model", "version"),
 )
 JOBS = _counter("sluice_jobs_total", "Asynchronous jobs that reached a final state.", "model", "outcome")
-REDISPATCHED = Counter("sluice_jobs_redispatched_total", "Jobs laid out again because the queue had lost them.")
+REDISPATCHED = Counter("sluice_jobs_redispatched_total", "Jobs laid out again: lost with Redis, or with a worker.")
 FENCED_WRITES = Counter("sluice_fenced_writes_total", "Results refused because another attempt had taken over the job.")
 
 # Workers.

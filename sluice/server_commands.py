@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -15,6 +17,8 @@ from sluice.data_folder import DataFolder, write_private
 from sluice.failures import CommandFailed
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
     from model_store.settings import Settings
 
     S = TypeVar("S", bound=Settings)
@@ -169,23 +173,82 @@ def add_person(name: Annotated[str, typer.Argument(help="Name to sign in with.")
 
       sluice people add ada
     """
-    _use(data)
     from auth.passwords import Passwords
     from auth.people import create
+
+    password = _ask_for_password()
+    with _database(data) as session:
+        create(session, Passwords(), name, password)
+    typer.echo(f"{name} can sign in")
+
+
+@people.command("password")
+def set_password(name: Annotated[str, typer.Argument(help="Whose password.")], data: Data = None) -> None:
+    """Give a person a new password; the old one is refused at once.
+
+    Example:
+
+      sluice people password ada
+    """
+    from auth.passwords import Passwords
+    from auth.people import set_password
+
+    password = _ask_for_password()
+    with _database(data) as session:
+        set_password(session, Passwords(), name, password)
+    typer.echo(f"{name} has a new password")
+
+
+@people.command("disable")
+def disable_person(name: Annotated[str, typer.Argument(help="Who may no longer sign in.")], data: Data = None) -> None:
+    """Refuse a person from now on.
+
+    Example:
+
+      sluice people disable ada
+    """
+    from auth.people import set_disabled
+
+    with _database(data) as session:
+        set_disabled(session, name, True)
+    typer.echo(f"{name} can no longer sign in; `sluice people enable {name}` takes it back")
+
+
+@people.command("enable")
+def enable_person(name: Annotated[str, typer.Argument(help="Who may sign in again.")], data: Data = None) -> None:
+    """Let a disabled person sign in again.
+
+    Example:
+
+      sluice people enable ada
+    """
+    from auth.people import set_disabled
+
+    with _database(data) as session:
+        set_disabled(session, name, False)
+    typer.echo(f"{name} can sign in")
+
+
+def _ask_for_password() -> str:
+    if sys.stdin.isatty():
+        asked: str = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+        return asked
+    return sys.stdin.readline().rstrip("\n")
+
+
+@contextlib.contextmanager
+def _database(data: Path | None) -> Iterator[Session]:
+    """One transaction on the database of this machine."""
+    _use(data)
     from model_store.database import connect, sessions_of, transaction
     from model_store.settings import StoreSettings
 
     engine = connect(_settings(StoreSettings))
-    asked = sys.stdin.isatty()
-    password = (
-        typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-        if asked
-        else sys.stdin.readline().rstrip("\n")
-    )
-    with transaction(sessions_of(engine)) as session:
-        create(session, Passwords(), name, password)
-    engine.dispose()
-    typer.echo(f"{name} can sign in")
+    try:
+        with transaction(sessions_of(engine)) as session:
+            yield session
+    finally:
+        engine.dispose()
 
 
 def _use(data: Path | None) -> None:

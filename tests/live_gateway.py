@@ -7,9 +7,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 
 from auth import clients, grants
 from auth.grants import GrantSpec
@@ -93,7 +95,16 @@ def live_gateway(folder: Path, **settings: object) -> Iterator[LiveGateway]:
     )
     migrate(made)
     app = create_app(made)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, server_header=False, ws="none"))
+    with listening(app) as url:
+        yield LiveGateway(url, app.state.parts)
+
+
+@contextlib.contextmanager
+def listening(app: FastAPI, lifespan: Literal["on", "off"] = "on") -> Iterator[str]:
+    """The application under uvicorn in a thread, on a port of its own; its address."""
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_config=None, server_header=False, ws="none", lifespan=lifespan)
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -103,7 +114,7 @@ def live_gateway(folder: Path, **settings: object) -> Iterator[LiveGateway]:
             assert time.monotonic() < until
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield LiveGateway(f"http://127.0.0.1:{port}", app.state.parts)
+        yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(20)

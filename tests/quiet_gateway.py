@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import threading
-import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import httpx
-import uvicorn
 
 from auth import clients
 from auth.scopes import Scope
@@ -18,6 +15,7 @@ from gateway.parts import Parts
 from gateway.settings import GatewaySettings
 from model_store.database import transaction
 from model_store.migrations import migrate
+from tests.live_gateway import listening
 
 
 class QuietGateway:
@@ -66,22 +64,11 @@ def quiet_gateway(folder: Path, **settings: object) -> Iterator[QuietGateway]:
     migrate(made)
     app = create_app(made)
     parts: Parts = app.state.parts
-    # Without its lifespan, which starts what belongs to the queue.
-    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None, ws="none"))
-    thread = threading.Thread(target=server.run)
     parts.snapshot.start()
-    thread.start()
     try:
-        until = time.monotonic() + 20
-        while not server.started:
-            assert thread.is_alive()
-            assert time.monotonic() < until
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+        # Without its lifespan, which starts what belongs to the queue.
+        with listening(app, lifespan="off") as url, httpx.Client(base_url=url, timeout=30) as http:
             yield QuietGateway(http, parts)
     finally:
-        server.should_exit = True
-        thread.join(20)
         parts.snapshot.close()
         parts.engine.dispose()

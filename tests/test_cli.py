@@ -16,7 +16,8 @@ from tests.onnx_models import line
 from tests.system import System, plain_environment
 
 COMMANDS = (
-    "up", "gateway", "worker", "prepare-worker", "migrate", "admin create", "people add", "models push", "models list",
+    "up", "gateway", "worker", "prepare-worker", "migrate", "admin create", "people add",
+    "people password", "people disable", "people enable", "models push", "models list",
     "models show", "clients create", "clients list", "clients rotate", "clients disable", "clients enable",
     "clients grant", "predict",
 )  # fmt: skip
@@ -186,6 +187,25 @@ def test_a_person_is_added_with_a_password_from_standard_input(system: System) -
 
     assert again.returncode == 1
     assert f"there is somebody named {name} already" in again.stderr
+
+
+def test_a_persons_new_password_and_a_persons_end_count_at_once(system: System) -> None:
+    name, data = f"t-{secrets.token_hex(4)}", ("--data", str(system.data))
+
+    def status(password: str) -> int:
+        return httpx.get(f"{system.base_url}/metrics", auth=(name, password)).status_code
+
+    def people(verb: str, text: str = "") -> int:
+        return sluice("people", verb, name, *data, text=text).returncode
+
+    assert people("add", "correct horse battery\n") == 0
+    assert status("correct horse battery") == 200
+    assert people("password", "another horse battery\n") == 0
+    assert (status("correct horse battery"), status("another horse battery")) == (401, 200)
+    assert people("disable") == 0
+    assert status("another horse battery") == 401
+    assert people("enable") == 0
+    assert status("another horse battery") == 200
 
 
 def test_whoever_does_not_say_who_asks_is_told_how(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workers.lanes import GROUP, LANE_MILLISECONDS, RING_FIELD, Keys
@@ -52,6 +52,3 @@ def choose(slots: tuple[str, ...], model: str, version: int, attempt: int) -> st
     """The slot for a lane's `attempt`-th ring: its favourite first, then the next ones, should that one not serve."""
     order = ranked(f"{model}:{version}", slots)
     return order[attempt % len(order)] if order else None
-
-
-StartDrain = Callable[[str, str, str], None]

@@ -75,7 +75,6 @@ class Dispatcher:
         self._keys = Keys(with_.settings.key_prefix)
         self._wire = Wire(with_.client)
         self._stop = threading.Event()
-        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._due: dict[str, float] = {}
         self._ringer = Ringer(self._keys, with_.settings.pool)
@@ -89,17 +88,12 @@ class Dispatcher:
 
     def close(self) -> None:
         self._stop.set()
-        self._wake.set()
         self._thread.join(timeout=5)
         self.close_connections()
 
     def close_connections(self) -> None:
         self._wire.close()
         self._with.client.close()
-
-    def wake(self) -> None:
-        """There are new rows to lay out."""
-        self._wake.set()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -118,11 +112,10 @@ class Dispatcher:
                 self._stop.wait(1)
                 busy = False
             # A lane holds four batches: looked at every 0.2 s, a backlog would leave its workers idle most of the time.
-            self._wake.wait(BUSY_TICK_SECONDS if busy else TICK_SECONDS)
-            self._wake.clear()
+            self._stop.wait(BUSY_TICK_SECONDS if busy else TICK_SECONDS)
 
     def turn(self) -> bool:
-        """One round of whatever is due; returns whether jobs wait to be laid out."""
+        """One round of whatever is due; returns whether there will soon be more to lay out."""
         if not self._lead():
             # Another gateway shows the queue now: what this one last said would stand for ever.
             metrics.show(metrics.QUEUE_DEPTH, {})
@@ -133,12 +126,12 @@ class Dispatcher:
             self._sweep()
         if self._every("purge", PURGE_SECONDS):
             self._purge()
-        waiting_for_room = self._lay_out()
+        backlog = self._lay_out()
         if self._every("ring", RING_SECONDS):
             self._ring_all()
         if self._every("lost", SWEEP_SECONDS):
             self._find_lost()
-        return waiting_for_room
+        return backlog
 
     def _every(self, name: str, seconds: float) -> bool:
         now = time.monotonic()
@@ -156,8 +149,11 @@ class Dispatcher:
         return self._leads
 
     def _lay_out(self) -> bool:
-        """Lay out where there is room for a batch; returns whether any lane has jobs that wait for room."""
-        limit = ahead_limit(self._with.max_batch)
+        """Lay out where there is room for a batch; returns whether a lane was filled or is full.
+
+        Jobs that wait for the end of their back-off are no backlog: looking more often would not bring them forward.
+        """
+        limit, backlog = ahead_limit(self._with.max_batch), False
         with transaction(self._with.sessions, write=False) as session:
             lanes = session.scalars(
                 select(LaneCount).where(LaneCount.waiting > 0).order_by(LaneCount.updated_at).limit(LANES_A_TURN)
@@ -165,12 +161,14 @@ class Dispatcher:
         for count in lanes:
             # A batch at a time: a transaction for each job that leaves would cost more than the job.
             if count.queued - count.waiting > limit - self._with.max_batch:
+                backlog = True
                 continue
             with transaction(self._with.sessions) as session:
                 ids = lay_out(session, count.lane, limit)
             if ids:
                 self._add(count.lane, ids)
-        return bool(lanes)
+                backlog = True
+        return backlog
 
     def _add(self, lane: str, ids: list[str]) -> None:
         key = self._keys.lane(lane)
@@ -268,6 +266,7 @@ class Dispatcher:
             with transaction(self._with.sessions) as session:
                 found = take_back_lost(session, name, min(since, now - LOST_AFTER_MILLISECONDS))
             if found:
+                metrics.REDISPATCHED.inc(found)
                 log.warning("%d jobs of lane %s were no longer in Redis; they are laid out again", found, name)
 
 

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import redis
 
-from monitoring import metrics
 from workers.answering import Answering
 from workers.bells import BELL_RINGS, DRAIN_MILLISECONDS
 from workers.entries import Entry, Group, grouped, settle
@@ -300,5 +299,4 @@ class Drain:
         commands = [*self._ring_myself(hot), pack("SET", self._drain_key, token, "XX", "PX", DRAIN_MILLISECONDS)]
         self._wire.execute(commands)
         self._publisher.drain(self._slot.pool, self._slot.name, token)
-        metrics.DRAIN_SESSIONS.labels("handed_over").inc()
         return True

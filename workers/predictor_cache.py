@@ -129,7 +129,7 @@ class PredictorCache(Generic[P]):
         """Load and insert, with the loader's own lease; None where the version was dropped meanwhile."""
         try:
             entry: Entry[P] = Entry(self._load_fitting(key), next(self._uses), leases)
-        except BaseException as error:
+        except BaseException as error:  # whatever it was, those who wait for this load must be told
             with self._lock:
                 if self._loading.get(key) is loading:
                     del self._loading[key]

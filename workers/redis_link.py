@@ -67,7 +67,7 @@ class Wire:
         try:
             self._connection.send_packed_command([b"".join(commands)], check_health=False)
             return [self._read() for _ in commands]
-        except BaseException:
+        except BaseException:  # closed and raised again
             # Replies still under way would be taken for those of the next commands.
             self._connection.disconnect()
             raise

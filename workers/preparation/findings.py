@@ -33,7 +33,7 @@ def keras_findings(code: str = "load_failed", what: str = "Keras cannot load the
         yield
     except (UploadRefused, MemoryError):
         raise
-    except Exception as error:
+    except Exception as error:  # whatever Keras or HDF5 raises on a file, the file is refused
         if type(error).__name__ == "ResourceExhaustedError":
             raise
         if "objects could not be loaded" in str(error):

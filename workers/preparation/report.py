@@ -70,7 +70,7 @@ class Report:
         except SluiceError as error:
             entry.outcome, entry.detail = "refused", error.message
             raise
-        except BaseException:
+        except BaseException:  # noted and raised again
             entry.outcome = "failed"
             raise
         finally:

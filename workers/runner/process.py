@@ -115,7 +115,7 @@ class Runner:
                 raise self._failed("runner_crashed") from error
             except (OSError, EOFError) as error:
                 raise self._failed(self._cause_of_death()) from error
-            except BaseException:
+            except BaseException:  # closed and raised again
                 # A signal's exception, say: the answer that comes now would be taken for that of the next call.
                 self.close()
                 raise
@@ -205,7 +205,7 @@ def _start(folders: Scratch, limits: Limits, entry: str) -> tuple[subprocess.Pop
             start_new_session=True,
             umask=0o077,
         )
-    except BaseException:
+    except BaseException:  # closed and raised again
         ours.close()
         raise
     finally:

@@ -33,7 +33,7 @@ def load(served: Served, artifacts: Artifacts, settings: WorkerSettings) -> Pred
     predictor = _open(served, artifacts, settings)
     try:
         warm_up(predictor, served.max_batch)
-    except BaseException:
+    except BaseException:  # closed and raised again
         predictor.close()
         raise
     MODEL_LOADS.labels(served.runtime).observe(time.monotonic() - begin)

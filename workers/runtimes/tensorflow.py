@@ -107,7 +107,7 @@ class RunnerPredictor:
         except OSError as error:
             runner.close()
             raise RunnerFailed("there is no room to unpack the model", code="runner_disk") from error
-        except BaseException:
+        except BaseException:  # closed and raised again
             runner.close()
             raise
         return runner
