@@ -9,13 +9,14 @@ PORT ?= 8080
 TESTS ?= tests
 PYTEST ?= -q -n 2 --dist loadfile --durations 10
 BENCH ?=
+BENCH_PEERS ?=
 MAX_LINES := 400
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 LOCKED := requirements/uv.txt requirements/dev.txt
 FOLDERS := auth gateway model_store monitoring sluice workers tests benchmarks examples alembic
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test test-debian check bench lock clean
+.PHONY: help install up test test-debian check bench bench-quick bench-peers lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List what make can do
@@ -29,12 +30,12 @@ up: $(STAMP)  ## Start Sluice on this machine with a trained demo (Ctrl-C stops 
 test: $(STAMP)  ## Run the whole test suite (TESTS=tests/test_up.py runs a part)
 	$(BIN)/python -m pytest $(PYTEST) $(TESTS)
 
-test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium and prometheus
-	@for program in redis-server chromium promtool; do command -v $$program >/dev/null || { \
-		echo "$$program is missing: apt-get install redis-server chromium prometheus" >&2; exit 1; }; done
+test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium, prometheus and wrk
+	@for program in redis-server chromium promtool wrk; do command -v $$program >/dev/null || { \
+		echo "$$program is missing: apt-get install redis-server chromium prometheus wrk" >&2; exit 1; }; done
 	SLUICE_TEST_REDIS="$$(command -v redis-server)" $(BIN)/python -m pytest -q -m "debian or not debian" \
 		tests/test_debian.py tests/test_drain.py tests/test_hot_lanes.py tests/test_submission.py tests/test_jobs.py \
-		tests/test_faults.py tests/test_load.py
+		tests/test_faults.py tests/test_load.py tests/test_benchmarks.py
 
 check: $(STAMP)  ## Check format, lint, types, the walls between packages, and file lengths
 	$(BIN)/ruff format --check .
@@ -45,8 +46,14 @@ check: $(STAMP)  ## Check format, lint, types, the walls between packages, and f
 		'END {if (FNR > most) print FILENAME ": " FNR " lines, at most " most " are allowed"}' {} \; \
 		| { ! grep .; } && echo "No file is longer than $(MAX_LINES) lines."
 
-bench: $(STAMP)  ## Measure requests per second and latency beside the floor
+bench: $(STAMP)  ## Measure all targets of the benchmark (BENCH="--only throughput" measures a part)
 	$(BIN)/python -m benchmarks $(BENCH)
+
+bench-quick: $(STAMP)  ## See that the benchmark itself works: a little of everything, no figures
+	$(BIN)/python -m benchmarks --quick
+
+bench-peers: $(STAMP)  ## Install and measure what else there is beside Sluice (BENCH_PEERS="mosec triton" measures a part)
+	$(BIN)/python -m benchmarks.peers $(BENCH_PEERS)
 
 lock: $(STAMP)  ## Compile the lock files again (after a change of pyproject.toml)
 	echo uv | $(BIN)/$(LOCK) - -o requirements/uv.txt

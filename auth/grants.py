@@ -18,6 +18,7 @@ from model_store.registry import check_name
 from model_store.tables import Label
 
 MOST_GRANTS = 1000
+MOST_REMEMBERED = 10_000
 HIGHEST_VERSION = 2**31 - 1
 
 
@@ -136,6 +137,23 @@ def allows_now(session: Session, client_id: str, action: str, model: str, versio
         and _covers(row.version, row.label, version, (row.label,) if row.labelled == version else ())
         for row in rows
     )
+
+
+class Standing:
+    """What `allows_now` says, remembered for the generation in which it was asked; safe for several threads."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, str, str, str, int], bool] = {}
+
+    def allows(self, session: Session, generation: int, asked: tuple[str, str, str, int]) -> bool:
+        """As `allows_now` of client, action, model and version; `generation` was read in this transaction before."""
+        place = (generation, *asked)
+        known = self._known.get(place)
+        if known is None:
+            if len(self._known) >= MOST_REMEMBERED:
+                self._known.clear()
+            known = self._known[place] = allows_now(session, *asked)
+        return known
 
 
 def _covers(granted_version: int | None, granted_label: str | None, version: int, labels: Collection[str]) -> bool:

@@ -1,116 +1,107 @@
-"""`python -m benchmarks`, or `make bench`: predictions per second and their latency, beside the floor of the same run.
+"""`python -m benchmarks`, or `make bench`: all targets, measured beside the floor of the same run.
 
-Both servers run all the time and are measured in turns, a few seconds each, so that what else the machine does falls on
-both. The answers are verified first. Everything is on one machine: the load takes its part of the processors.
+What is compared is measured in turns, a few seconds each, so that what else the machine does falls on all of it.
+Answers are verified first. Everything is on one machine: the load takes its part of the processors.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import random
 import signal
-import subprocess
 import sys
-from dataclasses import asdict, replace
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import wrk
-from benchmarks.load import Load, LoadFailed, Measurement
-from benchmarks.report import FLOOR, SLUICE, Report, Round
-from benchmarks.servers import HOST, PATH, ServerFailed, Servers, serving, verify
+from benchmarks import targets, wrk
+from benchmarks.bench import QUICK, Bench, Sizes
+from benchmarks.experiment import Experiment
+from benchmarks.experiments import ALL
+from benchmarks.failures import BenchmarkFailed
+from benchmarks.installation import made
+from benchmarks.machine import ROOT
+from benchmarks.outcome import Outcome
+from benchmarks.publishing import publish
+from benchmarks.report import RESULTS, Report
+from sluice.client import SluiceFailed
+from sluice.failures import CommandFailed
 
-DIGITS = 64
-WARM_SECONDS = 1.0
-MOST_SECONDS_OVER = 60.0
-
-
-def digits(count: int) -> list[list[list[float]]]:
-    """Different images of 28x28 pixels, a fifth of them inked, as many as digits have: about 4 KB of JSON each."""
-    generator = random.Random(7)  # noqa: S311 - the same images in every run
-    return [
-        [[round(generator.random(), 4) if generator.random() < 0.2 else 0.0 for _ in range(28)] for _ in range(28)]
-        for _ in range(count)
-    ]
-
-
-def measure(load: Load, use_wrk: bool) -> Measurement:
-    """Put the load on, in a process of its own. Raises LoadFailed."""
-    if use_wrk:
-        return wrk.run(load)
-    command = [sys.executable, "-m", "benchmarks.load"]
-    done = subprocess.run(
-        command,
-        input=json.dumps(asdict(load)),
-        capture_output=True,
-        text=True,
-        timeout=load.seconds + MOST_SECONDS_OVER,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise LoadFailed(f"the load ended with {done.returncode}: {done.stderr[-1000:]}")
-    return Measurement(**json.loads(done.stdout))
-
-
-def measure_all(servers: Servers, options: argparse.Namespace, bodies: list[str], use_wrk: bool) -> list[Round]:
-    rounds = []
-    ports = {FLOOR: servers.floor_port, SLUICE: servers.sluice_port}
-    for connections in options.connections:
-        for number in range(options.rounds):
-            for server, port in ports.items():
-                load = Load(HOST, port, PATH, servers.token(), bodies, connections, options.seconds)
-                if number == 0:
-                    measure(replace(load, seconds=WARM_SECONDS), use_wrk)
-                rounds.append(Round(server, connections, measure(load, use_wrk)))
-                say(rounds[-1])
-    return rounds
-
-
-def say(done: Round) -> None:
-    found = done.measured
-    errors = f"  errors {found.errors}" if found.errors else ""
-    print(
-        f"{done.connections:>4} connections  {done.server:<7} {found.per_second:>9,.0f}/s"
-        f"  p50 {found.p50:>7.2f} ms  p99 {found.p99:>7.2f} ms{errors}",
-        flush=True,
-    )
+DATA = ROOT / "build" / "benchmark-data"
+QUICK_DATA = ROOT / "build" / "benchmark-data-quick"
+QUICK_RESULTS = ROOT / "build" / "benchmark-results"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
-    parser.add_argument("--connections", type=int, nargs="+", default=[1, 8, 32, 128], help="numbers of connections")
-    parser.add_argument("--seconds", type=float, default=4.0, help="length of one measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each server at each number")
-    parser.add_argument("--workers", type=int, default=2, help="prediction processes")
-    parser.add_argument(
-        "--data", type=Path, default=Path("build/benchmark-data"), help="data folder, kept between runs"
-    )
-    parser.add_argument(
-        "--no-wrk", action="store_true", help="use the load generator in Python though wrk is installed"
-    )
-    options = parser.parse_args()
+    options = _options()
+    if options.list:
+        print("\n".join(f"{one.name:<20} {one.text}" for one in ALL))
+        return 0
+    if options.publish:
+        print(f"Written to {publish()}")
+        return 0
     # As Ctrl-C does: the servers are stopped on the way out.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    use_wrk = wrk.installed() and not options.no_wrk
-    images = digits(DIGITS)
-    bodies = [json.dumps({"instances": [image]}) for image in images]
-    started_at = datetime.now(UTC)
-    print("Starting the servers; the first time this trains the demo's models.", flush=True)
     try:
-        with serving(options.data, options.workers) as servers:
-            verify(servers, images[:8])
-            print("The answers are right. Measuring.", flush=True)
-            rounds = measure_all(servers, options, bodies, use_wrk)
-    except (ServerFailed, LoadFailed) as error:
-        print(error, file=sys.stderr)
+        bench = _bench(options)
+    except (BenchmarkFailed, SluiceFailed, CommandFailed) as error:
+        print(f"the models could not be prepared: {error}", file=sys.stderr)
         return 1
-    report = Report(rounds, "wrk" if use_wrk else "benchmarks.load (Python)", started_at)
-    path = report.write()
-    print(f"\n{report.table()}\nWritten to {path.parent}/{path.stem}.json and .md")
-    if report.errors:
-        print(f"{report.errors} answers were no predictions: these figures are worth nothing.", file=sys.stderr)
-    return 1 if report.errors else 0
+    chosen = [one for one in ALL if not options.only or one.name in options.only]
+    report = run_all(bench, chosen)
+    path = report.write(options.results)
+    if not options.quick:
+        print("\n" + "\n".join(targets.table(report.document(), measured_only=True)))
+    print(f"\nWritten to {path.with_suffix('.json')}, {path.name} and {path.stem}/")
+    for problem in report.problems:
+        print(f"worthless: {problem}", file=sys.stderr)
+    return 1 if report.problems else 0
+
+
+def run_all(bench: Bench, experiments: Sequence[Experiment]) -> Report:
+    """Make the experiments one after the other; one that fails is a problem in the report."""
+    report = Report(datetime.now(UTC), bench.generator, bench.sizes.seconds, bench.sizes.rounds)
+    for one in experiments:
+        print(f"\n{one.name}: {one.text}", flush=True)
+        started = time.monotonic()
+        try:
+            outcome = one.run(bench)
+        except Exception as error:  # noqa: BLE001 - an edge: whatever broke here, the other experiments are made
+            outcome = Outcome(problems=[f"{type(error).__name__}: {error}"])
+        for problem in outcome.all_problems():
+            print(f"  worthless: {problem}", flush=True)
+        report.outcomes[one.name], report.texts[one.name] = outcome, one.text
+        report.took_seconds[one.name] = time.monotonic() - started
+        print(f"  {report.took_seconds[one.name]:.0f} s", flush=True)
+    return report
+
+
+def _bench(options: argparse.Namespace) -> Bench:
+    sizes = QUICK if options.quick else Sizes()
+    chosen = {name: given for name in ("seconds", "rounds") if (given := getattr(options, name)) is not None}
+    installation = made(options.data, small=options.quick, say=lambda text: print(text, flush=True))
+    # wrk measures whole seconds.
+    use_wrk = wrk.installed() and not options.no_wrk and not options.quick
+    return Bench(installation, replace(sizes, **chosen), use_wrk)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
+    names = [one.name for one in ALL]
+    parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help="make only these experiments")
+    parser.add_argument("--list", action="store_true", help="list the experiments")
+    parser.add_argument("--publish", action="store_true", help="write the newest results into docs/benchmark.md")
+    parser.add_argument("--quick", action="store_true", help="a little of everything: does the benchmark itself work?")
+    parser.add_argument("--seconds", type=float, help="length of one measurement")
+    parser.add_argument("--rounds", type=int, help="measurements of each thing at each number of connections")
+    parser.add_argument("--no-wrk", action="store_true", help="use the generator in Python though wrk is installed")
+    parser.add_argument("--data", type=Path, help="data folder, kept between runs")
+    parser.add_argument("--results", type=Path, help="folder for what is found")
+    options = parser.parse_args()
+    options.data = options.data or (QUICK_DATA if options.quick else DATA)
+    options.results = options.results or (QUICK_RESULTS if options.quick else RESULTS)
+    return options
 
 
 if __name__ == "__main__":

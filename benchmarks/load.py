@@ -15,43 +15,51 @@ import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 # No server here takes longer for a prediction before it answers with an error.
 SILENCE_SECONDS = 35.0
 HEAD_END = b"\r\n\r\n"
 LENGTH = b"content-length:"
-GOOD_STATUS = b"HTTP/1.1 200 "
-GOOD_BODY = b'{"predictions":[['
+JSON_TYPE: Mapping[str, str] = {"Content-Type": "application/json"}
+# Bytes of requests travel to the process that sends them inside of JSON; every byte is one character of this.
+WIRE = "latin-1"
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What to send where; connections take the bodies in turn."""
+    """Whole requests as on the wire, which the connections take in turn, and what a good answer has.
+
+    It ends after `seconds`, or after `count` requests where that is given. `contains` is looked for in the answer.
+    """
 
     host: str
     port: int
-    path: str
-    token: str
-    bodies: list[str]
+    requests: Sequence[bytes]
     connections: int
     seconds: float
+    status: int = 200
+    contains: bytes = b""
+    count: int | None = None
 
-    def requests(self) -> list[bytes]:
-        """The requests as bytes on the wire."""
-        return [self.request(body.encode()) for body in self.bodies]
+    def to_json(self) -> str:
+        document = asdict(self) | {
+            "requests": [request.decode(WIRE) for request in self.requests],
+            "contains": self.contains.decode(WIRE),
+        }
+        return json.dumps(document)
 
-    def request(self, body: bytes) -> bytes:
-        head = (
-            f"POST {self.path} HTTP/1.1\r\nHost: {self.host}:{self.port}\r\nAuthorization: Bearer {self.token}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
+    @classmethod
+    def from_json(cls, text: str) -> Load:
+        document = json.loads(text)
+        requests = [request.encode(WIRE) for request in document.pop("requests")]
+        return cls(**document | {"requests": requests, "contains": document["contains"].encode(WIRE)})
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What came back: latencies in milliseconds; `errors` counts answers other than a prediction, by their status."""
+    """What came back: latencies in milliseconds; `errors` counts answers that were not good, by their status."""
 
     requests: int
     seconds: float
@@ -70,22 +78,28 @@ class LoadFailed(Exception):
     """The server closed a connection or fell silent: there is nothing to measure."""
 
 
+def post(path: str, body: bytes, *, token: str | None = None, headers: Mapping[str, str] = JSON_TYPE) -> bytes:
+    """A POST as on the wire."""
+    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1"]
+    lines += [] if token is None else [f"Authorization: Bearer {token}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join([*lines, f"Content-Length: {len(body)}"]) + "\r\n\r\n").encode() + body
+
+
 class Connection:
     """One keep-alive connection with at most one request under way."""
 
-    __slots__ = ("next", "received", "sent_at", "socket")
+    __slots__ = ("received", "sent_at", "socket")
 
-    def __init__(self, load: Load, first: int) -> None:
+    def __init__(self, load: Load) -> None:
         self.socket = socket.create_connection((load.host, load.port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.received = b""
         self.sent_at = 0.0
-        self.next = first
 
-    def send(self, requests: list[bytes]) -> None:
-        self.next = (self.next + 1) % len(requests)
+    def send(self, request: bytes) -> None:
         self.sent_at = time.perf_counter()
-        self.socket.sendall(requests[self.next])
+        self.socket.sendall(request)
 
     def receive(self) -> bytes | None:
         """The whole answer, once it is there."""
@@ -112,11 +126,11 @@ def is_complete(answer: bytes) -> bool:
 
 
 def run(load: Load) -> Measurement:
-    """Send until the time is over, then wait for what is under way; that counts too. Raises LoadFailed."""
+    """Send until the end, then wait for what is under way; that counts too. Raises LoadFailed."""
     with contextlib.ExitStack() as stack:
         connections = {}
-        for number in range(load.connections):
-            connection = Connection(load, number)
+        for _ in range(load.connections if load.count is None else min(load.connections, load.count)):
+            connection = Connection(load)
             stack.enter_context(connection.socket)
             connections[connection.socket.fileno()] = connection
         poll = stack.enter_context(select.epoll())
@@ -126,14 +140,14 @@ def run(load: Load) -> Measurement:
 
 
 def keep_busy(connections: dict[int, Connection], poll: select.epoll, load: Load) -> Measurement:
-    """The loop: whichever connection has its answer sends its next request, until the time is over."""
-    requests = load.requests()
+    """The loop: whichever connection has its answer sends the next request, until the end."""
+    requests, good = load.requests, b"HTTP/1.1 %d " % load.status
     latencies: list[float] = []
     errors: Counter[str] = Counter()
     started = time.perf_counter()
-    for connection in connections.values():
-        connection.send(requests)
-    waiting = len(connections)
+    for number, connection in enumerate(connections.values()):
+        connection.send(requests[number % len(requests)])
+    sent = waiting = len(connections)
     while waiting:
         ready = poll.poll(SILENCE_SECONDS)
         if not ready:
@@ -145,10 +159,11 @@ def keep_busy(connections: dict[int, Connection], poll: select.epoll, load: Load
                 continue
             now = time.perf_counter()
             latencies.append(now - connection.sent_at)
-            if not answer.startswith(GOOD_STATUS) or GOOD_BODY not in answer:
+            if not answer.startswith(good) or load.contains not in answer:
                 errors[answer[9:12].decode("ascii", "replace")] += 1
-            if now < started + load.seconds:
-                connection.send(requests)
+            if now < started + load.seconds and (load.count is None or sent < load.count):
+                connection.send(requests[sent % len(requests)])
+                sent += 1
             else:
                 waiting -= 1
     return measurement(latencies, time.perf_counter() - started, dict(errors))
@@ -173,4 +188,4 @@ def measurement(latencies: list[float], seconds: float, errors: dict[str, int]) 
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(run(Load(**json.load(sys.stdin))))))
+    print(json.dumps(asdict(run(Load.from_json(sys.stdin.read())))))

@@ -26,6 +26,8 @@ PUBLIC = frozenset(
         "/",
         "/health/live",
         "/health/ready",
+        "/v2/health/live",
+        "/v2/health/ready",
         "/oauth/token",
         "/.well-known/jwks.json",
         "/.well-known/oauth-authorization-server",

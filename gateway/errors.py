@@ -9,10 +9,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from model_store.errors import SluiceError
+from model_store.errors import ModelNotFound, SluiceError
 
 CODES = {400: "request_invalid", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported"}
 MOST_ERRORS_SHOWN = 10
+OPEN_INFERENCE_MODELS = "/v2/models/"
 
 Rendered = tuple[int, dict[str, str], bytes]
 
@@ -41,8 +42,8 @@ def render(path: str, error: SluiceError) -> Rendered:
     if path.startswith("/oauth/"):
         document = {"error": error.code, "error_description": error.message}
         headers["cache-control"] = "no-store"
-    elif speaks_tensorflow_serving(path):
-        document = {"error": error.message}
+    elif has_bare_errors(path):
+        document = {"error": _unknown_to_triton(path) if _names_unknown_model(path, error) else error.message}
     else:
         headers["content-type"] = "application/problem+json"
         document = {"type": "about:blank", "title": title(error.code), "status": error.status, "code": error.code}
@@ -50,11 +51,21 @@ def render(path: str, error: SluiceError) -> Rendered:
     return error.status, headers, json.dumps(document).encode()
 
 
-def speaks_tensorflow_serving(path: str) -> bool:
+def has_bare_errors(path: str) -> bool:
     """Whether callers of this path expect `{"error": text}`: their clients fail to decode anything else."""
     if path.startswith("/v1/jobs"):
         return False
     return path.startswith(("/v1/", "/v2/")) or path in ("/v1", "/v2")
+
+
+def _names_unknown_model(path: str, error: SluiceError) -> bool:
+    return isinstance(error, ModelNotFound) and path.startswith(OPEN_INFERENCE_MODELS)
+
+
+def _unknown_to_triton(path: str) -> str:
+    # Triton's words, which its own clients look for; the name is the path's third part, as the caller wrote it.
+    name = path.removeprefix(OPEN_INFERENCE_MODELS).partition("/")[0]
+    return f"Request for unknown model: '{name[:128]}' is not found"
 
 
 def unforeseen() -> SluiceError:

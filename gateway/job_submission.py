@@ -12,9 +12,9 @@ from model_store.artifacts import Artifacts
 from model_store.database import Sessions, transaction
 from model_store.errors import SluiceError
 from workers import jobs
-from workers.dispatch import ahead_limit
 from workers.errors import QueueFull
 from workers.lanes import JOB_FIELD, Keys, Lane
+from workers.layout import ahead_limit
 from workers.redis_link import pack
 from workers.settings import QueueSettings
 
@@ -86,7 +86,7 @@ class JobSubmission:
                 else:
                     future.set_result(answer)
 
-    def _commit(self, group: Sequence[Submitted]) -> tuple[list[str | SluiceError], list[jobs.Draft]]:
+    def _commit(self, group: Sequence[Submitted]) -> tuple[list[str | SluiceError], list[tuple[Lane, int]]]:
         """In the thread: write large inputs to the store, then all rows in one transaction."""
         drafts = [self._draft(submitted) for submitted in group]
         with transaction(self._sessions) as session:
@@ -127,11 +127,10 @@ class JobSubmission:
         if draft.input is None:
             self._artifacts.delete_payload(jobs.input_name(draft.id))
 
-    def _lay_out(self, drafts: Sequence[jobs.Draft]) -> None:
+    def _lay_out(self, placed: Sequence[tuple[Lane, int]]) -> None:
         by_lane: dict[Lane, list[bytes]] = {}
-        for draft in drafts:
-            entry = pack("XADD", self._keys.lane(draft.lane), "*", JOB_FIELD, draft.id)
-            by_lane.setdefault(draft.lane, []).append(entry)
+        for lane, number in placed:
+            by_lane.setdefault(lane, []).append(pack("XADD", self._keys.lane(lane), "*", JOB_FIELD, number))
         for lane, entries in by_lane.items():
             self._submission.add_jobs(lane, entries)
 

@@ -19,6 +19,7 @@ from model_store.database import transaction
 from workers import jobs, waiting
 from workers.errors import JobNotFound
 from workers.lanes import Lane
+from workers.protocols.body import TEXT, Body, Dialect, dialect_named, restored
 from workers.tables import Job
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -30,7 +31,7 @@ class JobView:
 
     job: Job
     position: int | None
-    result: bytes | None
+    result: Body | None
 
     @property
     def ended(self) -> bool:
@@ -50,8 +51,11 @@ def find(session: Session, job_id: str, client_id: str) -> Job:
 def view(session: Session, artifacts: Artifacts, job_id: str, client_id: str) -> JobView:
     """Look a job up with its result; raises JobNotFound."""
     job = find(session, job_id, client_id)
-    result = artifacts.get_payload(jobs.result_name(job.id, job.fence)) if job.result_stored else job.result
-    return JobView(job, waiting.position(session, job), result)
+    result = artifacts.get_payload(jobs.result_name(job.id, job.fence)) if job.result_stored else None
+    if result is None and job.state == jobs.JobState.SUCCEEDED:
+        result = jobs.result_of(session, job)
+    body = None if result is None else restored(result, dialect_named(job.dialect))
+    return JobView(job, waiting.position(session, job), body)
 
 
 async def wait_for_end(parts: Parts, job_id: str, client_id: str, seconds: float) -> JobView:
@@ -77,7 +81,10 @@ async def wait_for_end(parts: Parts, job_id: str, client_id: str, seconds: float
 
 
 def job_document(found: JobView) -> bytes:
-    """The job as JSON. A result stands in it as it was answered, NaN and Infinity as bare tokens included."""
+    """The job as JSON. A result stands in it as it was answered, NaN and Infinity as bare tokens included.
+
+    One that is not all JSON does not: it is told by an address of its own only.
+    """
     job = found.job
     document = {
         "id": job.id,
@@ -94,25 +101,33 @@ def job_document(found: JobView) -> bytes:
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
     }
     text = json.dumps(document).encode()
-    if found.result is None:
+    if found.result is None or found.result.head != TEXT:
         return text
+    if found.result.dialect != Dialect.TENSORFLOW_SERVING:
+        return b'%s, "result": %s}' % (text[:-1], found.result.data)
     # The result's body is an object with one key, `predictions` or `outputs`: it becomes the document's last member.
-    return text[:-1] + b", " + found.result.strip()[1:-1] + b"}"
+    return text[:-1] + b", " + found.result.data.strip()[1:-1] + b"}"
 
 
 def accepted_document(job_id: str, lane: Lane, instances: int) -> bytes:
     """A job that was just committed, as JSON; its place in the queue is told by the job's own address."""
-    job = Job(
-        id=job_id,
-        model=lane.model,
-        version=lane.version,
-        state=jobs.JobState.QUEUED.value,
-        priority=lane.priority.value,
-        created_at=time.time_ns() // 1_000_000,
-        attempt=0,
-        instances=instances,
-    )
-    return job_document(JobView(job, None, None))
+    # As `job_document` writes one, but without a row: to make one took as long as to parse the request.
+    return json.dumps(
+        {
+            "id": job_id,
+            "model": lane.model,
+            "version": str(lane.version),
+            "state": jobs.JobState.QUEUED.value,
+            "priority": lane.priority.value,
+            "created_at": _time(time.time_ns() // 1_000_000),
+            "started_at": None,
+            "finished_at": None,
+            "attempts": 0,
+            "queue_position": None,
+            "progress": {"done": 0, "total": instances},
+            "error": None,
+        }
+    ).encode()
 
 
 def _time(milliseconds: int | None) -> str | None:

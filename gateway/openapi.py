@@ -16,7 +16,8 @@ from fastapi.routing import iter_route_contexts
 
 from auth.scopes import MEANINGS
 from gateway.dependencies import TOKEN_PATH, Reader, Require
-from gateway.errors import speaks_tensorflow_serving
+from gateway.errors import has_bare_errors
+from gateway.infer_description import INFER_SCHEMAS, INFER_TAG, infer_paths
 from gateway.prediction_description import SCHEMAS, TAG, Json, header, prediction_paths, reference
 
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
@@ -38,7 +39,7 @@ TOKEN_SCHEME: Json = {
 ERROR_SCHEMAS: dict[str, Json] = {
     "Error": {
         "type": "object",
-        "description": "An error in TensorFlow Serving's shape.",
+        "description": "An error in the shape of TensorFlow Serving and the Open Inference Protocol.",
         "required": ["error"],
         "properties": {"error": {"type": "string"}},
     },
@@ -66,7 +67,7 @@ ERROR_SCHEMAS: dict[str, Json] = {
 def describe(app: FastAPI) -> Json:
     """The complete OpenAPI 3.1 document of `app`, a new one at each call; it needs no request and no token."""
     document = copy.deepcopy(FastAPI.openapi(app))
-    paths: dict[str, Json] = {**document["paths"], **prediction_paths()}
+    paths: dict[str, Json] = {**document["paths"], **prediction_paths(), **infer_paths()}
     scopes = scopes_of(app)
     for path, method, operation in operations(paths):
         if "security" not in operation or (path, method) in scopes:
@@ -77,11 +78,11 @@ def describe(app: FastAPI) -> Json:
                 add_error_shape(path, response)
     document["paths"] = paths
     components = document.setdefault("components", {})
-    components.setdefault("schemas", {}).update(ERROR_SCHEMAS | SCHEMAS)
+    components.setdefault("schemas", {}).update(ERROR_SCHEMAS | SCHEMAS | INFER_SCHEMAS)
     for unused in (FASTAPI_ERROR, "ValidationError"):
         components["schemas"].pop(unused, None)
     components["securitySchemes"] = {"token": TOKEN_SCHEME}
-    document["tags"] = [TAG, *(tag for tag in document.get("tags", []) if tag["name"] != TAG["name"])]
+    document["tags"] = [TAG, INFER_TAG, *document.get("tags", [])]
     return document
 
 
@@ -129,7 +130,7 @@ def add_refusals(path: str, operation: Json) -> None:
 
 def add_error_shape(path: str, response: Json) -> None:
     """The body of an error, as `gateway.errors.render` writes it for this path."""
-    if speaks_tensorflow_serving(path):
+    if has_bare_errors(path):
         shape, kind = "Error", "application/json"
     elif path.startswith("/oauth/"):
         shape, kind = "OAuthError", "application/json"

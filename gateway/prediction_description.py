@@ -157,13 +157,6 @@ def answered(description: str) -> Json:
 def operation(target: str, summary: str, responses: dict[str, Json]) -> Json:
     verb = summary.split()[0].lower()
     kind = target.strip("/").partition("/")[0].rstrip("s") or "model"
-    refused = {
-        "400": failure("The body does not fit the version's signature: the text says where, and what was expected."),
-        "404": failure("No such model or version, or no grant for it: the two answers are equal."),
-        "413": failure("The body is larger than the limit (16 MiB unless set otherwise)."),
-        "415": failure("The body has a Content-Encoding."),
-        "429": failure("Too many jobs of this client are waiting (submits only).", retry=True),
-    }
     return {
         "tags": [TAG["name"]],
         "summary": summary,
@@ -173,8 +166,19 @@ def operation(target: str, summary: str, responses: dict[str, Json]) -> Json:
             "required": True,
             "content": {"application/json": {"schema": reference("PredictRequest"), "examples": EXAMPLES}},
         },
-        "responses": refused | responses,
+        "responses": refusals() | responses,
         "security": [{"token": [str(Scope.PREDICT)]}],
+    }
+
+
+def refusals() -> dict[str, Json]:
+    """What any prediction may be refused with, in any dialect."""
+    return {
+        "400": failure("The body does not fit the version's signature: the text says where, and what was expected."),
+        "404": failure("No such model or version, or no grant for it: the two answers are equal."),
+        "413": failure("The body is larger than the limit (16 MiB unless set otherwise)."),
+        "415": failure("The body has a Content-Encoding."),
+        "429": failure("Too many jobs of this client are waiting (submits only).", retry=True),
     }
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.joined_writes import JoinedWrites
 
 MOST_BYTES = 64 * 1024
 MOST_SECONDS = 20.0
@@ -21,7 +24,7 @@ class BoundedHeads(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, JoinedWrites(transport, self.loop)))
         self._deadline = self.loop.call_later(MOST_SECONDS, transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -30,9 +30,11 @@ from workers.lanes import (
     Answer,
     Keys,
     Lane,
+    Prediction,
     pack_bundle,
     unpack_answers,
 )
+from workers.protocols.body import Body
 from workers.publisher import Publisher
 from workers.redis_link import Reply, pack
 from workers.ringer import RING_SECONDS, Ringer
@@ -43,6 +45,8 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 0.25
 BLOCK_SECONDS = 1
 ANSWERS_A_TIME = 64
+# An answer that comes sooner after it was asked for lay there before.
+BACKLOG_SECONDS = 0.0005
 # More than the dispatcher lays out in one lane.
 LANE_ENTRIES = 1000
 # A write or a read that takes longer than this is taken for a dead connection.
@@ -79,7 +83,7 @@ class Submission:
         self._answers = Wire(settings, patience_seconds=BLOCK_SECONDS + PATIENCE_SECONDS)
         self._next_number = 0
         self._waiting: dict[int, Waiting] = {}
-        self._turn: dict[Lane, list[tuple[int, bytes]]] = {}
+        self._turn: dict[Lane, list[Prediction]] = {}
         self._turn_scheduled = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -106,7 +110,7 @@ class Submission:
         await self._wire.close()
         await self._answers.close()
 
-    async def predict(self, lane: Lane, body: bytes, seconds: float, receive: Receive | None = None) -> Answer:
+    async def predict(self, lane: Lane, body: Body, seconds: float, receive: Receive | None = None) -> Answer:
         """Queue one prediction and wait for its answer; `receive` tells whether the caller is still there.
 
         Raises QueueUnavailable (503) while Redis is away, DeadlinePassed (504) after `seconds`, CallerGone.
@@ -140,13 +144,13 @@ class Submission:
         except SluiceError:
             log.info("jobs wait in SQL: Redis is away")
 
-    async def remove_job(self, lane: str, job_id: str) -> None:
+    async def remove_job(self, lane: str, number: int) -> None:
         """Take a canceled job's entry out of its lane; should that fail, the claim refuses it all the same."""
         key = self._keys.lane(lane)
         try:
             entries = (await self._wire.execute([pack("XRANGE", key, "-", "+", "COUNT", LANE_ENTRIES)]))[0]
             for entry_id, fields in entries if isinstance(entries, list) else ():
-                if fields == [JOB_FIELD, job_id.encode()]:
+                if fields == [JOB_FIELD, b"%d" % number]:
                     await self._wire.execute([pack("XDEL", key, entry_id)])
         except SluiceError:
             log.info("a canceled job's entry stays in its lane: Redis is away")
@@ -165,8 +169,7 @@ class Submission:
                 if len(bundle) == 1:
                     alone.append((len(commands), bundle[0][0]))
                 commands.append(pack("XADD", key, "*", BUNDLE_FIELD, pack_bundle(self._reply_to, limit_ms, bundle)))
-            commands.append(pack("PEXPIRE", key, LANE_MILLISECONDS))
-            commands += self._ring_if_due(lane, rings)
+            commands += self._ring_if_due(lane, rings) or self._expire_unless_rung(key)
         numbers = [number for predictions in turn.values() for number, _ in predictions]
         try:
             self._send(commands, rings).add_done_callback(lambda done: self._check_sent(done, numbers, alone))
@@ -179,6 +182,10 @@ class Submission:
             return []
         rings.append(new)
         return new.commands
+
+    def _expire_unless_rung(self, key: bytes) -> list[bytes]:
+        # A ring renews its lane's expiry, and one went out within the last second wherever there is somebody to ring.
+        return [] if self._ringer.slots else [pack("PEXPIRE", key, LANE_MILLISECONDS)]
 
     def _send(self, commands: Sequence[bytes], rings: Sequence[Ring]) -> asyncio.Future[list[Reply]]:
         replies = self._wire.execute(commands)
@@ -227,12 +234,15 @@ class Submission:
         more = pack("LPOP", self._reply_to, ANSWERS_A_TIME)
         while True:
             try:
+                asked_at = time.monotonic()
                 reply = (await self._answers.execute([block]))[0]
                 if isinstance(reply, list):
                     self._hand_out(reply[1])
-                    rest = (await self._answers.execute([more]))[0]
-                    for packed in rest if isinstance(rest, list) else ():
-                        self._hand_out(packed)
+                    if time.monotonic() - asked_at < BACKLOG_SECONDS:
+                        # It lay there already, so there may be more; else this would be a round trip for nothing.
+                        rest = (await self._answers.execute([more]))[0]
+                        for packed in rest if isinstance(rest, list) else ():
+                            self._hand_out(packed)
             except SluiceError:
                 # What was queued may be gone with Redis; an error now is better than silence until the deadline.
                 self._fail(list(self._waiting), unavailable())
@@ -321,18 +331,18 @@ class Submission:
             log.info("slots could not be looked up: Redis is away")
 
 
-def bundles(predictions: Sequence[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
+def bundles(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
     """Split a turn's predictions into entries of at most 64 predictions and 1 MiB, or one larger prediction."""
     if len(predictions) == 1:
         return [list(predictions)]
-    entries: list[list[tuple[int, bytes]]] = []
+    entries: list[list[Prediction]] = []
     size = BUNDLE_BYTES + 1
     for prediction in predictions:
-        if size + len(prediction[1]) > BUNDLE_BYTES or len(entries[-1]) >= BUNDLE_PREDICTIONS:
+        if size + len(prediction[1].data) > BUNDLE_BYTES or len(entries[-1]) >= BUNDLE_PREDICTIONS:
             entries.append([])
             size = 0
         entries[-1].append(prediction)
-        size += len(prediction[1])
+        size += len(prediction[1].data)
     return entries
 
 

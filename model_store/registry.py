@@ -13,6 +13,7 @@ from sqlalchemy import select, union
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from model_store.batching import Batching
 from model_store.catalog import Catalog as Catalog
 from model_store.catalog import CatalogModel as CatalogModel
 from model_store.catalog import CatalogVersion as CatalogVersion
@@ -51,6 +52,7 @@ class Served:
     max_batch: int
     max_parallelism: int
     batch_seconds: float | None
+    batching: Batching | None = None
 
 
 def check_name(name: str, what: str = "model") -> str:
@@ -222,6 +224,7 @@ def served(session: Session, model: str, number: int) -> Served:
         max_batch=version.max_batch,
         max_parallelism=version.max_parallelism,
         batch_seconds=version.batch_seconds,
+        batching=Batching.from_report(None if version.report is None else json.loads(version.report)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import asdict, dataclass
 
@@ -32,17 +33,25 @@ class TensorSpec:
         return np.dtype(object) if self.dtype == STRING else np.dtype(self.dtype)
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots: what every batch asks for is worked out once.
+@dataclass(frozen=True)
 class Signature:
     """Inputs and outputs in the order in which the model takes and gives them."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    @property
+    @functools.cached_property
     def batched(self) -> bool:
         """Whether instances of several requests may be concatenated along the first dimension."""
         return all(spec.batched for spec in self.inputs + self.outputs)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.inputs, self.outputs))
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -225,6 +225,40 @@ class RequestSeries:
 request_metrics = RequestSeries()
 
 
+class BatchMetrics:
+    """The series of one version's batches, for workers whose batches take some ten microseconds."""
+
+    __slots__ = ("_instances", "_seconds")
+
+    def __init__(self, runtime: str, model: str, version: int) -> None:
+        self._seconds = INFERENCE_SECONDS.labels(runtime, model, version)
+        self._instances = BATCH_INSTANCES.labels(model, version)
+
+    def observe(self, seconds: float, instances: int) -> None:
+        """Counts one inference."""
+        self._seconds.observe(seconds)
+        self._instances.observe(instances)
+
+
+class BatchSeries:
+    """Remembers the `BatchMetrics` of each version; of 2,000 at most."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str, int], BatchMetrics] = {}
+
+    def __call__(self, runtime: str, model: str, version: int) -> BatchMetrics:
+        key = (runtime, model, version)
+        found = self._known.get(key)
+        if found is None:
+            found = BatchMetrics(*key)
+            if len(self._known) < SERIES_LIMIT:
+                self._known[key] = found
+        return found
+
+
+batch_metrics = BatchSeries()
+
+
 def show(gauge: Labelled[Gauge], picture: Mapping[tuple[object, ...], float]) -> None:
     """Sets a gauge to a whole picture, label values to value; this process's series that are not in it become 0.
 

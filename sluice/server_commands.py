@@ -8,20 +8,17 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from sluice.data_folder import DataFolder, write_private
 from sluice.failures import CommandFailed
+from sluice.process import become
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
-
-    from model_store.settings import Settings
-
-    S = TypeVar("S", bound=Settings)
 
 DEFAULT_DATA = Path("sluice-data")
 DEFAULT_ADDRESS = "http://127.0.0.1:8080"
@@ -70,10 +67,7 @@ def gateway() -> None:
 
       SLUICE_DATABASE_URL=… SLUICE_REDIS_URL=… SLUICE_CLIENT_SECRET_KEY_FILE=… sluice gateway
     """
-    from gateway.server import serve
-    from gateway.settings import GatewaySettings
-
-    serve(_settings(GatewaySettings))
+    become("gateway")
 
 
 def worker() -> None:
@@ -83,10 +77,7 @@ def worker() -> None:
 
       SLUICE_DATABASE_URL=… SLUICE_REDIS_URL=… SLUICE_WORKER_PROCESSES=4 sluice worker
     """
-    from workers.settings import WorkerSettings
-    from workers.worker import serve
-
-    serve(_settings(WorkerSettings))
+    become("worker")
 
 
 def prepare_worker() -> None:
@@ -96,10 +87,7 @@ def prepare_worker() -> None:
 
       SLUICE_DATABASE_URL=… SLUICE_REDIS_URL=… sluice prepare-worker
     """
-    from workers.settings import WorkerSettings
-    from workers.worker import prepare
-
-    prepare(_settings(WorkerSettings))
+    become("prepare-worker")
 
 
 def migrate(data: Data = None) -> None:
@@ -113,9 +101,10 @@ def migrate(data: Data = None) -> None:
     from model_store.migrations import MigrationsMissing
     from model_store.migrations import migrate as upgrade
     from model_store.settings import StoreSettings
+    from sluice.configuration import settings_of
 
     try:
-        upgrade(_settings(StoreSettings))
+        upgrade(settings_of(StoreSettings))
     except MigrationsMissing as error:
         raise CommandFailed(str(error)) from error
 
@@ -146,9 +135,10 @@ def create_admin(
     from auth.settings import AuthSettings
     from model_store.database import connect, sessions_of, transaction
     from model_store.settings import StoreSettings
+    from sluice.configuration import settings_of
 
-    pepper = _settings(AuthSettings).pepper
-    engine = connect(_settings(StoreSettings))
+    pepper = settings_of(AuthSettings).pepper
+    engine = connect(settings_of(StoreSettings))
     with transaction(sessions_of(engine)) as session:
         client, secret = clients.create(session, name, list(Scope), pepper)
         address = url or DataFolder.at(data or DEFAULT_DATA).address() or DEFAULT_ADDRESS
@@ -242,8 +232,9 @@ def _database(data: Path | None) -> Iterator[Session]:
     _use(data)
     from model_store.database import connect, sessions_of, transaction
     from model_store.settings import StoreSettings
+    from sluice.configuration import settings_of
 
-    engine = connect(_settings(StoreSettings))
+    engine = connect(settings_of(StoreSettings))
     try:
         with transaction(sessions_of(engine)) as session:
             yield session
@@ -263,16 +254,3 @@ def _use(data: Path | None) -> None:
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
-
-
-def _settings(kind: type[S]) -> S:
-    """The settings from the environment; what is wrong with them is said by name, without their values."""
-    from pydantic import ValidationError
-
-    try:
-        return kind()
-    except ValidationError as error:
-        wrong = [f"SLUICE_{str(part['loc'][0]).upper()}: {part['msg']}" for part in error.errors(include_input=False)]
-        raise CommandFailed("settings are missing or wrong:\n  " + "\n  ".join(wrong)) from error
-    except OSError as error:
-        raise CommandFailed(f"a file that a setting names cannot be read: {error}") from error

@@ -21,7 +21,7 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
-from sluice import embedded_redis
+from sluice import embedded_redis, process
 from sluice.child import Child, Program
 from sluice.data_folder import DataFolder
 from sluice.demo import Demo
@@ -199,7 +199,7 @@ class System:
         self, verb: str, environment: dict[str, str], *, name: str | None = None, stop_seconds: float = 5.0
     ) -> Program:
         # -P: the data folder, in which it runs, is no place to import from.
-        command = [sys.executable, "-P", "-m", "sluice", verb]
+        command = process.command_of(verb) if verb in process.KINDS else [sys.executable, "-P", "-m", "sluice", verb]
         return Program(name or verb, command, environment, self._folder.root, stop_seconds)
 
     def _wait(self, condition: Callable[[], bool], otherwise: str, *, seconds: float | None = START_SECONDS) -> None:

@@ -21,6 +21,8 @@ def tables(version: Json) -> Iterator[Table]:
         yield _steps(report["steps"])
     if report.get("variants"):
         yield _variants(report["variants"], report.get("chosen"))
+    if report.get("batching"):
+        yield _batches(report["batching"])
 
 
 def row(table: Table, *cells: str) -> None:
@@ -85,4 +87,17 @@ def _variants(variants: Json, chosen: str | None) -> Table:
             ", ".join(f"{batch}: {latency:.3g}" for batch, latency in (variant.get("latency_ms") or {}).items()),
             verdict,
         )
+    return table
+
+
+def _batches(batching: Json) -> Table:
+    """Throughput by size of the batch, and what filling batches up would do."""
+    table = Table("instances", "a second", "", title="Batches", title_justify="left")
+    for point in batching["curve"]:
+        chosen = "largest batch" if point["instances"] == batching["max_batch"] else ""
+        row(table, str(point["instances"]), f"{point['instances_per_second']:,.0f}", chosen)
+    for probe in batching["padding"]:
+        verdict = "padded" if probe["padded_to"] in batching["pad_to"] else "not padded"
+        times = f"{probe['ms']:.3g} ms, as {probe['padded_to']}: {probe['padded_ms']:.3g} ms"
+        row(table, str(probe["instances"]), times, verdict)
     return table

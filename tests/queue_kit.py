@@ -6,9 +6,10 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,6 +30,7 @@ from workers.broker import broker
 from workers.child import Child, make_child
 from workers.drain import Slot
 from workers.lanes import Answer, Keys, Lane, Priority, pack_bundle, unpack_answers
+from workers.protocols.body import Body
 from workers.publisher import Publisher
 from workers.redis_link import Wire
 from workers.session import run_session
@@ -108,6 +110,7 @@ def serve_model(
     *,
     batch_seconds: float = 0.0001,
     signature: Signature = SIGNATURE,
+    report: Mapping[str, Any] | None = None,
 ) -> int:
     """Register an ONNX file as an AVAILABLE version; a `batch_seconds` over 2 ms makes its batches run in threads."""
     stored = artifacts.add_file(path)
@@ -126,7 +129,7 @@ def serve_model(
         )
         registry.make_available(
             session, model, version.number, signature=signature, variant="onnx", variants=[variant], max_batch=8,
-            max_parallelism=2, batch_seconds=batch_seconds, report={},
+            max_parallelism=2, batch_seconds=batch_seconds, report=report or {},
         )  # fmt: skip
         return version.number
 
@@ -245,7 +248,7 @@ class Caller:
         predictions = []
         for row in rows:
             self._number += 1
-            predictions.append((self._number, b'{"instances": [[%r, %r]]}' % row))
+            predictions.append((self._number, Body(b'{"instances": [[%r, %r]]}' % row)))
         bundle = pack_bundle(self.reply_to, limit_ms, predictions)
         client = self.queue.client if through is None else through
         client.xadd(self.queue.keys.lane(lane), {"b": bundle})

@@ -16,7 +16,8 @@ from auth.scopes import Scope
 from model_store.database import transaction
 from tests.conftest import RedisServer
 from tests.live_gateway import KERAS, LiveGateway, eventually, live_gateway, refused, upload
-from workers.jobs import JobState
+from workers import jobs
+from workers.lanes import Lane, Priority
 from workers.tables import Job
 
 
@@ -192,19 +193,14 @@ def test_only_a_retired_version_without_jobs_is_deleted(gateway: LiveGateway, ad
     address = f"/admin/models/{model}/versions/1"
     assert refused(admin.delete(address), 409, "version_in_use")
     admin.post(f"{address}/retire")
-    job_id = secrets.token_hex(8)
+    draft = jobs.Draft(jobs.new_id(), Lane(model, 1, Priority.BULK, "c"), "d", 1, b"{}", 60)
     with transaction(gateway.parts.sessions) as session:
-        session.add(
-            Job(
-                id=job_id, sequence=1, client_id="c", model=model, version=1, priority="bulk", lane="l", dialect="d",
-                state=JobState.QUEUED.value,
-            )
-        )  # fmt: skip
+        [(_, number)] = jobs.accept(session, [draft], 1)
     answer = admin.delete(address)
     assert refused(answer, 409, "version_in_use")
     assert "jobs" in answer.json()["detail"]
     with transaction(gateway.parts.sessions) as session:
-        session.delete(session.get_one(Job, job_id))
+        assert jobs.cancel(session, session.get_one(Job, number))
     assert admin.delete(address).status_code == 204
     assert admin.get(address).status_code == 404
     assert admin.get(f"/admin/models/{model}").json()["versions"] == []

@@ -53,6 +53,18 @@ def test_no_version_is_blamed_where_several_were_running(redis_server: RedisServ
     assert not quarantined(redis_server, keys)
 
 
+def test_a_record_names_what_was_written_last_also_where_it_is_shorter(tmp_path: Path):
+    record = Record(tmp_path, "slot")
+    record.write([("a-model-with-a-long-name", 1), ("another-model-with-a-long-name", 2)])
+    record.write_one(("a", 1))
+    assert read_record(tmp_path, "slot") == [("a", 1)]
+    record.write_one(("b", 2))
+    record.write_one(("a", 1))
+    assert read_record(tmp_path, "slot") == [("a", 1)]
+    record.close()
+    assert read_record(tmp_path, "slot") == []
+
+
 def test_a_record_outlives_the_process_that_wrote_it_and_names_what_runs_now(tmp_path: Path):
     watchdog = Watchdog(Record(tmp_path, "slot"), 30, deadly=False)
     watchdog.inline(("fast", 1))

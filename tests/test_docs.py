@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from fastapi.openapi.models import OpenAPI
 
 from auth.scopes import Scope
 from gateway.dependencies import PUBLIC
+from gateway.infer_description import INFER_ANSWER, INFER_EXAMPLES
 from gateway.openapi import operations
+from gateway.prediction_addresses import parse_path
 from gateway.prediction_description import ANSWERS, EXAMPLES
-from gateway.predictions import parse_path
 from model_store.signature import Signature, TensorSpec
 from tests.conftest import RedisServer
 from tests.live_gateway import live_gateway
+from tests.open_inference_kit import contract_of, parse_infer
 from workers.protocols.tensorflow_serving import parse_predict
 
 LINEAR = Signature((TensorSpec("x", "float32", (None, 2)),), (TensorSpec("y", "float32", (None, 1)),))
@@ -152,13 +155,13 @@ def test_every_operation_has_its_refusals_in_the_shape_of_its_path(document: dic
         for status, response in operation["responses"].items():
             assert response["description"], where
             if int(status) >= 400 and path not in PUBLIC:
-                shape = "application/json" if speaks_tfs(path) else "application/problem+json"
+                shape = "application/json" if has_bare_errors(path) else "application/problem+json"
                 assert list(response["content"]) == [shape], f"{where} {status}"
     assert "HTTPValidationError" not in json.dumps(document)
 
 
-def speaks_tfs(path: str) -> bool:
-    return path.startswith("/v1/models")
+def has_bare_errors(path: str) -> bool:
+    return path.startswith(("/v1/models", "/v2"))
 
 
 def test_parameters_are_those_of_the_path(document: dict[str, Any]):
@@ -183,6 +186,24 @@ def test_the_examples_of_predictions_are_requests_that_work():
         signature = MNIST if name == "mnist" else LINEAR
         request = parse_predict(json.dumps(example["value"]).encode(), signature, max_instances=64)
         assert request.row_form == ("instances" in example["value"])
+
+
+def test_both_forms_of_the_infer_path_are_described_and_answered(document: dict[str, Any]):
+    described = [path for path in document["paths"] if path.endswith("/infer")]
+    assert len(described) == 2
+    for path in described:
+        assert parse_path(path.format(model="linear", version=1)) is not None
+
+
+def test_the_examples_of_inferences_are_requests_that_work():
+    outputs = {"y": np.array(INFER_ANSWER["outputs"][0]["data"], np.float32).reshape(2, 1)}
+    for example in INFER_EXAMPLES.values():
+        request = parse_infer(json.dumps(example["value"]).encode(), LINEAR)
+        answers = [round(2.0 * x - 3.4 * y + 4.2, 6) for x, y in request.tensors["x"].tolist()]
+        assert answers == INFER_ANSWER["outputs"][0]["data"]
+        answer = json.loads(request.format(outputs, contract_of(LINEAR)).data)
+        assert answer["outputs"] == INFER_ANSWER["outputs"]
+        assert set(answer) - {"id"} == set(INFER_ANSWER)
 
 
 def test_the_example_s_answer_is_what_the_demo_s_line_gives():

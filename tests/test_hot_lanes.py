@@ -20,7 +20,14 @@ from tests.queue_kit import (
     slow_model,
     worker_settings,
 )
-from workers.hot_lanes import COOL_SECONDS, LANES_A_READ, TURN_PREDICTIONS, HotLane, HotLanes
+from workers.hot_lanes import (
+    COOL_SECONDS,
+    LANES_A_READ,
+    MOST_LANES_A_READ,
+    READ_PREDICTIONS,
+    TURN_PREDICTIONS,
+    HotLanes,
+)
 from workers.lanes import Keys, Lane, Priority, entry_ms
 
 
@@ -44,15 +51,11 @@ def heated(*lanes: Lane) -> tuple[HotLanes, Clock]:
     return hot, clock
 
 
-def everything(_: HotLane) -> bool:
-    return False
-
-
 def test_a_client_that_floods_gets_no_more_turns_than_one_that_sends_little():
     hot, _ = heated(lane("flood"), lane("quiet"))
     read = {"flood": 0, "quiet": 0}
     for _turn in range(100):
-        chosen = hot.choose(Priority.INTERACTIVE, everything)
+        chosen = hot.choose(hot.readable(Priority.INTERACTIVE, None))
         count = hot.count_for(chosen)
         for one in chosen:
             # The flood's entries hold 64 predictions each, the quiet client's one.
@@ -64,26 +67,39 @@ def test_a_client_that_floods_gets_no_more_turns_than_one_that_sends_little():
 
 def test_a_lane_that_was_alone_owes_nothing_when_another_wakes_up():
     hot, _ = heated(lane("alone"))
-    [only] = hot.choose(None, everything)
+    [only] = hot.choose(hot.readable(None, None))
     for _ in range(50):
         hot.paid(only, 100, 6400)
-        assert hot.choose(None, everything) == [only]
+        assert hot.choose(hot.readable(None, None)) == [only]
     hot.heat(lane("new").name)
-    assert {one.lane.client_id for one in hot.choose(None, everything)} == {"alone", "new"}
+    assert {one.lane.client_id for one in hot.choose(hot.readable(None, None))} == {"alone", "new"}
+
+
+def test_a_lane_whose_debt_is_forgiven_is_read_with_the_others_for_a_turn_of_predictions():
+    hot, _ = heated(lane("busy"), *(lane(f"idle{i}") for i in range(50)))
+    [busy, *idle] = hot.choose(hot.readable(None, None))
+    hot.paid(busy, 10, 200)
+    hot.empty(idle)
+    assert busy not in hot.choose(hot.readable(None, None))
+    hot.forgive(hot.readable(None, None))
+    for _ in range(TURN_PREDICTIONS):
+        assert busy in hot.choose(hot.readable(None, None))
+        hot.paid(busy, 1, 1)
+        hot.empty(idle)
 
 
 def test_a_lane_keeps_no_credit_for_the_time_in_which_it_was_empty():
     hot, _ = heated(lane("idle"), lane("busy"))
     for _ in range(50):
-        for one in hot.choose(None, everything):
-            hot.empty(one) if one.lane.client_id == "idle" else hot.paid(one, 10, 10)
+        for one in hot.choose(hot.readable(None, None)):
+            hot.empty([one]) if one.lane.client_id == "idle" else hot.paid(one, 10, 10)
     idle = next(one for one in hot if one.lane.client_id == "idle")
     assert idle.credit <= TURN_PREDICTIONS
 
 
 def test_a_read_brings_about_a_turn_of_predictions_and_at_least_one_entry():
     hot, _ = heated(lane("a"))
-    [one] = hot.choose(None, everything)
+    [one] = hot.choose(hot.readable(None, None))
     assert hot.count_for([one]) == TURN_PREDICTIONS
     for _ in range(50):
         hot.paid(one, 1, 64)
@@ -92,19 +108,41 @@ def test_a_read_brings_about_a_turn_of_predictions_and_at_least_one_entry():
     assert hot.count_for([one]) == 1
 
 
-def test_a_read_names_at_most_64_lanes_and_the_others_have_their_turn_next():
-    hot, _ = heated(*(lane(f"c{i}") for i in range(100)))
-    first = hot.choose(None, everything)
+def test_a_read_names_as_many_lanes_as_could_bring_some_hundred_predictions():
+    hot, _ = heated(*(lane(f"c{i}") for i in range(1000)))
+    for per_entry, expected in ((1.0, MOST_LANES_A_READ), (4.0, READ_PREDICTIONS // 4), (64.0, LANES_A_READ)):
+        for one in hot:
+            one.per_entry = per_entry
+        chosen = hot.choose(hot.readable(None, None))
+        assert len(chosen) == expected
+        assert hot.count_for(chosen) == 1
+
+
+def test_lanes_beyond_one_read_have_their_turn_next():
+    hot, _ = heated(*(lane(f"c{i}") for i in range(LANES_A_READ + 36)))
+    for one in hot:
+        one.per_entry = 100.0
+    first = hot.choose(hot.readable(None, None))
     assert len(first) == LANES_A_READ
     for one in first:
-        hot.paid(one, 100, 100)
-    second = {one.lane.client_id for one in hot.choose(None, everything)}
+        hot.paid(one, 1, 100)
+    second = {one.lane.client_id for one in hot.choose(hot.readable(None, None))}
     assert {one.lane.client_id for one in hot} - {one.lane.client_id for one in first} <= second
+
+
+def test_lanes_of_both_priorities_are_told_apart():
+    hot, _ = heated(lane("a"), lane("b"))
+    assert not hot.mixed
+    bulk, _ = hot.heat(lane("c", Priority.BULK).name)
+    assert hot.mixed
+    assert hot.readable(Priority.BULK, None) == [bulk]
+    hot.drop(bulk)
+    assert not hot.mixed
 
 
 def test_a_lane_cools_after_three_seconds_of_empty_reads_and_not_before_its_first_read():
     hot, clock = heated(lane("a"))
-    [one] = hot.choose(None, everything)
+    [one] = hot.choose(hot.readable(None, None))
     one.rings.append(b"1-0")
     clock.now += COOL_SECONDS + 1
     assert hot.cool() == [], "it was rung and never read"
@@ -115,7 +153,7 @@ def test_a_lane_cools_after_three_seconds_of_empty_reads_and_not_before_its_firs
 
 def test_lanes_of_a_version_under_way_stay_unread():
     hot, _ = heated(lane("a"), Lane("other", 1, Priority.INTERACTIVE, "a"))
-    chosen = hot.choose(None, lambda one: one.version == ("m", 1))
+    chosen = hot.choose(hot.readable(None, lambda one: one.version == ("m", 1)))
     assert [one.lane.model for one in chosen] == ["other"]
 
 

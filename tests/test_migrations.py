@@ -72,6 +72,48 @@ def test_the_first_migration_begins_the_generation_and_times_are_the_databases_o
     engine.dispose()
 
 
+def test_jobs_of_the_release_before_keep_their_bodies_forwards_and_backwards(settings: StoreSettings):
+    configuration = migrations.configuration(settings)
+    command.upgrade(configuration, "0001")
+    engine = connect(settings)
+    columns = (
+        "id, sequence, client_id, model, version, priority, lane, dialect, state, fence, attempt, instances, input, "
+        "input_stored, result, result_stored, dispatched_at, not_before"
+    )
+    values = ", ".join(f":{name}" for name in columns.split(", "))
+    row = {
+        "client_id": "c", "model": "m", "version": 1, "priority": "bulk", "lane": "m:1:bulk:c", "dialect": "d",
+        "fence": 0, "attempt": 0, "instances": 1, "input_stored": False, "result_stored": False, "dispatched_at": 1,
+        "not_before": 0,
+    }  # fmt: skip
+    with engine.begin() as connection:
+        insert = sqlalchemy.text(f"INSERT INTO jobs ({columns}) VALUES ({values})")  # noqa: S608 - names from above
+        connection.execute(insert, row | {"id": "b", "sequence": 2, "state": "queued", "input": b"in", "result": None})
+        connection.execute(
+            insert, row | {"id": "a", "sequence": 1, "state": "succeeded", "input": None, "result": b"out"}
+        )
+        counts = "(lane, client_id, model, version, queued, waiting) VALUES ('m:1:bulk:c', 'c', 'm', 1, 1, 0)"
+        connection.execute(sqlalchemy.text(f"INSERT INTO lane_counts {counts}"))
+
+    command.upgrade(configuration, "0002")
+    with engine.connect() as connection:
+        jobs = connection.execute(sqlalchemy.text("SELECT id, state, dispatched_at FROM jobs ORDER BY number")).all()
+        body = connection.execute(sqlalchemy.text("SELECT id, body FROM job_inputs JOIN jobs ON job = number")).all()
+        result = connection.execute(sqlalchemy.text("SELECT id, body FROM job_results JOIN jobs ON job = number")).all()
+        waiting = connection.execute(sqlalchemy.text("SELECT waiting FROM lane_counts")).scalar_one()
+    assert [tuple(job) for job in jobs] == [("a", "succeeded", 1), ("b", "queued", None)]
+    assert [(job_id, bytes(held)) for job_id, held in (*body, *result)] == [("b", b"in"), ("a", b"out")]
+    assert waiting == 1, "what lay in Redis under its id is laid out again under its number"
+
+    command.downgrade(configuration, "0001")
+    with engine.connect() as connection:
+        back = connection.execute(sqlalchemy.text("SELECT id, input, result FROM jobs ORDER BY sequence")).all()
+    engine.dispose()
+    assert [(row.id, row.input and bytes(row.input), row.result and bytes(row.result)) for row in back] == [
+        ("a", None, b"out"), ("b", b"in", None),
+    ]  # fmt: skip
+
+
 def test_migrations_that_run_at_the_same_time_wait_for_each_other(settings: StoreSettings):
     program = "from model_store.migrations import migrate\nfrom model_store.settings import StoreSettings\n"
     program += "migrate(StoreSettings())"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_store.batching import Batching
 from model_store.signature import Signature, TensorSpec
 from workers.errors import PredictionFailed, RunnerFailed, UploadRefused
-from workers.preparation import measure, parity
-from workers.preparation.report import Report, VariantFigures
+from workers.preparation import measure, parity, trial
+from workers.preparation.report import Report, VariantFigures, told
 from workers.preparation.samples import Range, Samples, repeated
 
 SIGNATURE = Signature(
@@ -129,37 +132,103 @@ def test_outputs_that_do_not_fit_the_signature_are_named():
     assert "1 rows" in (parity.misfit(signature, inputs, {"y": np.zeros((1, 2), np.float32)}) or "")
 
 
-def test_measuring_ascends_to_the_largest_batch():
-    assert measure.ascend(lambda size: size / 1000, 64, 10.0).seconds == {1: 0.001, 8: 0.008, 32: 0.032, 64: 0.064}
-    assert list(measure.ascend(lambda _: 0.1, 8, 10.0).seconds) == [1, 8]
-    assert list(measure.ascend(lambda _: 0.1, 3, 10.0).seconds) == [1, 3]
-    assert list(measure.ascend(lambda _: 0.1, 1, 10.0).seconds) == [1]
-
-
-def test_measuring_stops_before_a_batch_that_would_take_too_long():
-    tried = []
+def asks(per_instance: float, fixed: float = 0.0) -> tuple[list[int], Callable[[int], float]]:
+    """A model that takes `fixed` seconds and then the same for each instance, and the batches that were tried."""
+    tried: list[int] = []
 
     def seconds_at(size: int) -> float:
         tried.append(size)
-        return size * 1.0
+        return fixed + size * per_instance
 
-    assert measure.ascend(seconds_at, 64, 10.0).max_batch == 8
-    assert tried == [1, 8]
+    return tried, seconds_at
+
+
+def test_measuring_doubles_the_batch_up_to_the_limit_while_throughput_grows():
+    _, seconds_at = asks(per_instance=1e-6, fixed=1e-4)
+    assert list(measure.ascend(seconds_at, 64)) == [1, 2, 4, 8, 16, 32, 64]
+    assert list(measure.ascend(seconds_at, 48)) == [1, 2, 4, 8, 16, 32, 48]
+    assert list(measure.ascend(seconds_at, 1)) == [1]
+
+
+def test_measuring_ends_after_two_sizes_that_gained_nothing():
+    tried, seconds_at = asks(per_instance=1e-4)
+    assert list(measure.ascend(seconds_at, 64)) == tried == [1, 2, 4]
+
+
+def test_measuring_stops_before_a_batch_that_would_take_too_long():
+    tried, seconds_at = asks(per_instance=0.02, fixed=0.02)
+    assert list(measure.ascend(seconds_at, 64)) == tried == [1, 2]
+
+
+def test_the_time_that_a_call_only_waits_does_not_count_as_its_own():
+    assert trial.wall_seconds(lambda: time.sleep(0.05)) >= 0.05
+    assert trial.undisturbed_seconds(lambda: time.sleep(0.05)) < 0.05
+    assert trial.median_seconds(lambda: time.sleep(0.02), trial.undisturbed_seconds) < 0.02
+
+
+def test_a_size_that_was_disturbed_is_measured_again():
+    taken = {1: [0.01], 2: [0.3, 0.008], 4: [0.012], 8: [0.2, 0.1]}
+    assert measure.ascend(lambda size: taken[size].pop(0), 64) == {1: 0.01, 2: 0.008, 4: 0.012, 8: 0.1}
+    assert not any(taken.values())
 
 
 @pytest.mark.parametrize("error", [RunnerFailed("died", code="runner_memory"), PredictionFailed("no")])
 def test_a_batch_that_fails_ends_the_ascent_and_the_first_one_the_preparation(error: Exception):
-    def fails_from(smallest: int) -> measure.Measured:
+    def fails_from(smallest: int) -> dict[int, float]:
         def seconds_at(size: int) -> float:
             if size >= smallest:
                 raise error
             return 0.001
 
-        return measure.ascend(seconds_at, 64, 10.0)
+        return measure.ascend(seconds_at, 64)
 
-    assert fails_from(32).max_batch == 8
+    assert list(fails_from(32)) == [1, 2, 4, 8, 16]
     with pytest.raises(type(error)):
         fails_from(1)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "best"),
+    [
+        ({1: 1.0, 2: 1.0, 4: 1.0}, 4),  # the more, the better
+        ({1: 3.5, 2: 7.4, 4: 15.8}, 1),  # a model that fills the caches with one image
+        ({1: 1.0, 32: 32 / 100, 64: 64 / 103, 128: 128 / 104}, 32),  # 4 % are not worth four times the wait
+        ({1: 10.0, 8: 40.0, 32: 120.0}, 8),  # faster, but everybody else would wait for it
+        ({1: 400.0, 2: 500.0}, 1),  # nothing is quick enough: the least
+        ({1: 0.007}, 1),
+    ],
+)
+def test_the_smallest_batch_that_is_close_to_the_best_is_chosen(milliseconds: dict[int, float], best: int):
+    assert measure.best_batch({size: value / 1000 for size, value in milliseconds.items()}) == best
+
+
+@given(curve=st.dictionaries(st.integers(1, 4096), st.floats(1e-6, 0.09, allow_nan=False), min_size=1, max_size=12))
+def test_no_measured_batch_is_much_better_than_the_chosen_one_and_none_smaller_is_as_good(curve: dict[int, float]):
+    chosen = measure.best_batch(curve)
+    rates = {size: size / seconds for size, seconds in curve.items()}
+    assert rates[chosen] >= measure.CLOSE * max(rates.values())
+    assert all(rates[size] < measure.CLOSE * max(rates.values()) for size in rates if size < chosen)
+
+
+def test_padding_is_chosen_where_it_was_faster_twice_by_a_tenth():
+    curve = {1: 0.001, 2: 0.001, 4: 0.001, 8: 0.001, 16: 0.001, 32: 0.001}
+    odd = {3: [0.002, 0.002], 5: [0.00105], 9: [0.002, 0.00105], 17: [0.003, 0.0015]}
+    padding = measure.compare_padding(lambda size: odd[size].pop(0) if size in odd else curve[size], curve)
+
+    measured = measure.Measured(curve, padding)
+
+    assert [(probe.instances, probe.size, probe.pays) for probe in padding] == [
+        (3, 4, True), (5, 8, False), (9, 16, False), (17, 32, True),
+    ]  # fmt: skip
+    assert measured.batching.pad_to == (4, 32)
+    assert odd == {3: [], 5: [], 9: [], 17: []}
+
+
+def test_padding_is_not_tried_beyond_the_chosen_batch_nor_where_it_takes_long():
+    tried, seconds_at = asks(per_instance=1e-3)
+    assert measure.compare_padding(seconds_at, {1: 0.001, 2: 0.002, 4: 0.004}) == ()
+    assert measure.compare_padding(seconds_at, {1: 0.1, 2: 0.1, 4: 0.1}) == ()
+    assert tried == []
 
 
 def test_a_batch_is_no_larger_than_its_bytes_allow():
@@ -186,3 +255,43 @@ def test_a_report_is_plain_json_and_tells_the_step_that_refused():
     ]
     assert document["variants"][0]["latency_ms"] == {"1": 0.1235}
     assert document["variants"][0]["max_abs_difference"] is None
+
+
+def test_a_report_holds_the_whole_curve_and_serving_reads_its_part_of_it():
+    padding = (measure.Padding(5, 8, 0.002, 0.001),)
+    measured = measure.Measured({1: 0.001, 8: 0.001, 16: 0.002, 32: 0.004}, padding)
+    report = Report(lambda _: None, measured=measured)
+
+    document = json.loads(json.dumps(report.to_json(), allow_nan=False))
+
+    assert document["batching"] == {
+        "max_batch": 8,
+        "curve": [
+            {"instances": 1, "ms": 1.0, "instances_per_second": 1000.0},
+            {"instances": 8, "ms": 1.0, "instances_per_second": 8000.0},
+            {"instances": 16, "ms": 2.0, "instances_per_second": 8000.0},
+            {"instances": 32, "ms": 4.0, "instances_per_second": 8000.0},
+        ],
+        "pad_to": [8],
+        "padding": [{"instances": 5, "padded_to": 8, "ms": 2.0, "padded_ms": 1.0}],
+    }
+    assert Batching.from_report(document) == measured.batching == Batching(((1, 0.001), (8, 0.001)), (8,))
+    assert told(measured) == "at most 8 instances in a batch, 8,000 a second; padded to 8"
+
+
+def test_reports_from_before_batches_were_measured_say_nothing_about_them():
+    assert Batching.from_report(None) is None
+    assert Batching.from_report({"steps": []}) is None
+    assert Batching.from_report(Report(lambda _: None).to_json()) is None
+
+
+def test_what_a_batch_takes_is_read_off_the_curve():
+    batching = Batching(((1, 0.001), (4, 0.004), (8, 0.005)))
+    taken = [batching.seconds(instances) for instances in (1, 2, 4, 6, 8, 16)]
+    assert taken == pytest.approx([0.001, 0.002, 0.004, 0.0045, 0.005, 0.010])
+    assert Batching(((1, 0.001),)).seconds(3) == pytest.approx(0.003)
+
+
+def test_a_batch_is_filled_up_only_to_a_size_that_it_more_than_half_fills():
+    batching = Batching(((1, 0.001),), pad_to=(4, 16))
+    assert [batching.padded(instances) for instances in (1, 2, 3, 4, 5, 8, 9, 16, 17)] == [1, 2, 4, 4, 5, 8, 16, 16, 17]

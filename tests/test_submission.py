@@ -20,10 +20,11 @@ from workers import ringer as ringer_module
 from workers.broker import broker
 from workers.errors import DeadlinePassed, QueueFull
 from workers.lanes import BUNDLE_BYTES, BUNDLE_PREDICTIONS, Answer, Keys, Lane, Priority, pack_answers
+from workers.protocols.body import Body
 from workers.publisher import Publisher
 from workers.ringer import Ringer
 
-BODY = b'{"instances": [[1.5, 2.0]]}'
+BODY = Body(b'{"instances": [[1.5, 2.0]]}')
 
 
 @pytest.fixture
@@ -65,6 +66,29 @@ def run(work: Awaitable[None]) -> None:
             await work
 
     asyncio.run(within())
+
+
+def test_a_lane_expires_whether_or_not_there_is_a_slot_to_ring(queue: Queue):
+    async def work() -> None:
+        async with submitting(queue) as submission:
+            await lay_out(submission, "nobody")
+            announce(queue, "w.0")
+            await eventually(lambda: submission.slots == ("w.0",))
+            await lay_out(submission, "somebody")
+
+    async def lay_out(submission: Submission, client: str) -> None:
+        lane = Lane("double", 1, Priority.INTERACTIVE, client)
+        key = queue.keys.lane(lane)
+        waiting = []
+        for entries in (1, 2):  # the second is written within a second of the first one's ring
+            waiting.append(asyncio.create_task(submission.predict(lane, BODY, 10)))
+            await eventually(lambda entries=entries: queue.client.xlen(key) == entries)  # type: ignore[misc] # bound now
+            assert queue.client.pttl(key) > 3_500_000
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    run(work())
 
 
 def test_whoever_waits_rings_again_until_somebody_serves(queue: Queue):
@@ -178,9 +202,10 @@ def test_an_entry_that_others_share_stays_when_one_hangs_up(queue: Queue):
 
 
 def test_a_turn_is_split_into_entries_of_bounded_size():
-    small = [(number, b"x") for number in range(BUNDLE_PREDICTIONS + 1)]
+    small = [(number, Body(b"x")) for number in range(BUNDLE_PREDICTIONS + 1)]
     assert [len(entry) for entry in bundles(small)] == [BUNDLE_PREDICTIONS, 1]
-    large = [(1, b"x" * BUNDLE_BYTES), (2, b"y"), (3, b"z" * (2 * BUNDLE_BYTES)), (4, b"w")]
+    sizes = {1: BUNDLE_BYTES, 2: 1, 3: 2 * BUNDLE_BYTES, 4: 1}
+    large = [(number, Body(b"x" * size)) for number, size in sizes.items()]
     assert [[number for number, _ in entry] for entry in bundles(large)] == [[1], [2], [3], [4]]
 
 
@@ -207,7 +232,7 @@ def test_a_job_that_is_refused_leaves_no_input_in_the_store(queue: Queue):
     async def work() -> None:
         async with submitting(queue) as submission:
             made = JobSubmission(settings, queue.sessions, queue.artifacts, submission)
-            job = Submitted(queue.lane(Priority.BULK), "tensorflow_serving", 1, BODY, 8)
+            job = Submitted(queue.lane(Priority.BULK), "tensorflow_serving", 1, BODY.data, 8)
             kept = await made.submit(job)
             with pytest.raises(QueueFull):
                 await made.submit(job)

@@ -14,9 +14,9 @@ from hypothesis.extra import numpy as st_numpy
 from model_store.signature import Signature, TensorSpec
 from tests.dialect_kit import LINEAR, NUMBERS, TWO_INPUTS, VECTOR, parse, refusal, same, taking
 from workers.errors import InputInvalid
+from workers.protocols.errors import error_text
 from workers.protocols.number_text import NumberReader
 from workers.protocols.tensorflow_serving import (
-    format_error,
     format_predict,
     parse_exactly,
     parse_predict,
@@ -147,4 +147,4 @@ def test_no_body_raises_anything_but_a_short_refusal(body: bytes, signature: Sig
         refused = ""
         assert names == [spec.name for spec in signature.inputs]
     assert len(refused) <= 300
-    assert orjson.loads(format_error(refused)) == {"error": refused}
+    assert orjson.loads(error_text(refused)) == {"error": refused}

@@ -32,7 +32,7 @@ def family_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 def program(family: list[psutil.Process], verb: str) -> psutil.Process:
     """The first process of one of Sluice's programs."""
-    return next(process for process in family if process.cmdline()[-2:] == ["sluice", verb])
+    return next(process for process in family if process.cmdline()[-2:] == ["sluice.process", verb])
 
 
 def until(condition: Callable[[], object], seconds: float = 30) -> None:

@@ -1,86 +1,81 @@
-"""Running groups of entries: synchronous predictions get an answer, jobs get a claim, a run and a written result."""
+"""Running groups of entries: synchronous predictions get an answer; jobs are run as workers/job_batches.py does."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from model_store.artifacts import Artifacts
-from model_store.database import Sessions, transaction
-from model_store.errors import DatabaseUnavailable, SluiceError, StoreFull
+from model_store.errors import SluiceError
 from model_store.signature import Tensors
-from monitoring import metrics
-from workers import jobs
 from workers.batches import Loaded, Outcome, predict_all
 from workers.entries import Entry, Group, settle
 from workers.errors import ModelQuarantined, RunnerFailed, WorkerCrashed
-from workers.heart import Heart
 from workers.hot_lanes import Version
-from workers.lanes import REPLY_MILLISECONDS, Answer, Keys, pack_answers
-from workers.outbox import Outbox
-from workers.predictor_cache import PredictorCache
-from workers.protocols import tensorflow_serving as dialect
-from workers.redis_link import pack
-from workers.settings import WorkerSettings
-from workers.watchdog import Watchdog
+from workers.job_batches import JobBatches
+from workers.lanes import Answer
+from workers.outbox import Outbox, Parcel, pushes
+from workers.protocols.body import Body
+from workers.protocols.dialects import GRAMMARS
+from workers.running import Running
 
 log = logging.getLogger(__name__)
 
-DATABASE_PAUSE_SECONDS = 0.5
-DATABASE_WAIT_SECONDS = 60.0
-
-T = TypeVar("T")
+Asked = tuple[bytes, int, Body]
+"""Where the answer goes, the prediction's number there, and its body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answering:
     """What running entries needs."""
 
-    settings: WorkerSettings
-    sessions: Sessions
-    artifacts: Artifacts
-    cache: PredictorCache[Loaded]
+    running: Running
+    jobs: JobBatches
     outbox: Outbox
-    heart: Heart
-    watchdog: Watchdog
     consumer: str
     stopping: Callable[[], bool]
 
-    def inline(self, group: Group) -> bool:
-        """Run a group in the loop if that is a matter of microseconds; returns False where it needs a thread."""
+    def inline(self, group: Group, parcel: Parcel) -> bool:
+        """Run a group in the loop if that is a matter of microseconds; returns False where it needs a thread.
+
+        The answers are put into `parcel`, which is sent here once it is due; otherwise the next read takes it along.
+        """
         if group.jobs:
             return False
-        loaded = self.cache.peek(*group.version)
-        if loaded is None or not loaded.inline:
+        loaded = self.running.cache.peek(*group.version)
+        if loaded is None or not loaded.inline(sum(entry.predictions for entry in group.bundles)):
             return False
-        self.watchdog.inline(group.version)
+        self.running.watchdog.inline(group.version)
         try:
-            answers = self._answers(group.bundles, loaded, None)
+            answers = self._answers(_asked(group.bundles), loaded, None)
         except Exception:  # the loop's edge: one version's unforeseen failure must not end everybody's session
             log.exception("a batch of %s failed unexpectedly; it runs again in a thread", group.version)
             return False
-        self.outbox.send([*answers, *settle(group.bundles)])
+        parcel.add(group.bundles, answers)
+        if parcel.due:
+            self.outbox.send(parcel.take())
         return True
+
+    def at_once(self, version: Version) -> int:
+        """How many groups of a version may be under way in threads: two where the next is read while one runs."""
+        loaded = self.running.cache.peek(*version)
+        return 2 if loaded is not None and loaded.reads_ahead else 1
 
     def slowly(self, group: Group) -> None:
         """Run a group whose batches take long, in a thread."""
         commands: list[bytes] = []
         try:
             if group.bundles:
-                commands += self._bundles(group)
+                self._bundles(group)
             if group.jobs:
-                commands += self._jobs(group)
+                commands += self.jobs.run(group)
         finally:
             self.outbox.send([*commands, *settle(group.entries)])
 
     def singly(self, group: Group) -> None:
         """Run what a crash left behind one by one, each answered before the next: the bad one is among them."""
         for entry in group.bundles:
-            for alone in _each_alone([entry]):
+            for alone in _asked([entry]):
                 self.outbox.send(self._once(group.version, alone))
             self.outbox.send(settle([entry]))
         for entry in group.jobs:
@@ -89,208 +84,73 @@ class Answering:
     def give_up(self, entries: Sequence[Entry]) -> None:
         """Answer synchronous predictions whose second run died too; a job's own row decides about the job."""
         error = WorkerCrashed("whatever ran this prediction died twice; it was not tried again")
-        self.outbox.send([*_pack(_refusals(entries, error)), *settle(entries)])
+        self.outbox.send([*pushes(_refusals(_asked(entries), error)), *settle(entries)])
 
     def refuse_quarantined(self, group: Group) -> None:
         """Fail fast for a version that crashed too often, while others serve."""
         error = _quarantined(group.version)
-        self.outbox.send([*_pack(_refusals(group.bundles, error)), *settle(group.bundles)])
+        self.outbox.send([*pushes(_refusals(_asked(group.bundles), error)), *settle(group.bundles)])
         commands: list[bytes] = []
         try:
             if group.jobs:
-                claimed = self._claim([entry.job_id or "" for entry in group.jobs])
-                commands = self._finish(claimed, [_ending(job, error) for job in claimed])
+                commands = self.jobs.refuse(group, error)
         finally:
             self.outbox.send([*commands, *settle(group.jobs)])
 
-    def _bundles(self, group: Group) -> list[bytes]:
+    def _bundles(self, group: Group) -> None:
+        """Answers a batch at a time: whoever was answered asks again while the others' batches run."""
+        left = _asked(group.bundles)
         try:
-            with self._loaded(group.version) as loaded:
-                return self._answers(group.bundles, loaded, self._watched(loaded))
+            with self.running.loaded(group.version) as loaded:
+                while left:
+                    self.outbox.send(
+                        pushes(self._answers(left[: loaded.portion], loaded, self.running.watched(loaded)))
+                    )
+                    left = left[loaded.portion :]
         except RunnerFailed:
             # Once more, and singly: the one that the runner died of must not take its neighbours along again.
-            return [command for alone in _each_alone(group.bundles) for command in self._once(group.version, alone)]
+            self.outbox.send([command for alone in left for command in self._once(group.version, alone)])
         except SluiceError as error:
-            return _pack(_refusals(group.bundles, error))
+            self.outbox.send(pushes(_refusals(left, error)))
 
-    def _once(self, version: Version, alone: Entry) -> list[bytes]:
+    def _once(self, version: Version, alone: Asked) -> list[bytes]:
         try:
-            with self._loaded(version) as loaded:
-                return self._answers([alone], loaded, self._watched(loaded))
+            with self.running.loaded(version) as loaded:
+                return pushes(self._answers([alone], loaded, self.running.watched(loaded)))
         except SluiceError as error:
-            return _pack(_refusals([alone], error))
+            return pushes(_refusals([alone], error))
 
     def _answers(
-        self, entries: Sequence[Entry], loaded: Loaded, run: Callable[[Tensors], Tensors] | None
-    ) -> list[bytes]:
-        asked = [
-            (entry.bundle.reply_to, number, body)
-            for entry in entries
-            if entry.bundle
-            for number, body in entry.bundle.predictions
-        ]
+        self, asked: Sequence[Asked], loaded: Loaded, run: Callable[[Tensors], Tensors] | None
+    ) -> dict[bytes, list[Answer]]:
         outcomes = predict_all(loaded, [body for _, _, body in asked], run)
         answers: dict[bytes, list[Answer]] = {}
-        for (reply_to, number, _), outcome in zip(asked, outcomes, strict=True):
-            answers.setdefault(reply_to, []).append(_answer(number, outcome))
-        return _pack(answers)
-
-    def _jobs(self, group: Group) -> list[bytes]:
-        claimed = self._claim([entry.job_id or "" for entry in group.jobs])
-        ids = [job.id for job in claimed]
-        self.heart.running(ids)
-        try:
-            if self.stopping():
-                self._put_back(ids)
-                return []
-            # After a crash a job runs alone: the one that kills its worker must not take others with it again.
-            fresh = [job for job in claimed if job.attempt == 1]
-            endings = self._run_jobs(group.version, fresh) if fresh else []
-            for job in claimed:
-                if job.attempt > 1:
-                    endings += self._run_jobs(group.version, [job])
-            return self._finish(claimed, endings)
-        finally:
-            self.heart.finished(ids)
-
-    def _claim(self, ids: list[str]) -> list[jobs.Claimed]:
-        def claim() -> list[jobs.Claimed]:
-            with transaction(self.sessions) as session:
-                return jobs.claim(session, ids, self.consumer)
-
-        return self._persistently(claim)
-
-    def _run_jobs(self, version: Version, claimed: Sequence[jobs.Claimed]) -> list[jobs.Ending]:
-        try:
-            with self._loaded(version) as loaded:
-                bodies = [
-                    job.input if job.input is not None else self.artifacts.get_payload(jobs.input_name(job.id))
-                    for job in claimed
-                ]
-                outcomes = predict_all(loaded, bodies, self._watched(loaded))
-        except DatabaseUnavailable:
-            # It is asked what to load: that it was away then is no fault of the jobs, and no end of them.
-            self._put_back([job.id for job in claimed])
-            return []
-        except SluiceError as error:
-            if len(claimed) > 1:
-                # Whose fault it was, a run of its own tells: it may be one job's input that is gone from the store.
-                return [ending for job in claimed for ending in self._run_jobs(version, [job])]
-            return self._retried(claimed[0], error) if isinstance(error, RunnerFailed) else [_ending(claimed[0], error)]
-        return [ending for job, outcome in zip(claimed, outcomes, strict=True) for ending in self._kept(job, outcome)]
-
-    def _retried(self, job: jobs.Claimed, error: SluiceError) -> list[jobs.Ending]:
-        if job.attempt >= jobs.MOST_ATTEMPTS:
-            return [_ending(job, error)]
-        with contextlib.suppress(DatabaseUnavailable), transaction(self.sessions) as session:
-            jobs.retry(session, job)
-        return []
-
-    def _kept(self, job: jobs.Claimed, outcome: Outcome) -> list[jobs.Ending]:
-        if isinstance(outcome, SluiceError):
-            return [_ending(job, outcome)]
-        if len(outcome) <= self.settings.inline_bytes:
-            return [jobs.Ending(job.id, job.fence, result=outcome)]
-        try:
-            self.artifacts.put_payload(jobs.result_name(job.id, job.fence), outcome)
-        except StoreFull as error:
-            # Its own trouble: the others of its batch are finished.
-            return self._retried(job, error)
-        return [jobs.Ending(job.id, job.fence, result_stored=True)]
-
-    def _finish(self, claimed: Sequence[jobs.Claimed], endings: Sequence[jobs.Ending]) -> list[bytes]:
-        if not endings:
-            return []
-
-        def finish() -> list[str]:
-            with transaction(self.sessions) as session:
-                return jobs.finish(session, endings)
-
-        written = self._persistently(finish)
-        metrics.FENCED_WRITES.inc(len(endings) - len(written))
-        for ending in endings:
-            outcome = "failed" if ending.error_code else "succeeded"
-            metrics.JOBS.labels(metrics.bounded(claimed[0].model), outcome).inc()
-        keys = Keys(self.settings.key_prefix)
-        return [pack("PUBLISH", keys.ends(), " ".join(written))] if written else []
-
-    def _put_back(self, ids: list[str]) -> None:
-        with contextlib.suppress(DatabaseUnavailable), transaction(self.sessions) as session:
-            jobs.put_back(session, ids, self.consumer)
-
-    def _persistently(self, action: Callable[[], T]) -> T:
-        """Try until the database answers, at most a minute: by then the leases ran out and others take the jobs."""
-        until = time.monotonic() + DATABASE_WAIT_SECONDS
-        while True:
-            try:
-                return action()
-            except DatabaseUnavailable:
-                if time.monotonic() > until or self.stopping():
-                    raise
-                time.sleep(DATABASE_PAUSE_SECONDS)
-
-    @contextlib.contextmanager
-    def _loaded(self, version: Version) -> Iterator[Loaded]:
-        """A version's predictor while it is used; what nobody foresaw becomes RunnerFailed: tried again, then told."""
-        with contextlib.ExitStack() as stack:
-            try:
-                number = self.watchdog.begin(version)
-                try:
-                    loaded = stack.enter_context(self.cache.lease(*version))
-                finally:
-                    self.watchdog.end(number)
-                yield loaded
-            except SluiceError:
-                raise
-            except Exception as error:  # the batch's edge: callers would wait in vain, and a job would run for ever
-                log.exception("a batch of %s failed unexpectedly", version)
-                raise RunnerFailed("the prediction failed unexpectedly", code="internal") from error
-
-    def _watched(self, loaded: Loaded) -> Callable[[Tensors], Tensors]:
-        def run(tensors: Tensors) -> Tensors:
-            number = self.watchdog.begin((loaded.model, loaded.version))
-            try:
-                return loaded.run(tensors)
-            finally:
-                self.watchdog.end(number)
-
-        return run
+        for (reply_to, number, body), outcome in zip(asked, outcomes, strict=True):
+            answers.setdefault(reply_to, []).append(_answer(number, body.dialect, outcome))
+        return answers
 
 
-def _each_alone(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries' predictions, each as an entry of its own."""
+def _asked(entries: Sequence[Entry]) -> list[Asked]:
+    """The entries' predictions, in order."""
     return [
-        replace(entry, bundle=replace(entry.bundle, predictions=(prediction,)))
+        (entry.bundle.reply_to, number, body)
         for entry in entries
         if entry.bundle
-        for prediction in entry.bundle.predictions
+        for number, body in entry.bundle.predictions
     ]
 
 
-def _answer(number: int, outcome: Outcome) -> Answer:
+def _answer(number: int, dialect: int, outcome: Outcome) -> Answer:
     if isinstance(outcome, SluiceError):
-        return Answer(number, outcome.status, dialect.format_error(outcome.message))
-    return Answer(number, 200, outcome)
+        return Answer(number, outcome.status, GRAMMARS[dialect].format_error(outcome.message))
+    return Answer(number, 200, outcome.data, outcome.head)
 
 
-def _refusals(entries: Sequence[Entry], error: SluiceError) -> dict[bytes, list[Answer]]:
+def _refusals(asked: Sequence[Asked], error: SluiceError) -> dict[bytes, list[Answer]]:
     answers: dict[bytes, list[Answer]] = {}
-    for entry in entries:
-        if entry.bundle:
-            mine = [_answer(number, error) for number, _ in entry.bundle.predictions]
-            answers.setdefault(entry.bundle.reply_to, []).extend(mine)
+    for reply_to, number, body in asked:
+        answers.setdefault(reply_to, []).append(_answer(number, body.dialect, error))
     return answers
-
-
-def _pack(answers: dict[bytes, list[Answer]]) -> list[bytes]:
-    commands: list[bytes] = []
-    for reply_to, mine in answers.items():
-        commands += (pack("RPUSH", reply_to, pack_answers(mine)), pack("PEXPIRE", reply_to, REPLY_MILLISECONDS))
-    return commands
-
-
-def _ending(job: jobs.Claimed, error: SluiceError) -> jobs.Ending:
-    return jobs.Ending(job.id, job.fence, error_code=error.code, error_message=error.message)
 
 
 def _quarantined(version: Version) -> ModelQuarantined:

@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from model_store.batching import Batching
 from model_store.errors import SluiceError
-from model_store.signature import Signature, Tensors
+from model_store.signature import Signature, Tensor, Tensors
 from monitoring import metrics
 from workers.errors import InputInvalid, PredictionFailed, RunnerFailed
-from workers.protocols import tensorflow_serving as dialect
+from workers.protocols.body import Body
+from workers.protocols.contract import Contract, Request
+from workers.protocols.dialects import GRAMMARS
 from workers.runtimes.predictor import Predictor
 
-# A batch that takes less than this may run between two reads of the loop; a slower one would hold up other versions.
+# What takes less than this may run between two reads of the loop; anything slower would hold up other versions.
 INLINE_SECONDS = 0.002
+# How much longer instances may take singly than in the best batch, for a version whose requests are read ahead.
+AHEAD = 1.25
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A predictor together with what preparation measured of its version."""
 
-    model: str
-    version: int
+    contract: Contract
     predictor: Predictor
     max_batch: int
     max_parallelism: int
-    max_instances: int
     batch_seconds: float | None
+    batching: Batching | None = None
+    # Held during an inference that runs in a thread.
+    turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    @property
+    def model(self) -> str:
+        return self.contract.model
+
+    @property
+    def version(self) -> int:
+        return self.contract.version
 
     @property
     def memory_bytes(self) -> int:
@@ -37,16 +53,46 @@ class Loaded:
 
     @property
     def signature(self) -> Signature:
-        return self.predictor.signature
+        return self.contract.signature
 
     @property
     def runtime(self) -> str:
         return self.predictor.runtime
 
     @property
-    def inline(self) -> bool:
-        """Whether its batches are short enough to run in the loop."""
-        return self.runtime == "onnx" and self.batch_seconds is not None and self.batch_seconds < INLINE_SECONDS
+    def reads_ahead(self) -> bool:
+        """Whether the next requests may be read and parsed while a batch runs.
+
+        They could not be joined by later ones then: only where a larger batch is hardly any faster than a small one.
+        """
+        if self.batching is None or self.batch_seconds is None:
+            return False
+        return self.batching.seconds(1) * self.max_batch < AHEAD * self.batch_seconds
+
+    @property
+    def portion(self) -> int:
+        """How many predictions to answer at a time: whole batches, and enough of them that sending is worth it."""
+        if not self.batch_seconds:
+            return self.max_batch
+        return self.max_batch * math.ceil(INLINE_SECONDS / self.batch_seconds)
+
+    def padded(self, instances: int) -> int:
+        """The number of instances to run so many as: more, where that was measured to be faster."""
+        if self.batching is None or not self.signature.batched:
+            return instances
+        return self.batching.padded(instances)
+
+    def inline(self, predictions: int) -> bool:
+        """Whether so many predictions, taken for one instance each, are short enough to run in the loop."""
+        return self.runtime == "onnx" and self.batch_seconds is not None and self._seconds(predictions) < INLINE_SECONDS
+
+    def _seconds(self, instances: int) -> float:
+        """What the inferences for so many instances take together; full batches and the rest."""
+        batch_seconds = self.batch_seconds or 0.0
+        full, rest = divmod(instances, self.max_batch)
+        if self.batching is None:
+            return batch_seconds * (full + (rest > 0))
+        return batch_seconds * full + (self.batching.seconds(rest) if rest else 0.0)
 
     def run(self, tensors: Tensors) -> Tensors:
         return self.predictor.run(tensors)
@@ -55,15 +101,14 @@ class Loaded:
         self.predictor.close()
 
 
-Outcome = bytes | SluiceError
+Outcome = Body | SluiceError
 """The body of a 200 answer, or the error that took its place."""
 
-Request = dialect.PredictRequest
 Run = Callable[[Tensors], Tensors]
 
 
-def predict_all(loaded: Loaded, bodies: Sequence[bytes], run: Run | None = None) -> list[Outcome]:
-    """Answer each body, in order; a body that does not fit, or that the model fails on, spoils no other.
+def predict_all(loaded: Loaded, bodies: Sequence[Body], run: Run | None = None) -> list[Outcome]:
+    """Answer each body, in order; one that does not fit, or that the model fails on, spoils no other.
 
     `run` stands for `loaded.run` where each inference is to be watched. Raises RunnerFailed where the runtime itself
     died: nothing is known about any of the inputs then.
@@ -73,7 +118,7 @@ def predict_all(loaded: Loaded, bodies: Sequence[bytes], run: Run | None = None)
     groups: dict[tuple[tuple[int, ...], ...], list[tuple[int, Request]]] = {}
     for index, body in enumerate(bodies):
         try:
-            request = dialect.parse_predict(body, loaded.signature, max_instances=loaded.max_instances)
+            request = GRAMMARS[body.dialect].parse(body, loaded.contract)
         except InputInvalid as error:
             outcomes[index] = error
             continue
@@ -104,42 +149,46 @@ def _predict_group(loaded: Loaded, run: Run, requests: Sequence[Request]) -> lis
             return [error]
         # One bad input must not fail its neighbours: find it by running each alone.
         return [outcome for request in requests for outcome in _predict_group(loaded, run, [request])]
-    if not loaded.signature.batched:
-        return [_format(outputs, loaded.signature, requests[0].row_form)]
+    if len(requests) == 1:
+        return [_format(outputs, loaded.contract, requests[0])]
     outcomes, start = [], 0
     for request in requests:
         stop = start + request.instances
         part = {name: tensor[start:stop] for name, tensor in outputs.items()}
-        outcomes.append(_format(part, loaded.signature, request.row_form))
+        outcomes.append(_format(part, loaded.contract, request))
         start = stop
     return outcomes
 
 
-def _format(outputs: Tensors, signature: Signature, row_form: bool) -> Outcome:
+def _format(outputs: Tensors, contract: Contract, request: Request) -> Outcome:
     try:
-        return dialect.format_predict(outputs, signature, row_form)
+        return request.format(outputs, contract)
     except SluiceError as error:
         return error
 
 
 def _joined(requests: Sequence[Request]) -> Tensors:
     if len(requests) == 1:
-        return requests[0].tensors
+        return {name: _aligned(tensor) for name, tensor in requests[0].tensors.items()}
     return {name: np.concatenate([request.tensors[name] for request in requests]) for name in requests[0].tensors}
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    # A view of a request's bytes may begin anywhere; code compiled for whole vectors may not survive that. What is
+    # joined with others is copied anyway.
+    return tensor if tensor.flags.aligned else tensor.copy()
 
 
 def _run(loaded: Loaded, run: Run, tensors: Tensors, instances: int) -> Tensors:
     """Run at most `max_batch` instances at a time and join the outputs; checks that the model kept their number."""
-    label = metrics.bounded(loaded.model)
-    if not loaded.signature.batched:
-        return _timed(loaded, run, tensors, instances, label)
+    if instances <= loaded.max_batch or not loaded.signature.batched:
+        return _timed(loaded, run, tensors, instances)
     pieces = [
         _timed(
             loaded,
             run,
             {name: tensor[start : start + loaded.max_batch] for name, tensor in tensors.items()},
             size,
-            label,
         )
         for start in range(0, instances, loaded.max_batch)
         for size in (min(loaded.max_batch, instances - start),)
@@ -149,14 +198,20 @@ def _run(loaded: Loaded, run: Run, tensors: Tensors, instances: int) -> Tensors:
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def _timed(loaded: Loaded, run: Run, tensors: Tensors, instances: int, label: str) -> Tensors:
+def _timed(loaded: Loaded, run: Run, tensors: Tensors, instances: int) -> Tensors:
+    size = loaded.padded(instances)
     started = time.perf_counter()
-    outputs = run(tensors)
-    version = str(loaded.version)
-    metrics.INFERENCE_SECONDS.labels(loaded.runtime, label, version).observe(time.perf_counter() - started)
-    metrics.BATCH_INSTANCES.labels(label, version).observe(instances)
-    if loaded.signature.batched and any(len(tensor) != instances for tensor in outputs.values()):
-        raise PredictionFailed(
-            f"the model answered a batch of {instances} instances with another number of predictions"
-        )
-    return outputs
+    outputs = run(tensors if size == instances else _filled(tensors, instances, size))
+    seconds = time.perf_counter() - started
+    metrics.batch_metrics(loaded.runtime, loaded.model, loaded.version).observe(seconds, instances)
+    if loaded.signature.batched and any(len(tensor) != size for tensor in outputs.values()):
+        raise PredictionFailed(f"the model answered a batch of {size} instances with another number of predictions")
+    return outputs if size == instances else {name: tensor[:instances] for name, tensor in outputs.items()}
+
+
+def _filled(tensors: Tensors, instances: int, size: int) -> Tensors:
+    """The batch with its last instance repeated: one that the model takes, where zeros might be none."""
+    return {
+        name: np.concatenate([tensor, np.repeat(tensor[-1:], size - instances, axis=0)])
+        for name, tensor in tensors.items()
+    }

@@ -13,6 +13,7 @@ from model_store.registry import served
 from workers import redis_link
 from workers.batches import Loaded
 from workers.predictor_cache import PredictorCache
+from workers.protocols.contract import Contract
 from workers.publisher import Publisher
 from workers.runtimes.loading import load
 from workers.settings import WorkerSettings
@@ -53,13 +54,12 @@ def loader(settings: WorkerSettings, sessions: Sessions, artifacts: Artifacts) -
             found = served(session, model, version)
         predictor = load(found, artifacts, settings)
         return Loaded(
-            model=model,
-            version=version,
+            contract=Contract(model, version, found.signature, settings.max_instances),
             predictor=predictor,
             max_batch=found.max_batch,
             max_parallelism=found.max_parallelism,
-            max_instances=settings.max_instances,
             batch_seconds=found.batch_seconds,
+            batching=found.batching,
         )
 
     return load_version

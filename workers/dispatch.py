@@ -10,27 +10,22 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import redis
-from sqlalchemy import select, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy import select
 
-from model_store.artifacts import Artifacts
-from model_store.database import Sessions, clock_ms, now_ms, transaction
+from model_store.database import clock_ms, transaction
 from model_store.errors import DatabaseUnavailable
-from model_store.sweep import sweep
 from monitoring import metrics
-from workers import jobs, lane_counts, waiting
+from workers import lane_counts, waiting
 from workers.bells import Ring
 from workers.lanes import JOB_FIELD, LANE_MILLISECONDS, Keys, Lane, entry_ms
-from workers.preparation import schedule
-from workers.publisher import Publisher
+from workers.layout import ahead_limit, lay_out, take_back_lost
 from workers.redis_link import Wire, pack
 from workers.ringer import Ringer
-from workers.settings import QueueSettings
-from workers.tables import Job, LaneCount, Lease
+from workers.roles import hold
+from workers.sweep import Collaborators, Sweep
+from workers.tables import LaneCount
 
 log = logging.getLogger(__name__)
 
@@ -44,26 +39,8 @@ SWEEP_SECONDS = 3.0
 PURGE_SECONDS = 60.0
 STORE_SECONDS = 3600.0
 LANES_A_TURN = 200
-BATCHES_AHEAD = 4
 LOST_AFTER_MILLISECONDS = 3000
 CLOCK_MARGIN_MILLISECONDS = 1000
-
-
-def ahead_limit(max_batch: int) -> int:
-    """How many jobs may lie in a lane's stream: enough for a drain never to wait, few enough to change one's mind."""
-    return BATCHES_AHEAD * max_batch
-
-
-@dataclass(frozen=True, slots=True)
-class Collaborators:
-    """What a dispatcher works with."""
-
-    sessions: Sessions
-    client: redis.Redis
-    artifacts: Artifacts
-    publisher: Publisher
-    settings: QueueSettings
-    max_batch: int
 
 
 class Dispatcher:
@@ -80,7 +57,7 @@ class Dispatcher:
         self._ringer = Ringer(self._keys, with_.settings.pool)
         self._queued: dict[str, int] = {}
         self._pages: dict[str, str] = {}
-        self._paused_until = 0.0
+        self._sweep = Sweep(with_)
         self._leads = False
 
     def start(self) -> None:
@@ -100,8 +77,7 @@ class Dispatcher:
             try:
                 busy = self.turn()
             except DatabaseUnavailable:
-                # Leases ran out while nobody could renew them: give their holders one more before taking jobs away.
-                self._paused_until = time.monotonic() + jobs.LEASE_SECONDS
+                self._sweep.pause()
                 busy = False
             except redis.RedisError as error:
                 log.warning("dispatching waits for Redis: %s", type(error).__name__)
@@ -123,15 +99,26 @@ class Dispatcher:
             return False
         # SQL's part of the sweep needs no Redis: it runs first, so that leases also end while Redis is away.
         if self._every("sweep", SWEEP_SECONDS):
-            self._sweep()
-        if self._every("purge", PURGE_SECONDS):
-            self._purge()
+            self._sweep.run()
+            self._show_depths()
+        if self._every("purge", PURGE_SECONDS) and not self._sweep.purge():
+            # As many jobs as were ever accepted in a second must leave in one, or the table would grow for ever.
+            self._due["purge"] = time.monotonic()
+        if self._every("store", STORE_SECONDS):
+            self._sweep.store()
         backlog = self._lay_out()
         if self._every("ring", RING_SECONDS):
             self._ring_all()
         if self._every("lost", SWEEP_SECONDS):
             self._find_lost()
         return backlog
+
+    def _show_depths(self) -> None:
+        with transaction(self._with.sessions, write=False) as session:
+            depths = lane_counts.depths(session)
+            oldest = waiting.oldest(session)
+        metrics.show(metrics.QUEUE_DEPTH, {(model, version): queued for model, version, queued in depths})
+        metrics.show(metrics.QUEUE_AGE, {(model, version): age for (model, version), age in oldest.items()})
 
     def _every(self, name: str, seconds: float) -> bool:
         now = time.monotonic()
@@ -164,15 +151,15 @@ class Dispatcher:
                 backlog = True
                 continue
             with transaction(self._with.sessions) as session:
-                ids = lay_out(session, count.lane, limit)
-            if ids:
-                self._add(count.lane, ids)
+                numbers = lay_out(session, count.lane, limit)
+            if numbers:
+                self._add(count.lane, numbers)
                 backlog = True
         return backlog
 
-    def _add(self, lane: str, ids: list[str]) -> None:
+    def _add(self, lane: str, numbers: list[int]) -> None:
         key = self._keys.lane(lane)
-        commands = [pack("XADD", key, "*", JOB_FIELD, job_id) for job_id in ids]
+        commands = [pack("XADD", key, "*", JOB_FIELD, number) for number in numbers]
         self._wire.execute([*commands, pack("PEXPIRE", key, LANE_MILLISECONDS)])
         self._send([new for new in [self._ringer.due(Lane.parse(lane))] if new is not None])
 
@@ -205,50 +192,6 @@ class Dispatcher:
             if new.started(own):
                 self._with.publisher.drain(self._with.settings.pool, new.slot, new.token)
 
-    def _sweep(self) -> None:
-        if time.monotonic() < self._paused_until:
-            return
-        with transaction(self._with.sessions, write=False) as session:
-            overdue = jobs.overdue(session)
-        # Asked before: a Redis that does not answer must not hold up everybody who writes to the database.
-        alive = {worker for worker in overdue if self._alive(worker)}
-        with transaction(self._with.sessions) as session:
-            back, failed = jobs.recover(session, alive.__contains__)
-            expired = jobs.expire(session)
-            due = schedule.due(session, 100)
-        if back or failed or expired:
-            log.info("sweep: %d jobs put back, %d failed, %d expired", back, failed, expired)
-        metrics.REDISPATCHED.inc(back)
-        for model, version in due:
-            self._with.publisher.prepare(model, version)
-        self._show_depths()
-
-    def _alive(self, worker: str) -> bool:
-        try:
-            return bool(self._with.client.exists(self._keys.beat(worker)))
-        except redis.RedisError:
-            # Nobody can tell: count the attempt as if the worker had died, so that a bad job does not run for ever.
-            return False
-
-    def _show_depths(self) -> None:
-        with transaction(self._with.sessions, write=False) as session:
-            depths = lane_counts.depths(session)
-            oldest = waiting.oldest(session)
-        metrics.show(metrics.QUEUE_DEPTH, {(model, version): queued for model, version, queued in depths})
-        metrics.show(metrics.QUEUE_AGE, {(model, version): age for (model, version), age in oldest.items()})
-
-    def _purge(self) -> None:
-        with transaction(self._with.sessions) as session:
-            stored = jobs.purge(session, self._with.settings.job_keep_seconds)
-            lane_counts.forget_idle(session)
-        for name in stored:
-            self._with.artifacts.delete_payload(name)
-        if self._every("store", STORE_SECONDS):
-            sweep(self._with.sessions, self._with.artifacts)
-            # Payloads of jobs that were never committed have no row to be purged with.
-            kept = self._with.settings.job_seconds + self._with.settings.job_keep_seconds
-            self._with.artifacts.sweep_payloads(kept + STORE_SECONDS)
-
     def _find_lost(self) -> None:
         names = [count.lane for count in self._page("lost")]
         if not names:
@@ -268,70 +211,3 @@ class Dispatcher:
             if found:
                 metrics.REDISPATCHED.inc(found)
                 log.warning("%d jobs of lane %s were no longer in Redis; they are laid out again", found, name)
-
-
-def hold(session: Session, role: str, holder: str, seconds: int) -> bool:
-    """Take or keep a role for a while; returns whether `holder` has it now."""
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    until = now_ms() + seconds * 1000
-    statement = insert(Lease).values(name=role, holder=holder, until=until)
-    taken = session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["name"],
-            set_={"holder": holder, "until": until},
-            where=(Lease.holder == holder) | (Lease.until < now_ms()),
-        ).returning(Lease.holder)
-    ).first()
-    return taken is not None
-
-
-def lay_out(session: Session, lane: str, limit: int) -> list[str]:
-    """Mark the lane's oldest waiting jobs as laid out, as many as there is room for; returns their ids in order."""
-    count = session.scalars(select(LaneCount).where(LaneCount.lane == lane).with_for_update()).one_or_none()
-    if count is None:
-        return []
-    room = limit - (count.queued - count.waiting)
-    if room <= 0:
-        return []
-    ids = list(
-        session.scalars(
-            select(Job.id)
-            .where(
-                Job.lane == lane,
-                Job.state == jobs.JobState.QUEUED,
-                Job.dispatched_at.is_(None),
-                Job.not_before <= now_ms(),
-            )
-            .order_by(Job.sequence)
-            .limit(room)
-            .with_for_update(skip_locked=True)
-        )
-    )
-    if ids:
-        _set_dispatched(session, ids, now=True)
-        lane_counts.change(session, lane, queued=0, waiting=-len(ids))
-    return ids
-
-
-def take_back_lost(session: Session, lane: str, before_ms: int) -> int:
-    """Jobs of a lane laid out before `before_ms` and still queued wait to be laid out again; returns how many."""
-    ids = list(
-        session.scalars(
-            select(Job.id)
-            .where(Job.lane == lane, Job.state == jobs.JobState.QUEUED, Job.dispatched_at < before_ms)
-            .with_for_update(skip_locked=True)
-        )
-    )
-    if ids:
-        _set_dispatched(session, ids, now=False)
-        lane_counts.change(session, lane, queued=0, waiting=len(ids))
-    return len(ids)
-
-
-def _set_dispatched(session: Session, ids: list[str], *, now: bool) -> None:
-    session.execute(
-        update(Job)
-        .where(Job.id.in_(ids))
-        .values(dispatched_at=now_ms() if now else None)
-        .execution_options(synchronize_session=False)
-    )

@@ -2,7 +2,8 @@
 
 It blocks on its bell and its hot lanes, groups what it read by version, runs one inference for each, sends all answers
 in one pipeline, acknowledges, and goes on. Short batches run in the loop; whatever takes longer runs in a thread, one
-batch in flight per version and priority, whose lanes stay unread meanwhile.
+batch in flight per version and priority, whose lanes stay unread meanwhile; where larger batches gain nothing, the
+next one is read and parsed during that time.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from workers.answering import Answering
 from workers.bells import BELL_RINGS, DRAIN_MILLISECONDS
 from workers.entries import Entry, Group, grouped, settle
 from workers.heart import Heart
-from workers.hot_lanes import TURN_PREDICTIONS, HotLane, HotLanes, Version
+from workers.hot_lanes import TURN_PREDICTIONS, HotLane, HotLanes, Place
 from workers.lanes import GROUP, RING_FIELD, Keys, Priority
+from workers.outbox import Parcel
 from workers.overflow import Overflow
 from workers.publisher import Publisher
 from workers.reading import Reading
@@ -39,6 +41,7 @@ SESSION_SECONDS = 60.0
 RECONNECT_SECONDS = 0.5
 BULK_FIRST_TURNS = 10
 CLOCK_SECONDS = 10.0
+COOL_LOOK_SECONDS = 0.25
 THREADS = 8
 
 
@@ -72,10 +75,13 @@ class Drain:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="batch")
         self._futures: set[Future[None]] = set()
         self._lock = threading.Lock()
-        # How many batches of a version and priority are under way: one, and for a while those of a dead session.
-        self._busy: Counter[tuple[Version, Priority]] = Counter()
+        # How many batches of a version and priority are under way: one, two where the next is read ahead of its turn,
+        # and for a while those of a dead session.
+        self._busy: Counter[Place] = Counter()
         self._in_hand: set[tuple[bytes, bytes]] = set()
+        self._parcel = Parcel()
         self._turns = 0
+        self._cool_at = 0.0
         self._found_last = False
         self._active_at = time.monotonic()
         self._skew_ms = 0.0
@@ -90,13 +96,14 @@ class Drain:
                 ending = self._ending(started)
                 if ending is not None and self._end(ending):
                     return ending
-                self._answering.watchdog.pat()
+                self._answering.running.watchdog.pat()
                 try:
                     self._turn()
                 except redis.RedisError as error:
                     log.warning("Redis does not answer (%s); this session waits for it", type(error).__name__)
                     self._reconnect()
         finally:
+            self._answering.outbox.send(self._parcel.take())
             self._threads.shutdown(wait=True)
             self._wire.close()
 
@@ -115,7 +122,10 @@ class Drain:
 
     def _turn(self) -> None:
         self._turns += 1
-        self._lanes.cool()
+        now = time.monotonic()
+        if now >= self._cool_at:
+            self._cool_at = now + COOL_LOOK_SECONDS
+            self._lanes.cool()
         if self._answering.outbox.waiting:
             self._answering.outbox.flush()
         rings, found = self._read()
@@ -130,34 +140,47 @@ class Drain:
 
     def _read(self) -> tuple[list[tuple[bytes, str]], list[tuple[HotLane, list[Entry]]]]:
         """Interactive lanes first, every tenth turn bulk first; blocks only where nothing lies in either."""
-        priorities = self._lanes.priorities()
-        if self._found_last and len(priorities) > 1:
+        unread = self._unread if self._busy else None
+        if self._found_last and self._lanes.mixed:
             first = Priority.BULK if self._turns % BULK_FIRST_TURNS == 0 else Priority.INTERACTIVE
-            rings, found = self._reading.read(self._lanes, self._lanes.choose(first, self._unread), None)
+            rings, found = self._read_lanes(self._lanes.choose(self._lanes.readable(first, unread)), None)
             if rings or found:
-                return rings, self._wanted(found)
-        chosen = self._lanes.choose(None, self._unread)
-        readable = self._lanes.readable(None, self._unread)
+                return rings, found
+        readable = self._lanes.readable(None, unread)
+        chosen = self._lanes.choose(readable)
         if len(chosen) < len(readable):
             # Lanes in debt, and those beyond one read, stand back only while the others have something: nobody would
             # wake a reader that sleeps on other lanes than the one that has work.
-            rings, found = self._reading.read(self._lanes, chosen, None)
+            rings, found = self._read_lanes(chosen, None)
             if rings or found:
-                return rings, self._wanted(found)
-            chosen = readable
-        rings, found = self._reading.read(self._lanes, chosen, BLOCK_MILLISECONDS)
+                return rings, found
+            self._lanes.forgive(readable)
+        return self._read_lanes(readable, BLOCK_MILLISECONDS)
+
+    def _read_lanes(
+        self, lanes: Sequence[HotLane], block_ms: int | None
+    ) -> tuple[list[tuple[bytes, str]], list[tuple[HotLane, list[Entry]]]]:
+        """Read, after sending the answers of the turn before in the same round trip."""
+        answers = self._parcel.take()
+        try:
+            rings, found = self._reading.read(self._lanes, lanes, block_ms, answers)
+        except redis.RedisError:
+            # An answer that comes twice finds nobody waiting.
+            self._answering.outbox.keep(answers)
+            raise
         return rings, self._wanted(found)
 
     def _ask_for_help(self, found: Sequence[tuple[HotLane, Sequence[Entry]]]) -> None:
         """A lane that gave as much as was asked for has more than one slot can take."""
         for hot, entries in found:
             if sum(entry.predictions for entry in entries) * len(found) >= TURN_PREDICTIONS:
-                loaded = self._answering.cache.peek(*hot.version)
+                loaded = self._answering.running.cache.peek(*hot.version)
                 if loaded is not None:
                     self._overflow.full(hot, loaded.max_parallelism)
 
     def _unread(self, hot: HotLane) -> bool:
-        return self._busy[hot.version, hot.lane.priority] > 0
+        busy = self._busy.get(hot.place, 0)
+        return busy > 0 and busy >= self._answering.at_once(hot.version)
 
     def _wanted(self, found: list[tuple[HotLane, list[Entry]]]) -> list[tuple[HotLane, list[Entry]]]:
         """Without synchronous entries whose deadline has passed: their callers were answered long ago."""
@@ -207,16 +230,14 @@ class Drain:
             self._in_thread(group, self._answering.singly)
 
     def _run(self, group: Group) -> None:
-        quarantined = any(
-            hot.quarantined for entry in group.entries[:1] if (hot := self._lanes.get(entry.lane_key)) is not None
-        )
-        if quarantined:
+        hot = self._lanes.get(group.entries[0].lane_key)
+        if hot is not None and hot.quarantined:
             self._in_thread(group, self._answering.refuse_quarantined)
-        elif not self._answering.inline(group):
+        elif not self._answering.inline(group, self._parcel):
             self._in_thread(group, self._answering.slowly)
 
     def _in_thread(self, group: Group, run: Callable[[Group], None]) -> None:
-        """Run a group in a thread; its lanes stay unread until it is done, and a ring of our own says when."""
+        """Run a group in a thread; its lanes stay unread until fewer are under way, and a ring of our own says when."""
         place = (group.version, group.priority)
         held = {(entry.lane_key, entry.id) for entry in group.entries}
         with self._lock:
@@ -231,6 +252,8 @@ class Drain:
             finally:
                 with self._lock:
                     self._busy[place] -= 1
+                    if not self._busy[place]:
+                        del self._busy[place]
                     self._in_hand -= held
                 lanes = {entry.lane_key for entry in group.entries}
                 self._answering.outbox.send(self._ring_myself(lanes))
@@ -258,7 +281,7 @@ class Drain:
         """Wait for Redis, keeping finished answers; Celery itself would back off for up to thirty seconds."""
         while not self._answering.stopping():
             time.sleep(RECONNECT_SECONDS)
-            self._answering.watchdog.pat()
+            self._answering.running.watchdog.pat()
             with contextlib.suppress(redis.RedisError):
                 self._answering.outbox.flush()
                 self._resume()
@@ -266,6 +289,7 @@ class Drain:
 
     def _end(self, ending: str) -> bool:
         """Leave the slot so that nothing is forgotten; returns False where work turned up and the session goes on."""
+        self._answering.outbox.send(self._parcel.take())
         if ending == "superseded":
             return True
         self._finish_batches()
@@ -291,7 +315,7 @@ class Drain:
         # The next session reads under the same name: what this one still runs would look left behind to it.
         while self._futures:
             wait(list(self._futures), timeout=1.0)
-            self._answering.watchdog.pat()
+            self._answering.running.watchdog.pat()
 
     def _hand_over(self, hot: list[bytes]) -> bool:
         """Let Celery recycle this child: the next session gets the key and finds the hot lanes in its bell."""

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from workers.hot_lanes import HotLane, Version
+from workers.hot_lanes import HotLane, Place, Version
 from workers.lanes import BUNDLE_FIELD, GROUP, JOB_FIELD, Bundle, Priority, entry_ms, unpack_bundle
 from workers.redis_link import pack
 
@@ -15,12 +15,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a lane: a bundle of synchronous predictions or the id of a job."""
+    """One entry of a lane: a bundle of synchronous predictions or the number of a job."""
 
     lane_key: bytes
     id: bytes
     bundle: Bundle | None
-    job_id: str | None
+    job: int | None
 
     @property
     def predictions(self) -> int:
@@ -52,7 +52,7 @@ def parse_entry(lane_key: bytes, entry_id: bytes, fields: Sequence[bytes] | None
     name, value = fields
     try:
         if name == JOB_FIELD:
-            return Entry(lane_key, entry_id, None, value.decode())
+            return Entry(lane_key, entry_id, None, int(value))
         if name == BUNDLE_FIELD:
             return Entry(lane_key, entry_id, unpack_bundle(value), None)
     except ValueError as error:
@@ -62,12 +62,13 @@ def parse_entry(lane_key: bytes, entry_id: bytes, fields: Sequence[bytes] | None
 
 def grouped(found: Sequence[tuple[HotLane, Sequence[Entry]]]) -> list[Group]:
     """Entries of all lanes by version and priority, in the order in which they were read."""
-    groups: dict[tuple[Version, Priority], Group] = {}
+    groups: dict[Place, Group] = {}
     for hot, entries in found:
-        key = (hot.version, hot.lane.priority)
-        group = groups.get(key)
+        if not entries:
+            continue
+        group = groups.get(hot.place)
         if group is None:
-            group = groups[key] = Group(hot.version, hot.lane.priority)
+            group = groups[hot.place] = Group(*hot.place)
         for entry in entries:
             (group.bundles if entry.bundle else group.jobs).append(entry)
     return list(groups.values())

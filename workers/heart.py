@@ -12,7 +12,7 @@ from model_store.database import Sessions, transaction
 from model_store.errors import DatabaseUnavailable
 from workers import jobs
 from workers.bells import DRAIN_MILLISECONDS
-from workers.lanes import Keys, consumer_of
+from workers.lanes import Keys, consumer_of, holder_of
 from workers.redis_link import Wire, pack
 
 log = logging.getLogger(__name__)
@@ -26,15 +26,16 @@ class Heart:
 
     def __init__(self, client: redis.Redis, keys: Keys, slot: tuple[str, str], token: str, sessions: Sessions) -> None:
         pool, name = slot
-        self._consumer = consumer_of(pool, name)
+        consumer = consumer_of(pool, name)
+        self.holder = holder_of(consumer, token)
         self._drain_key = keys.drain(pool, name)
-        self._beat_key = keys.beat(self._consumer)
+        self._beat_key = keys.beat(consumer)
         self._token = token.encode()
         self._wire = Wire(client)
         self._sessions = sessions
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._running: set[str] = set()
+        self._running: set[int] = set()
         self._keeping = threading.Lock()
         self._keeps_key = True
         self._renewed_at = time.monotonic()
@@ -61,14 +62,14 @@ class Heart:
         with self._keeping:
             self._keeps_key = keep
 
-    def running(self, ids: list[str]) -> None:
+    def running(self, numbers: list[int]) -> None:
         """Jobs whose leases are to be kept from now on."""
         with self._lock:
-            self._running.update(ids)
+            self._running.update(numbers)
 
-    def finished(self, ids: list[str]) -> None:
+    def finished(self, numbers: list[int]) -> None:
         with self._lock:
-            self._running.difference_update(ids)
+            self._running.difference_update(numbers)
 
     def _run(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
@@ -81,7 +82,7 @@ class Heart:
             self._renew_leases()
 
     def _beat(self) -> None:
-        self._wire.execute([pack("SET", self._beat_key, b"1", "PX", DRAIN_MILLISECONDS)])
+        self._wire.execute([pack("SET", self._beat_key, self._token, "PX", DRAIN_MILLISECONDS)])
         with self._keeping:
             if self._keeps_key:
                 self._keep_key()
@@ -100,12 +101,12 @@ class Heart:
 
     def _renew_leases(self) -> None:
         with self._lock:
-            ids = list(self._running)
-        if not ids or time.monotonic() - self._renewed_at < RENEW_SECONDS:
+            numbers = list(self._running)
+        if not numbers or time.monotonic() - self._renewed_at < RENEW_SECONDS:
             return
         try:
             with transaction(self._sessions) as session:
-                jobs.renew(session, ids, self._consumer)
+                jobs.renew(session, numbers, self.holder)
             self._renewed_at = time.monotonic()
         except DatabaseUnavailable:
             log.warning("leases could not be renewed: the database does not answer")

@@ -7,20 +7,31 @@ Each turn a lane earns credit in predictions and pays for what was read from it 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from workers.lanes import Keys, Lane, Priority
+from workers.redis_link import bulk
 
+# A read names as many lanes as could bring some hundred predictions, and as many as these in any case.
 LANES_A_READ = 64
+MOST_LANES_A_READ = 512
+READ_PREDICTIONS = 512
 TURN_PREDICTIONS = 128
 DEEPEST_DEBT = 8 * TURN_PREDICTIONS
 COOL_SECONDS = 3.0
 
 Version = tuple[str, int]
+Place = tuple[Version, Priority]
+Unread = Callable[["HotLane"], bool]
+
+_CREDIT = attrgetter("credit")
+_PER_ENTRY = attrgetter("per_entry")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class HotLane:
     """A lane that was rung and has not been empty for long."""
 
@@ -32,10 +43,15 @@ class HotLane:
     per_entry: float = 1.0  # moving average of predictions in an entry
     rings: list[bytes] = field(default_factory=list)  # ids to acknowledge after the lane's first read
     quarantined: bool = False
+    # Asked for in every turn, so they are made once.
+    version: Version = field(init=False)
+    place: Place = field(init=False)
+    word: bytes = field(init=False)  # the key as it stands in a command
 
-    @property
-    def version(self) -> Version:
-        return self.lane.model, self.lane.version
+    def __post_init__(self) -> None:
+        self.version = (self.lane.model, self.lane.version)
+        self.place = (self.version, self.lane.priority)
+        self.word = bulk(self.key)
 
 
 class HotLanes:
@@ -45,6 +61,7 @@ class HotLanes:
         self._keys = keys
         self._clock = clock
         self._lanes: dict[bytes, HotLane] = {}
+        self._priorities: Counter[Priority] = Counter()
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -63,29 +80,35 @@ class HotLanes:
             return known, False
         hot = HotLane(Lane.parse(name), key, self._clock() + COOL_SECONDS)
         self._lanes[key] = hot
+        self._priorities[hot.lane.priority] += 1
         return hot, True
 
     def drop(self, hot: HotLane) -> None:
-        self._lanes.pop(hot.key, None)
+        if self._lanes.pop(hot.key, None) is not None:
+            self._priorities[hot.lane.priority] -= 1
 
-    def priorities(self) -> set[Priority]:
-        return {hot.lane.priority for hot in self._lanes.values()}
+    @property
+    def mixed(self) -> bool:
+        """Whether there are lanes of both priorities."""
+        return all(self._priorities[priority] for priority in Priority)
 
-    def readable(self, priority: Priority | None, unread: Callable[[HotLane], bool]) -> list[HotLane]:
+    def readable(self, priority: Priority | None, unread: Unread | None) -> list[HotLane]:
         """All lanes of a priority but the `unread` ones."""
+        if priority is None and unread is None:
+            return list(self._lanes.values())
         return [
             hot
             for hot in self._lanes.values()
-            if (priority is None or hot.lane.priority == priority) and not unread(hot)
+            if (priority is None or hot.lane.priority is priority) and (unread is None or not unread(hot))
         ]
 
-    def choose(self, priority: Priority | None, unread: Callable[[HotLane], bool]) -> list[HotLane]:
-        """At most 64 lanes to read now, those with most credit first; `unread` ones stay out this turn."""
-        candidates = self.readable(priority, unread)
+    def choose(self, candidates: Sequence[HotLane]) -> list[HotLane]:
+        """The lanes to read now: none that is in debt while others are not, and those with most credit first where
+        they are too many for one read."""
         if len(candidates) <= 1:
             for hot in candidates:
                 hot.credit = 0.0  # what a lane read while it was alone, it took from nobody
-            return candidates
+            return list(candidates)
         solvent = [hot for hot in candidates if hot.credit >= 0]
         if not solvent:
             # Everybody overdrew: give all of them the same time to earn what the least indebted one owes.
@@ -93,19 +116,21 @@ class HotLanes:
             for hot in candidates:
                 hot.credit += turns * TURN_PREDICTIONS * hot.weight
             solvent = [hot for hot in candidates if hot.credit >= -1e-9]
-        solvent.sort(key=lambda hot: -hot.credit)
+        most = most_lanes(candidates)
+        if len(solvent) > most:
+            solvent.sort(key=_CREDIT, reverse=True)
+            del solvent[most:]
+        share = TURN_PREDICTIONS / len(candidates)
         for hot in candidates:
-            hot.credit = min(
-                hot.credit + TURN_PREDICTIONS * hot.weight / len(candidates), TURN_PREDICTIONS * hot.weight
-            )
-        return solvent[:LANES_A_READ]
+            credit, full = hot.credit + share * hot.weight, TURN_PREDICTIONS * hot.weight
+            hot.credit = credit if credit < full else full
+        return solvent
 
-    def count_for(self, chosen: list[HotLane]) -> int:
+    def count_for(self, chosen: Sequence[HotLane]) -> int:
         """COUNT of a read: entries per lane so that the turn brings about 128 predictions, and at least one."""
-        if not chosen:
+        if not chosen or len(chosen) >= TURN_PREDICTIONS:
             return 1
-        per_entry = max(hot.per_entry for hot in chosen)
-        return max(1, int(TURN_PREDICTIONS / len(chosen) / per_entry))
+        return max(1, int(TURN_PREDICTIONS / len(chosen) / max(map(_PER_ENTRY, chosen))))
 
     def paid(self, hot: HotLane, entries: int, predictions: int) -> None:
         """Note what a read brought."""
@@ -113,9 +138,21 @@ class HotLanes:
         hot.credit = max(hot.credit - predictions, -DEEPEST_DEBT)
         hot.per_entry = 0.8 * hot.per_entry + 0.2 * (predictions / entries)
 
-    def empty(self, hot: HotLane) -> None:
-        """A read found nothing: a lane keeps no credit for the time in which it had nothing to send."""
-        hot.credit = min(hot.credit, 0.0)
+    def forgive(self, lanes: Sequence[HotLane]) -> None:
+        """The lanes that are not in debt had nothing: what the others read, they took from nobody.
+
+        They may read a turn's predictions before they are in debt again: of hundreds of lanes one may be the only one
+        with work, and earns a share of a turn only.
+        """
+        for hot in lanes:
+            if hot.credit < 0.0:
+                hot.credit = TURN_PREDICTIONS * hot.weight
+
+    def empty(self, lanes: Sequence[HotLane]) -> None:
+        """A read of these found nothing: a lane keeps no credit for the time in which it had nothing to send."""
+        for hot in lanes:
+            if hot.credit > 0.0:
+                hot.credit = 0.0
 
     def cool(self) -> list[HotLane]:
         """Lanes whose reads have been empty for three seconds are dropped; returns them."""
@@ -124,3 +161,13 @@ class HotLanes:
         for hot in cold:
             self.drop(hot)
         return cold
+
+
+def most_lanes(candidates: Sequence[HotLane]) -> int:
+    """How many of these lanes one read may name.
+
+    Every read brings one entry of each lane at least, and nothing else is heard of until what it brought was run.
+    """
+    if len(candidates) <= LANES_A_READ:
+        return LANES_A_READ
+    return max(LANES_A_READ, min(MOST_LANES_A_READ, int(READ_PREDICTIONS / max(map(_PER_ENTRY, candidates)))))

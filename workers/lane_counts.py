@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Executable, Table, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -21,15 +22,9 @@ def count_in(session: Session, lane: Lane, jobs: int, ahead_limit: int) -> int:
 
     At most `ahead_limit` jobs lie in a lane's stream; none is laid out ahead of an older one that still waits.
     """
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = insert(LaneCount).values(
-        lane=lane.name, client_id=lane.client_id, model=lane.model, version=lane.version, queued=jobs, waiting=0
-    )
-    row = session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["lane"], set_={"queued": LaneCount.queued + jobs, "updated_at": now_ms()}
-        ).returning(LaneCount.queued, LaneCount.waiting)
-    ).one()
+    connection = session.connection()
+    values = {"lane": lane.name, "client_id": lane.client_id, "model": lane.model, "version": lane.version}
+    row = connection.execute(_COUNT_IN[connection.dialect.name], {**values, "queued": jobs, "waiting": 0}).one()
     laid_out_before = row.queued - jobs - row.waiting
     now = 0 if row.waiting else max(0, min(jobs, ahead_limit - laid_out_before))
     if now < jobs:
@@ -47,12 +42,7 @@ def count_out(session: Session, left: Sequence[tuple[str, bool]]) -> None:
 
 
 def change(session: Session, lane: str, *, queued: int, waiting: int) -> None:
-    session.execute(
-        update(LaneCount)
-        .where(LaneCount.lane == lane)
-        .values(queued=LaneCount.queued + queued, waiting=LaneCount.waiting + waiting, updated_at=now_ms())
-        .execution_options(synchronize_session=False)
-    )
+    session.connection().execute(_CHANGE, {"of_lane": lane, "more_queued": queued, "more_waiting": waiting})
 
 
 def laid_out(session: Session, *, most: int, after: str = "") -> Sequence[LaneCount]:
@@ -77,3 +67,26 @@ def forget_idle(session: Session) -> None:
         .where(LaneCount.queued == 0, LaneCount.updated_at < now_ms() - IDLE_SECONDS * 1000)
         .execution_options(synchronize_session=False)
     )
+
+
+def _count_in(insert: Callable[..., Any]) -> Executable:
+    new = insert(_LANES)
+    more = {"queued": LaneCount.queued + new.excluded.queued, "updated_at": now_ms()}
+    counted: Executable = new.on_conflict_do_update(index_elements=["lane"], set_=more).returning(
+        LaneCount.queued, LaneCount.waiting
+    )
+    return counted
+
+
+# Written once, as those of workers/jobs.py: every group of jobs passes through them.
+_LANES: Table = LaneCount.__table__  # type: ignore[assignment] # a declarative class's table is a Table
+_COUNT_IN = {"sqlite": _count_in(sqlite.insert), "postgresql": _count_in(postgresql.insert)}
+_CHANGE = (
+    update(_LANES)
+    .where(LaneCount.lane == bindparam("of_lane"))
+    .values(
+        queued=LaneCount.queued + bindparam("more_queued"),
+        waiting=LaneCount.waiting + bindparam("more_waiting"),
+        updated_at=now_ms(),
+    )
+)

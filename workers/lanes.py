@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from workers.protocols.body import TEXT, Body, Dialect
+
 GROUP = b"g"
 JOB_FIELD = b"j"
 BUNDLE_FIELD = b"b"
@@ -25,9 +27,12 @@ LANE_MILLISECONDS = 3_600_000
 REPLY_MILLISECONDS = 180_000
 
 _HEAD = struct.Struct("<BHI")  # version of the format, length of the reply list's name, limit in milliseconds
-_PREDICTION = struct.Struct("<QI")  # number, length of the body
-_ANSWER = struct.Struct("<QHI")  # number, HTTP status, length of the body
-_FORMAT = 1
+_PREDICTION = struct.Struct("<QBII")  # number, dialect, length of the JSON in the body or TEXT, length of the body
+_ANSWER = struct.Struct("<QHII")  # number, HTTP status, length of the JSON in the body or TEXT, length of the body
+# A worker drops bundles of another format, and their callers get 504: of two releases side by side, neither may take
+# the other's bytes for something else. Answers need no number: only bundles that could be read are answered.
+_FORMAT = 2
+_DIALECTS = frozenset(map(int, Dialect))
 
 
 class Priority(StrEnum):
@@ -45,6 +50,10 @@ class Lane:
     version: int
     priority: Priority
     client_id: str
+
+    def __hash__(self) -> int:
+        # Asked for three times a request. The priority's own hash would take longer than all of this.
+        return hash((self.model, self.version, self.client_id))
 
     @property
     def name(self) -> str:
@@ -79,7 +88,7 @@ class Keys:
         return f"{self.prefix}:drain:{pool}:{slot}".encode()
 
     def beat(self, consumer: str) -> bytes:
-        """Heartbeat of a consumer (pool and slot): gone means that its entries may be claimed."""
+        """Heartbeat of a consumer (pool and slot), its session's token: gone means that its entries may be claimed."""
         return f"{self.prefix}:beat:{consumer}".encode()
 
     def slots(self, pool: str) -> bytes:
@@ -105,19 +114,34 @@ def consumer_of(pool: str, slot: str) -> str:
     return f"{pool}:{slot}"
 
 
+Prediction = tuple[int, Body]
+"""A number, unique in its gateway, and the body as it came."""
+
+
+def holder_of(consumer: str, token: str) -> str:
+    """Who holds a job's lease: one session of a slot. Its successor has the same name and beats too, but holds none."""
+    return f"{consumer}:{token}"
+
+
+def consumer_and_token(holder: str) -> tuple[str, str]:
+    """The parts of a holder's name."""
+    consumer, _, token = holder.rpartition(":")
+    return consumer, token
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
     """Synchronous predictions of one client that arrived in the same turn of a gateway, bodies unparsed."""
 
     reply_to: bytes
     limit_ms: int
-    predictions: tuple[tuple[int, bytes], ...]  # number (unique in its gateway), body
+    predictions: tuple[Prediction, ...]
 
 
-def pack_bundle(reply_to: bytes, limit_ms: int, predictions: Iterable[tuple[int, bytes]]) -> bytes:
+def pack_bundle(reply_to: bytes, limit_ms: int, predictions: Iterable[Prediction]) -> bytes:
     parts = [_HEAD.pack(_FORMAT, len(reply_to), limit_ms), reply_to]
-    for number, body in predictions:
-        parts += (_PREDICTION.pack(number, len(body)), body)
+    for number, (data, dialect, head) in predictions:
+        parts += (_PREDICTION.pack(number, dialect, head, len(data)), data)
     return b"".join(parts)
 
 
@@ -125,43 +149,49 @@ def unpack_bundle(data: bytes) -> Bundle:
     """The bundle of an entry; raises ValueError where the bytes are none."""
     try:
         version, name_length, limit_ms = _HEAD.unpack_from(data)
+        if version != _FORMAT:
+            raise ValueError(f"the entry is a bundle of format {version}, not {_FORMAT}")
         position = _HEAD.size + name_length
         reply_to = data[_HEAD.size : position]
         predictions = []
         while position < len(data):
-            number, length = _PREDICTION.unpack_from(data, position)
+            number, dialect, head, length = _PREDICTION.unpack_from(data, position)
             position += _PREDICTION.size
-            predictions.append((number, data[position : position + length]))
+            predictions.append((number, Body(data[position : position + length], dialect, head)))
             position += length
     except struct.error as error:
         raise ValueError("the entry is cut off") from error
-    if version != _FORMAT or position != len(data):
-        raise ValueError("the entry is not a bundle of this version")
+    if position != len(data) or not all(body.dialect in _DIALECTS for _, body in predictions):
+        raise ValueError("the entry is not a bundle")
     return Bundle(reply_to, limit_ms, tuple(predictions))
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one synchronous prediction: an HTTP status and the body in the caller's dialect."""
+    """The answer to one synchronous prediction: an HTTP status and the body in the caller's dialect.
+
+    `head` is the length of the JSON in front of tensors, or TEXT.
+    """
 
     number: int
     status: int
     body: bytes
+    head: int = TEXT
 
 
 def pack_answers(answers: Sequence[Answer]) -> bytes:
     parts: list[bytes] = []
     for answer in answers:
-        parts += (_ANSWER.pack(answer.number, answer.status, len(answer.body)), answer.body)
+        parts += (_ANSWER.pack(answer.number, answer.status, answer.head, len(answer.body)), answer.body)
     return b"".join(parts)
 
 
 def unpack_answers(data: bytes) -> list[Answer]:
     answers, position = [], 0
     while position < len(data):
-        number, status, length = _ANSWER.unpack_from(data, position)
+        number, status, head, length = _ANSWER.unpack_from(data, position)
         position += _ANSWER.size
-        answers.append(Answer(number, status, data[position : position + length]))
+        answers.append(Answer(number, status, data[position : position + length], head))
         position += length
     return answers
 

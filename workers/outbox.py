@@ -5,15 +5,59 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import redis
 
-from workers.redis_link import Wire
+from workers.entries import Entry, settle
+from workers.lanes import REPLY_MILLISECONDS, Answer, pack_answers
+from workers.redis_link import Wire, pack
 
 KEEP_SECONDS = 120.0
 MOST_PARCELS = 10_000
 TRIES = 2
+# No answer is kept back for longer while batches of other versions run: a turn may have as many as 64 of them.
+PARCEL_SECONDS = 0.002
+
+
+class Parcel:
+    """The answers of one turn of the loop and the entries that they settle: one command for each reply list.
+
+    A batch of one instance takes less time than a round trip, and every push wakes a gateway.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._answers: dict[bytes, list[Answer]] = {}
+        self._entries: list[Entry] = []
+        self._begun = 0.0
+
+    @property
+    def due(self) -> bool:
+        """Whether the first answer in it has waited long enough for others."""
+        return bool(self._entries) and self._clock() - self._begun > PARCEL_SECONDS
+
+    def add(self, entries: Sequence[Entry], answers: dict[bytes, list[Answer]]) -> None:
+        """Put in the answers to some entries, by reply list."""
+        if not self._entries:
+            self._begun = self._clock()
+        self._entries += entries
+        for reply_to, mine in answers.items():
+            self._answers.setdefault(reply_to, []).extend(mine)
+
+    def take(self) -> list[bytes]:
+        """Packed commands for all that is in it: answers first, then what they settle. It is empty afterwards."""
+        commands = [*pushes(self._answers), *settle(self._entries)]
+        self._answers, self._entries = {}, []
+        return commands
+
+
+def pushes(answers: dict[bytes, list[Answer]]) -> list[bytes]:
+    """Packed commands that send answers to their reply lists, each with its expiry."""
+    commands: list[bytes] = []
+    for reply_to, mine in answers.items():
+        commands += (pack("RPUSH", reply_to, pack_answers(mine)), pack("PEXPIRE", reply_to, REPLY_MILLISECONDS))
+    return commands
 
 
 class Outbox:
@@ -37,9 +81,14 @@ class Outbox:
             except redis.RedisError:
                 # The first failure may only say that this thread's connection is older than Redis.
                 continue
-        with self._lock:
-            self._kept.append((time.monotonic() + KEEP_SECONDS, list(commands)))
+        self.keep(commands)
         return False
+
+    def keep(self, commands: Sequence[bytes]) -> None:
+        """Keep commands, which `flush` sends once Redis is back."""
+        if commands:
+            with self._lock:
+                self._kept.append((time.monotonic() + KEEP_SECONDS, list(commands)))
 
     @property
     def waiting(self) -> bool:

@@ -9,44 +9,56 @@ import redis
 from workers.entries import Entry, parse_entry, settle
 from workers.hot_lanes import HotLane, HotLanes
 from workers.lanes import GROUP, LANE_MILLISECONDS, RING_FIELD
-from workers.redis_link import Wire, pack
+from workers.redis_link import Wire, bulk, pack
 
 Rings = list[tuple[bytes, str]]
 Found = list[tuple[HotLane, list[Entry]]]
 
-PACKED_READS = 256
 PENDING_RINGS = 1000
+RINGS_A_READ = 128
+NEW = bulk(b">")
 
 
 class Reading:
-    """Reads as one consumer; commands are packed once and kept, since packing a long one costs more than sending it."""
+    """Reads as one consumer."""
 
     def __init__(self, wire: Wire, bell: bytes, consumer: str) -> None:
         self._wire = wire
         self._bell = bell
         self._consumer = consumer.encode()
-        self._packed: dict[tuple[object, ...], bytes] = {}
+        self._bell_word = bulk(bell)
+        self._group_words = bulk(b"XREADGROUP") + bulk(b"GROUP") + bulk(GROUP) + bulk(self._consumer) + bulk(b"COUNT")
+        self._rest_of_bell = self._command((), RINGS_A_READ, None)
 
-    def read(self, lanes: HotLanes, chosen: Sequence[HotLane], block_ms: int | None) -> tuple[Rings, Found]:
+    def read(
+        self, lanes: HotLanes, chosen: Sequence[HotLane], block_ms: int | None, first: Sequence[bytes] = ()
+    ) -> tuple[Rings, Found]:
         """What is new in the bell and in the chosen lanes; waits up to `block_ms` (None: not at all) for any of it.
 
-        Rings whose lanes were read for the first time are acknowledged in the same round trip.
+        The packed commands `first` go ahead in the same round trip. Rings whose lanes were read for the first time are
+        acknowledged in it, too.
         """
-        count = lanes.count_for(list(chosen))
-        heard = [ring_id for hot in chosen for ring_id in hot.rings]
-        commands = [self._command(chosen, count, block_ms)]
+        count = lanes.count_for(chosen)
+        rung = [hot for hot in chosen if hot.rings]
+        heard = [ring_id for hot in rung for ring_id in hot.rings]
+        # COUNT holds for each stream of a read: with a hundred lanes, one ring a turn would be heard while more come.
+        rest = [self._rest_of_bell] if count < RINGS_A_READ else []
+        commands = [*first, self._command(chosen, count, block_ms), *rest]
         if heard:
             commands += (pack("XACK", self._bell, GROUP, *heard), pack("XDEL", self._bell, *heard))
-        reply = self._wire.execute(commands)[0]
+        replies = self._wire.execute(commands)[len(first) :]
+        reply = replies[0]
+        more = _rings(replies[1][0][1]) if rest and isinstance(replies[1], list) else []
         if isinstance(reply, redis.ResponseError):
             if "NOGROUP" in str(reply) or "UNBLOCKED" in str(reply):
                 # One lane without its group fails the whole read; a wiped Redis has lost all of them.
                 self.create_groups(lanes)
-                return [], []
+                return more, []
             raise reply
-        for hot in chosen:
+        for hot in rung:
             hot.rings.clear()
-        return self._sorted(lanes, chosen, reply or [])
+        rings, found = self._sorted(lanes, chosen, reply or [])
+        return rings + more, found
 
     def create_groups(self, lanes: HotLanes) -> None:
         """Create the bell, the hot lanes and their groups where they are missing, in one pipeline."""
@@ -76,17 +88,15 @@ class Reading:
         return bool(newer) and not isinstance(newer, redis.ResponseError)
 
     def _command(self, chosen: Sequence[HotLane], count: int, block_ms: int | None) -> bytes:
-        keys = tuple(hot.key for hot in chosen)
-        signature = (keys, count, block_ms)
-        packed = self._packed.get(signature)
-        if packed is None:
-            if len(self._packed) >= PACKED_READS:
-                self._packed.clear()
-            block = () if block_ms is None else ("BLOCK", block_ms)
-            streams = (self._bell, *keys)
-            command = ("XREADGROUP", "GROUP", GROUP, self._consumer, "COUNT", count, *block, "STREAMS", *streams)
-            packed = self._packed[signature] = pack(*command, *[b">"] * len(streams))
-        return packed
+        # Put together from words that each lane keeps: packing a long command anew costs more than running it.
+        streams = len(chosen) + 1
+        number = bulk(b"%d" % count)
+        words = 7 + 2 * streams
+        if block_ms is not None:
+            number += bulk(b"BLOCK") + bulk(b"%d" % block_ms)
+            words += 2
+        head = b"*%d\r\n%b%b%b%b" % (words, self._group_words, number, bulk(b"STREAMS"), self._bell_word)
+        return b"".join([head, *[hot.word for hot in chosen], NEW * streams])
 
     def _sorted(
         self, lanes: HotLanes, chosen: Sequence[HotLane], reply: Sequence[Sequence[object]]
@@ -108,9 +118,7 @@ class Reading:
             if entries:
                 lanes.paid(hot, len(entries), sum(entry.predictions for entry in entries))
                 found.append((hot, entries))
-        for hot in chosen:
-            if hot.key not in read:
-                lanes.empty(hot)
+        lanes.empty([hot for hot in chosen if hot.key not in read])
         return rings, found
 
     def _drop_foreign(self, hot: HotLane, ours: Sequence[Entry], raw: Sequence[tuple[bytes, object]]) -> None:

@@ -12,8 +12,10 @@ from workers.answering import Answering
 from workers.child import Child
 from workers.drain import Drain, Slot
 from workers.heart import Heart
+from workers.job_batches import JobBatches
 from workers.lanes import Keys, consumer_of
 from workers.outbox import Outbox
+from workers.running import Running
 from workers.watchdog import Record, Watchdog
 
 
@@ -40,10 +42,9 @@ def run_session(child: Child, slot: Slot, stopping: Callable[[], bool]) -> str:
             deadly=settings.worker_execution == "prefork",
         )
         stack.callback(watchdog.close)
-        answering = Answering(
-            settings, child.sessions, child.artifacts, child.cache, outbox, heart, watchdog,
-            consumer_of(slot.pool, slot.name), stopping,
-        )  # fmt: skip
+        running, consumer = Running(child.cache, watchdog), consumer_of(slot.pool, slot.name)
+        jobs = JobBatches(settings, child.sessions, child.artifacts, running, heart, stopping)
+        answering = Answering(running, jobs, outbox, consumer, stopping)
         ending = Drain(slot, child.client, keys, heart, answering, child.publisher).run()
     metrics.DRAIN_SESSIONS.labels(ending.replace(" ", "_")).inc()
     return ending

@@ -56,4 +56,12 @@ class WorkerSettings(StoreSettings, QueueSettings):
     runner_file_bytes: int = Field(4 * 1024**3, ge=1, description="Largest file that a runner may write.")
     runner_open_files: int = Field(256, ge=16, description="Files that a runner may have open.")
     preparation_seconds: float = Field(600.0, gt=0, description="How long one step of a preparation may take.")
-    max_batch: int = Field(64, ge=1, le=4096, description="Most instances in one inference.")
+    max_batch: int = Field(
+        128,
+        ge=1,
+        le=4096,
+        description="Largest batch that a preparation tries; it chooses the size by what it measures.",
+    )
+    inference_threads: int = Field(
+        1, ge=1, le=64, description="Threads of one inference, beside the processes that run several at once."
+    )

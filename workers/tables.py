@@ -2,28 +2,49 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, ForeignKeyConstraint, Index, Integer, LargeBinary, String, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from model_store.database import Base, now_ms
 
+_QUEUED = text("state = 'queued'")
+_RUNNING = text("state = 'running'")
+_ENDED = text("finished_at IS NOT NULL")
+
 
 class Job(Base):
-    """One asynchronous prediction: the promise behind a 202. Only workers/jobs.py changes its state."""
+    """One asynchronous prediction: the promise behind a 202. Only workers/jobs.py changes its state.
+
+    The row is small, since it changes with every move; what it carries lies in tables of its own. Each index holds only
+    the rows that its question is about, so that a job costs nothing there before and after.
+    """
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("jobs_to_lay_out", "lane", "state", "dispatched_at", "sequence"),
-        Index("jobs_by_client", "client_id", "sequence"),
-        Index("jobs_by_version", "model", "version", "state"),
-        Index("jobs_by_lease", "state", "lease_until"),
-        Index("jobs_by_end", "finished_at"),
+        Index("jobs_by_lane", "lane", "number", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
+        Index("jobs_by_deadline", "deadline", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
+        Index("jobs_by_lease", "lease_until", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+        Index("jobs_by_end", "finished_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
+        Index("jobs_by_client", "client_id", "number"),
     )
 
+    # Counted up as jobs are accepted: their order in a lane and in lists, and what a lane's entry says.
+    number: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), Identity(always=False), primary_key=True
+    )
     # 128 random bits and more: an id is also what keeps a job from strangers (ASVS 11.5.1).
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    # Time in milliseconds, then a counter: the order in a lane and of lists.
-    sequence: Mapped[int] = mapped_column(BigInteger)
+    id: Mapped[str] = mapped_column(String(32), unique=True)
     client_id: Mapped[str] = mapped_column(String(64))
     model: Mapped[str] = mapped_column(String(128))
     version: Mapped[int] = mapped_column(Integer)
@@ -33,11 +54,9 @@ class Job(Base):
     state: Mapped[str] = mapped_column(String(16))
     fence: Mapped[int] = mapped_column(Integer, default=0)
     attempt: Mapped[int] = mapped_column(Integer, default=0)
-    worker: Mapped[str | None] = mapped_column(String(200))
+    worker: Mapped[str | None] = mapped_column(String(256))  # the session that holds the lease
     instances: Mapped[int] = mapped_column(Integer, default=1)
-    input: Mapped[bytes | None] = mapped_column(LargeBinary)  # up to 64 KiB; a larger one lies in the store
     input_stored: Mapped[bool] = mapped_column(Boolean, default=False)
-    result: Mapped[bytes | None] = mapped_column(LargeBinary)  # the answer's body in the dialect of the request
     result_stored: Mapped[bool] = mapped_column(Boolean, default=False)
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_message: Mapped[str | None] = mapped_column(Text)
@@ -48,6 +67,28 @@ class Job(Base):
     not_before: Mapped[int] = mapped_column(BigInteger, default=0)  # back-off after a failed attempt
     deadline: Mapped[int | None] = mapped_column(BigInteger)
     lease_until: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class JobInput(Base):
+    """The body of a job's request, up to 64 KiB; a larger one lies in the store. Written once."""
+
+    __tablename__ = "job_inputs"
+
+    job: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False
+    )
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class JobResult(Base):
+    """The body of a job's answer in the dialect of its request, up to 64 KiB. Written once, by the fence's holder."""
+
+    __tablename__ = "job_results"
+
+    job: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False
+    )
+    body: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class LaneCount(Base):

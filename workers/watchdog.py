@@ -10,6 +10,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import logging
+import mmap
 import os
 import sys
 import threading
@@ -19,6 +20,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 RECORD_BYTES = 4096
+LINES_REMEMBERED = 10_000
 ARM_SECONDS = 1.0
 
 
@@ -28,26 +30,45 @@ class Record:
     def __init__(self, folder: Path, slot: str) -> None:
         self.path = folder / f"sluice-running-{slot}.json"
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        # Its space is taken now: a disk that fills up later must not fail the inference that is to be noted.
-        os.posix_fallocate(self._file, 0, RECORD_BYTES)
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            # Its space is taken now: a disk that fills up later must not fail the inference that is to be noted.
+            os.posix_fallocate(file, 0, RECORD_BYTES)
+            # In memory that the kernel keeps when the process dies: a note costs no system call.
+            self._space = mmap.mmap(file, RECORD_BYTES)
+        finally:
+            os.close(file)
+        self._lines: dict[tuple[str, int], bytes] = {}
 
     def write(self, versions: list[tuple[str, int]]) -> None:
-        text = json.dumps(versions).encode()[: RECORD_BYTES - 1]
-        os.pwrite(self._file, text.ljust(RECORD_BYTES, b" "), 0)
+        # One line; what a longer one before left behind it is not read.
+        self._note(json.dumps(versions).encode()[: RECORD_BYTES - 1] + b"\n")
+
+    def write_one(self, version: tuple[str, int]) -> None:
+        """As `write([version])`, for a version whose batches are so short that this would be a tenth of one."""
+        line = self._lines.get(version)
+        if line is None:
+            if len(self._lines) >= LINES_REMEMBERED:
+                self._lines.clear()
+            line = self._lines[version] = json.dumps([version]).encode() + b"\n"
+        self._note(line)
 
     def close(self) -> None:
         try:
             self.write([])
         finally:
-            os.close(self._file)
+            self._space.close()
+
+    def _note(self, line: bytes) -> None:
+        self._space[: len(line)] = line
 
 
 def read_record(folder: Path, slot: str) -> list[tuple[str, int]]:
     """The versions that a slot was running when its process ended; empty where nobody knows."""
     try:
         text = (folder / f"sluice-running-{slot}.json").read_text()
-        return [(str(model), int(version)) for model, version in json.loads(text.strip() or "[]")]
+        line = text.partition("\n")[0].strip("\0 ")
+        return [(str(model), int(version)) for model, version in json.loads(line or "[]")]
     except (OSError, ValueError):
         return []
 
@@ -83,7 +104,10 @@ class Watchdog:
         if self._last_inline != version:
             with self._lock:
                 self._last_inline = version
-                self._write()
+                if self._running:
+                    self._write()
+                else:
+                    self._record.write_one(version)
 
     def begin(self, version: tuple[str, int]) -> int:
         """A slow inference begins in a thread; returns the number to end it with."""

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from auth.scopes import Scope
@@ -24,9 +23,9 @@ from model_store.errors import DatabaseUnavailable, VersionInUse
 from model_store.registry import NAME, check_name
 from model_store.sweep import sweep
 from model_store.tables import State
-from workers.jobs import JobState
+from workers import waiting
 from workers.preparation import schedule
-from workers.tables import Job, Preparation
+from workers.tables import Preparation
 
 log = logging.getLogger(__name__)
 
@@ -289,8 +288,5 @@ def _sweep(parts: Parts) -> None:
 
 
 def _require_no_jobs(session: Session, model: str, version: int) -> None:
-    waiting = select(Job.id).where(
-        Job.model == model, Job.version == version, Job.state.in_((JobState.QUEUED, JobState.RUNNING))
-    )
-    if session.scalar(waiting.limit(1)) is not None:
+    if waiting.unfinished(session, model, version):
         raise VersionInUse(f"jobs for version {version} wait or run; try again when they have ended")

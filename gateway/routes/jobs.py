@@ -8,7 +8,7 @@ import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 from starlette.background import BackgroundTask, BackgroundTasks
 
@@ -16,6 +16,7 @@ from auth.scopes import Scope
 from gateway.admission import Caller
 from gateway.dependencies import Require, open_session, parts, read_session
 from gateway.job_view import JobView, find, job_document, view, wait_for_end
+from gateway.prediction_bodies import content_headers
 from model_store.errors import SluiceError
 from model_store.registry import NAME
 from workers import jobs
@@ -95,7 +96,8 @@ def get_result(request: Request, caller: Own, session: Reading, job_id: str) -> 
     """
     found = view(session, parts(request).artifacts, job_id, caller.client_id)
     if found.result is not None:
-        return Response(found.result, media_type="application/json", headers=_headers(found.job))
+        content = {name.decode(): value.decode() for name, value in content_headers(found.result.head)}
+        return Response(found.result.data, headers=content | _headers(found.job))
     if found.ended:
         raise JobEnded(
             f"the job is {found.job.state} and has no result: {found.job.error_message or 'no reason given'}"
@@ -113,16 +115,16 @@ def list_jobs(
     page_token: Annotated[str | None, Query(max_length=64, description="From the page before.")] = None,
 ) -> Response:
     """Without results; `next_page_token` is null on the last page."""
-    query = select(Job).where(Job.client_id == caller.client_id).order_by(Job.sequence.desc()).limit(limit + 1)
+    query = newest_first(caller.client_id).limit(limit + 1)
     if model is not None:
         query = query.where(Job.model == model)
     if state is not None:
         query = query.where(Job.state == state)
     if page_token is not None:
-        query = query.where(Job.sequence < _sequence(page_token))
+        query = query.where(Job.number < _number(page_token))
     rows = session.scalars(query).all()
     documents = [json.loads(job_document(JobView(job, None, None))) for job in rows[:limit]]
-    after = base64.urlsafe_b64encode(str(rows[limit - 1].sequence).encode()).decode() if len(rows) > limit else None
+    after = base64.urlsafe_b64encode(str(rows[limit - 1].number).encode()).decode() if len(rows) > limit else None
     return Response(json.dumps({"jobs": documents, "next_page_token": after}), media_type="application/json")
 
 
@@ -146,15 +148,21 @@ def delete_job(request: Request, caller: Own, session: Writing, job_id: str) -> 
     for name in jobs.payload_names(job.id, job.fence):
         # Also after the commit: should that fail, the job is still there and needs its input.
         afterwards.add_task(parts(request).artifacts.delete_payload, name)
-    session.delete(job)
+    jobs.forget(session, [job.number])
     return Response(status_code=204, background=afterwards)
+
+
+def newest_first(client_id: str) -> Select[Job]:
+    """A client's jobs. A range of one, as in workers/job_statements.py: only the index of clients gives this order."""
+    own = Job.client_id.between(client_id, client_id)
+    return select(Job).where(own).order_by(Job.client_id.desc(), Job.number.desc())
 
 
 def _leaves_lane(request: Request, job: Job) -> BackgroundTasks:
     # After the commit: a Redis that does not answer must not keep a transaction open.
     afterwards = BackgroundTasks()
     if job.state == jobs.JobState.QUEUED:
-        afterwards.add_task(parts(request).submission.remove_job, job.lane, job.id)
+        afterwards.add_task(parts(request).submission.remove_job, job.lane, job.number)
     return afterwards
 
 
@@ -168,10 +176,10 @@ def _headers(job: Job) -> dict[str, str]:
     return {"Cache-Control": "no-store", "Sluice-Model-Version": str(job.version)}
 
 
-def _sequence(token: str) -> int:
+def _number(token: str) -> int:
     with contextlib.suppress(ValueError):
-        sequence = int(base64.urlsafe_b64decode(token.encode()))
+        number = int(base64.urlsafe_b64decode(token.encode()))
         # What SQL's BIGINT holds; a driver refuses larger ones with an error of its own.
-        if 0 <= sequence < 2**63:
-            return sequence
+        if 0 <= number < 2**63:
+            return number
     raise PageTokenInvalid("page_token is not one that this server gave")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
@@ -13,20 +12,11 @@ from auth.scopes import Scope
 from gateway.admission import Caller
 from gateway.dependencies import Require, parts
 from gateway.model_status import ModelMetadata, ModelStatus, metadata_of, status_of
+from gateway.visible_models import malformed_request, model_name, version_number, visible_model
 from model_store.catalog import CatalogModel, label_not_found, not_found
-from model_store.errors import SluiceError, VersionNotReady
-
-HIGHEST_VERSION = 2**63 - 1
-DIGITS = re.compile(r"[0-9]+")
+from model_store.errors import VersionNotReady
 
 router = APIRouter(prefix="/v1/models", tags=["Models in use"])
-
-
-class RequestMalformed(SluiceError):
-    """The address fits none of TensorFlow Serving's forms."""
-
-    status = 400
-    code = "request_malformed"
 
 
 # A client that may use a model may see its shapes.
@@ -67,7 +57,7 @@ async def list_models(request: Request, caller: KnownCaller) -> ModelNames:
 
 @router.get("/{model}/versions/{version}/metadata", summary="A version's signature", responses=NOT_FOUND | NOT_READY)
 async def version_metadata(request: Request, caller: KnownCaller, model: ModelName, version: Number) -> ModelMetadata:
-    return _metadata(request, caller, model, version=_number(version))
+    return _metadata(request, caller, model, version=version_number(version))
 
 
 @router.get(
@@ -86,8 +76,8 @@ async def model_metadata(request: Request, caller: KnownCaller, model: ModelName
 
 @router.get("/{model}/versions/{version}", summary="The state of a version", responses=NOT_FOUND)
 async def version_status(request: Request, caller: KnownCaller, model: ModelName, version: Number) -> ModelStatus:
-    number = _number(version)
-    found = _visible(request, caller, model, number)
+    number = version_number(version)
+    found = visible_model(request, caller, model, number)
     if number not in found.versions:
         raise not_found(model, number)
     return status_of(model, [found.versions[number]])
@@ -99,7 +89,7 @@ async def version_status(request: Request, caller: KnownCaller, model: ModelName
     responses=NOT_FOUND | UNKNOWN_LABEL,
 )
 async def label_status(request: Request, caller: KnownCaller, model: ModelName, label: LabelName) -> ModelStatus:
-    found = _visible(request, caller, model)
+    found = visible_model(request, caller, model)
     if label not in found.labels:
         raise label_not_found(label)
     return status_of(model, [found.versions[found.labels[label]]])
@@ -112,41 +102,22 @@ async def label_status(request: Request, caller: KnownCaller, model: ModelName, 
     responses=NOT_FOUND,
 )
 async def model_status(request: Request, caller: KnownCaller, model: ModelName) -> ModelStatus:
-    found = _visible(request, caller, model)
+    found = visible_model(request, caller, model)
     return status_of(model, list(found.versions.values()))
 
 
 @router.api_route("/{rest:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
 async def malformed(request: Request, caller: KnownCaller) -> None:  # noqa: ARG001 - asking for the caller is the check
-    raise _malformed(request)
+    raise malformed_request(request)
 
 
 def _metadata(
     request: Request, caller: Caller, model: str, version: int | None = None, label: str | None = None
 ) -> ModelMetadata:
-    target = parts(request).admission.target(caller, Action.METADATA, _name(request, model), version, label)
+    target = parts(request).admission.target(caller, Action.METADATA, model_name(request, model), version, label)
     if target.signature is None:
         raise VersionNotReady(f"version {target.number} of model {model} has no signature yet", retry_after_seconds=1)
     return metadata_of(model, target.number, target.signature)
-
-
-def _visible(request: Request, caller: Caller, name: str, version: int | None = None) -> CatalogModel:
-    """The model with those versions and labels that the client may see.
-
-    Raises ModelNotFound, about the version where one is asked for, when it may see none.
-    """
-    found = parts(request).snapshot.catalog.models.get(_name(request, name))
-    if found is None:
-        raise not_found(name, version)
-    versions = {number: known for number, known in found.versions.items() if _sees(caller.rights, found, number)}
-    if not versions:
-        raise not_found(name, version)
-    labels = {label: number for label, number in found.labels.items() if number in versions}
-    return CatalogModel(name, versions, labels, found.latest if found.latest in versions else None)
-
-
-def _sees(rights: ClientRights, model: CatalogModel, number: int) -> bool:
-    return rights.allows(Action.METADATA, model.name, number, model.labels_of(number))
 
 
 def _allowed(rights: ClientRights, model: CatalogModel) -> bool:
@@ -155,23 +126,3 @@ def _allowed(rights: ClientRights, model: CatalogModel) -> bool:
         for number in model.versions
         for action in ACTIONS
     )
-
-
-def _name(request: Request, model: str) -> str:
-    # TensorFlow Serving's own rule, `[^/:]+`: `GET /v1/models/mnist:predict` is malformed, not an unknown model.
-    if ":" in model:
-        raise _malformed(request)
-    return model
-
-
-def _number(version: str) -> int:
-    if not DIGITS.fullmatch(version):
-        raise RequestMalformed(f"Malformed request: version {version[:64]!r} is not a number")
-    # More digits than any version has: Python itself refuses to convert thousands of them.
-    if len(version) > 19 or int(version) > HIGHEST_VERSION:
-        raise RequestMalformed(f"Failed to convert version: {version[:64]} to numeric.")
-    return int(version)
-
-
-def _malformed(request: Request) -> RequestMalformed:
-    return RequestMalformed(f"Malformed request: {request.method} {request.url.path[:200]}")

@@ -75,7 +75,11 @@ class OnnxCandidate(Candidate):
         timeout = self._settings.preparation_seconds
         self._runner.call("trial_start_onnx", {}, {}, timeout_seconds=timeout)
         self._before = self._resident_bytes()
-        arguments = {"path": CANDIDATE, "signature": self.signature.to_json()}
+        arguments = {
+            "path": CANDIDATE,
+            "signature": self.signature.to_json(),
+            "threads": self._settings.inference_threads,
+        }
         begin = time.monotonic()
         self._runner.call("trial_load_onnx", arguments, {}, timeout_seconds=timeout)
         return time.monotonic() - begin

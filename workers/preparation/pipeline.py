@@ -28,7 +28,7 @@ from workers.preparation.keras_uploads import KerasArchive, KerasH5
 from workers.preparation.lease import Lease, LeaseLost
 from workers.preparation.measure import Measured
 from workers.preparation.onnx_upload import OnnxUpload
-from workers.preparation.report import Report, VariantFigures
+from workers.preparation.report import Report, VariantFigures, told
 from workers.preparation.schedule import Claim
 from workers.preparation.uploads import Upload
 from workers.runner.process import Runner
@@ -215,28 +215,32 @@ class _Work:
             if not accepted:
                 raise refused("parity_failed", f"no variant can serve: {step.detail}")
         with report.step("measure") as step:
-            measured = self._measure(accepted, known)
-            chosen = next(candidate for candidate in accepted if candidate.name in measured)
-            step.detail = f"at most {measured[chosen.name].max_batch} instances in a batch"
-        refusals = [(figures.name, figures.reason or "") for figures in report.variants if not figures.accepted]
-        report.chosen, report.reason = chosen.name, proof.reason(chosen, refusals, measured)
+            chosen, measured = self._measure(accepted, known)
+            report.measured, step.detail = measured, told(measured)
+        report.chosen = chosen.name
+        report.reason = proof.reason(chosen.figures, report.variants, measured.max_batch)
         with report.step("store"):
-            return self._store(chosen, measured[chosen.name])
+            return self._store(chosen, measured)
 
-    def _measure(self, accepted: list[Candidate], known: proof.Reference) -> dict[str, Measured]:
-        measured: dict[str, Measured] = {}
+    def _measure(self, accepted: list[Candidate], known: proof.Reference) -> tuple[Candidate, Measured]:
+        """The first variant that can be measured, which serves, with its measurement; raises what the last one does."""
+        chosen: tuple[Candidate, Measured] | None = None
         for candidate in accepted:
             try:
                 own = candidate if candidate is not accepted[0] else self._alone(candidate)
-                measured[candidate.name] = proof.time(own, known, self._settings)
+                if chosen is None:
+                    chosen = candidate, proof.time(own, known, self._settings)
+                else:
+                    proof.time_beside(own, known, sorted({1, chosen[1].max_batch}))
             except SluiceError as error:
                 # With another variant left, a failure here only means that this one does not serve.
                 candidate.figures.accepted, candidate.figures.reason = False, error.message
-                if candidate is accepted[-1] and not measured:
+                if candidate is accepted[-1] and chosen is None:
                     raise
                 continue
             candidate.figures.memory_bytes = own.memory_bytes
-        return measured
+        assert chosen is not None  # noqa: S101 - for the type checker: the last failure was raised
+        return chosen
 
     def _alone(self, preferred: Candidate) -> Candidate:
         """The variant as it will be served: TensorFlow's in a process without Keras and what converting left there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from workers.preparation import measure, parity
 from workers.preparation.candidates import Candidate
 from workers.preparation.findings import refused
 from workers.preparation.measure import Measured
+from workers.preparation.report import VariantFigures
 from workers.preparation.samples import Samples, repeated
 from workers.preparation.uploads import Loaded, Upload
 from workers.settings import WorkerSettings
@@ -23,8 +25,6 @@ IMAGE_SIZES = (64, 224)
 SEVERAL = 5
 # Drawn in this process, which has no limit on its memory, and held several times over.
 DRAWN_BYTES = 256 * 1024**2
-# Of the time after which an inference counts as hung: a batch that takes longer than this share is too large.
-SLOWEST_SHARE = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,36 +87,47 @@ def prove(candidate: Candidate, known: Reference, loaded: Loaded) -> None:
 
 
 def time(candidate: Candidate, known: Reference, settings: WorkerSettings) -> Measured:
-    """Measures an accepted variant and writes its figures.
+    """Measures an accepted variant at growing batches and writes its figures.
 
     Raises UploadRefused (inference_too_slow), and what the smallest batch raises: PredictionFailed, RunnerFailed.
     """
     inputs, outputs = known.single
+
+    def seconds_at(batch: int) -> float:
+        return candidate.seconds(repeated(inputs, batch))
+
+    padding: tuple[measure.Padding, ...] = ()
     if known.row_wise:
-        limit = measure.largest_batch(settings.max_batch, 1, inputs, outputs)
-        measured = measure.ascend(
-            lambda batch: candidate.seconds(repeated(inputs, batch)),
-            limit,
-            settings.hang_limit_seconds * SLOWEST_SHARE,
-        )
+        seconds = measure.ascend(seconds_at, measure.largest_batch(settings.max_batch, 1, inputs, outputs))
+        with contextlib.suppress(PredictionFailed, RunnerFailed):
+            padding = measure.compare_padding(seconds_at, seconds)
     else:
-        measured = Measured({1: candidate.seconds(inputs)})
-    candidate.figures.latency_ms = {batch: seconds * 1000 for batch, seconds in measured.seconds.items()}
-    if measured.seconds[1] > settings.hang_limit_seconds:
-        raise refused("inference_too_slow", f"one instance takes {measured.seconds[1]:.1f} s")
-    return measured
+        seconds = {1: candidate.seconds(inputs)}
+    _note(candidate, seconds)
+    if seconds[1] > settings.hang_limit_seconds:
+        raise refused("inference_too_slow", f"one instance takes {seconds[1]:.1f} s")
+    return Measured(seconds, padding)
 
 
-def reason(chosen: Candidate, others: list[tuple[str, str]], measured: dict[str, Measured]) -> str:
-    """Why a variant serves, in a sentence; `others` are the refused ones with their reasons."""
-    batch = measured[chosen.name].max_batch
+def time_beside(candidate: Candidate, known: Reference, sizes: Iterable[int]) -> None:
+    """Measures a variant that will not serve at a few sizes, to tell what was gained. Raises as `time` does."""
+    _note(candidate, {size: candidate.seconds(repeated(known.single[0], size)) for size in sizes})
+
+
+def _note(candidate: Candidate, seconds: Mapping[int, float]) -> None:
+    candidate.figures.latency_ms = {batch: value * 1000 for batch, value in seconds.items()}
+
+
+def reason(chosen: VariantFigures, variants: Iterable[VariantFigures], batch: int) -> str:
+    """Why a variant serves with batches of `batch` instances, in a sentence."""
     text = f"{chosen.name} serves"
-    for name, why in others:
-        text += f"; {name} was refused: {why}"
-    for name, figures in measured.items():
-        if name != chosen.name and batch in figures.seconds:
-            own, its = measured[chosen.name].seconds[batch] * 1000, figures.seconds[batch] * 1000
-            text += f"; {batch} instances take {own:.3g} ms, with {name} {its:.3g} ms"
+    for figures in variants:
+        if not figures.accepted:
+            text += f"; {figures.name} was refused: {figures.reason or ''}"
+    for figures in variants:
+        if figures.accepted and figures is not chosen and batch in figures.latency_ms:
+            own, its = chosen.latency_ms[batch], figures.latency_ms[batch]
+            text += f"; {batch} instances take {own:.3g} ms, with {figures.name} {its:.3g} ms"
     return text
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from model_store.errors import SluiceError
 from model_store.signature import Signature
 from monitoring.metrics import PREPARATION_SECONDS
+from workers.preparation.measure import Measured
 
 # Distributions whose versions decide what a model computes; TensorFlow comes under two names.
 _DISTRIBUTIONS = ("keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx", "onnxruntime", "numpy")
@@ -47,6 +48,14 @@ class VariantFigures:
     reason: str | None = None  # why it was refused
 
 
+def told(measured: Measured) -> str:
+    """What a measurement led to, in a sentence."""
+    batch = measured.max_batch
+    largest = f"at most {batch} instance{'s' * (batch > 1)} in a batch, {batch / measured.batch_seconds:,.0f} a second"
+    sizes = ", ".join(str(size) for size in measured.batching.pad_to)
+    return f"{largest}; padded to {sizes}" if sizes else f"{largest}; unpadded"
+
+
 @dataclass(slots=True)
 class Report:
     """Grows as the preparation goes; `announce` is told each step's name when it begins."""
@@ -57,6 +66,7 @@ class Report:
     signature: Signature | None = None
     chosen: str | None = None
     reason: str | None = None
+    measured: Measured | None = None  # of the variant that serves
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Step]:
@@ -85,6 +95,7 @@ class Report:
             "variants": [_row(variant) for variant in self.variants],
             "chosen": self.chosen,
             "reason": self.reason,
+            "batching": None if self.measured is None else _batching(self.measured),
             "versions": versions(),
         }
 
@@ -104,6 +115,27 @@ def _row(variant: VariantFigures) -> dict[str, Any]:
     }
     row["latency_ms"] = {str(batch): _figure(value) for batch, value in variant.latency_ms.items()}
     return row
+
+
+def _batching(measured: Measured) -> dict[str, Any]:
+    """How batches are run: the whole curve, the size chosen from it, and padding. Serving reads it (batching.py)."""
+    return {
+        "max_batch": measured.max_batch,
+        "curve": [
+            {"instances": size, "ms": _figure(seconds * 1000), "instances_per_second": _figure(size / seconds)}
+            for size, seconds in measured.seconds.items()
+        ],
+        "pad_to": list(measured.batching.pad_to),
+        "padding": [
+            {
+                "instances": probe.instances,
+                "padded_to": probe.size,
+                "ms": _figure(probe.exact_seconds * 1000),
+                "padded_ms": _figure(probe.padded_seconds * 1000),
+            }
+            for probe in measured.padding
+        ],
+    }
 
 
 def _figure(value: float) -> float | None:

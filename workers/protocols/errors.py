@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import orjson
+
 from workers.errors import InputInvalid
 
 MESSAGE_CHARACTERS = 300
@@ -16,6 +18,11 @@ def invalid(message: str) -> InputInvalid:
     if len(message) <= MESSAGE_CHARACTERS:
         return InputInvalid(message)
     return InputInvalid(message[: MESSAGE_CHARACTERS - 1] + "…")
+
+
+def error_text(message: str) -> bytes:
+    """The body of a refusal in TensorFlow Serving and the Open Inference Protocol alike: `{"error": message}`."""
+    return orjson.dumps({"error": message})
 
 
 def excerpt(value: object) -> str:

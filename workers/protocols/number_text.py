@@ -10,22 +10,17 @@ characters of numbers, what remains of a good body is the key and the brackets a
 from __future__ import annotations
 
 import math
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
-import simdjson
+from typing import NamedTuple
 
 from model_store.signature import Tensor, TensorSpec
+from workers.protocols.number_buffer import ERRORS, NumberBuffer, parsed
 
 NUMBER_AND_SPACE = b"0123456789.+-eE \t\r\n"
 SIGNATURE = b'"signature_name":"serving_default"'
 # Larger ones are few, and would make the memory of remembered outlines depend on who calls.
 REMEMBERED_BYTES = 4096
-# A parser keeps the memory of its largest document for ever: about ten times the body.
-KEPT_PARSER_BYTES = 1024 * 1024
 
 
 class Outline(NamedTuple):
@@ -56,23 +51,15 @@ class NumberReader:
     """Reads bodies whose only tensor is `spec`, which must hold numbers and have at least one dimension."""
 
     spec: TensorSpec
-    buffer: Literal["d", "i", "u"]
-    read_as: np.dtype[np.generic]
-    dtype: np.dtype[np.generic]
+    numbers: NumberBuffer
 
     @classmethod
     def of(cls, inputs: tuple[TensorSpec, ...]) -> NumberReader | None:
         """The reader for these inputs; none where they are several, a scalar, or no numbers."""
         if len(inputs) != 1 or not inputs[0].shape:
             return None
-        dtype = inputs[0].numpy_dtype()
-        if dtype.kind == "f":
-            return cls(inputs[0], "d", np.dtype(np.float64), dtype)
-        if dtype.kind == "i":
-            return cls(inputs[0], "i", np.dtype(np.int64), dtype)
-        if dtype.kind == "u":
-            return cls(inputs[0], "u", np.dtype(np.uint64), dtype)
-        return None
+        numbers = NumberBuffer.of(inputs[0].numpy_dtype())
+        return None if numbers is None else cls(inputs[0], numbers)
 
     def read(self, body: bytes) -> tuple[str, Tensor] | None:
         """The key (`instances` or `inputs`) and its tensor, or None where the exact way must look at the body."""
@@ -86,43 +73,15 @@ class NumberReader:
 
     def values(self, body: bytes, found: Outline) -> Tensor | None:
         """The numbers of a body whose structure is `found`, if it is valid JSON and they fit the dtype."""
-        parser = PARSERS.parser if len(body) <= KEPT_PARSER_BYTES else simdjson.Parser()
         try:
-            document: Any = parser.parse(body)
+            document = parsed(body)
             if found.names_signature and document["signature_name"] != "serving_default":
                 return None
-            array = document[found.key]
-            if not isinstance(array, simdjson.Array):
-                return None
-            values = np.frombuffer(array.as_buffer(of_type=self.buffer), self.read_as)
-        except (ValueError, KeyError, TypeError, RuntimeError):
-            # simdjson's own words lack the place; the exact way reads the body again and finds it.
+            values = self.numbers.values(document[found.key])
+        except ERRORS:
             return None
         # `[]` and `[1]` have one structure: only the count tells an empty list from a list of one.
-        if values.size != found.size:
-            return None
-        converted = self.converted(values)
-        return None if converted is None else converted.reshape(found.shape)
-
-    def converted(self, values: Tensor) -> Tensor | None:
-        """The values in the tensor's dtype; None where an integer does not fit. Too large a float is infinity."""
-        if self.dtype == self.read_as:
-            return values
-        if self.buffer == "d":
-            with np.errstate(over="ignore"):
-                return values.astype(self.dtype)
-        narrow = values.astype(self.dtype)
-        return narrow if np.array_equal(narrow, values) else None
-
-
-class Parsers(threading.local):
-    """One simdjson parser per thread: it must not be used again while somebody still looks at its last document."""
-
-    def __init__(self) -> None:
-        self.parser = simdjson.Parser()
-
-
-PARSERS = Parsers()
+        return None if values is None or values.size != found.size else values.reshape(found.shape)
 
 
 def outline(structure: bytes, expected: tuple[int | None, ...]) -> Outline | None:

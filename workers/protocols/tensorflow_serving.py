@@ -15,6 +15,8 @@ import orjson
 
 from model_store.signature import Signature, Tensor, Tensors, TensorSpec
 from workers.errors import PredictionFailed
+from workers.protocols.body import Body, Dialect
+from workers.protocols.contract import Contract, common_count, instance_count
 from workers.protocols.errors import excerpt, invalid, shown_name
 from workers.protocols.json_tensors import Place, expectation, is_b64, tensor_of
 from workers.protocols.json_text import parse_json
@@ -37,6 +39,14 @@ class PredictRequest:
     tensors: Tensors
     instances: int
     row_form: bool
+
+    def format(self, outputs: Tensors, contract: Contract) -> Body:
+        return Body(format_predict(outputs, contract.signature, self.row_form), Dialect.TENSORFLOW_SERVING)
+
+
+def parse(body: Body, contract: Contract) -> PredictRequest:
+    """The request in a body of a caller of one version; raises InputInvalid."""
+    return parse_predict(body.data, contract.signature, max_instances=contract.max_instances)
 
 
 def parse_predict(body: bytes | memoryview, signature: Signature, *, max_instances: int) -> PredictRequest:
@@ -140,7 +150,8 @@ def from_columns(columns: object, signature: Signature, max_instances: int) -> P
     else:
         spec = signature.inputs[0]
         tensors = {spec.name: column_tensor(columns, spec, Place(INPUTS), max_instances)}
-    return PredictRequest(tensors, common_count(tensors, signature), row_form=False)
+    counts = {spec.name: len(tensors[spec.name]) for spec in signature.inputs if spec.batched}
+    return PredictRequest(tensors, common_count(counts), row_form=False)
 
 
 def named_tensor(columns: dict[str, object], spec: TensorSpec, max_instances: int) -> Tensor:
@@ -153,24 +164,6 @@ def column_tensor(value: object, spec: TensorSpec, place: Place, max_instances: 
     if isinstance(value, list):
         instance_count(spec, len(value), max_instances)
     return tensor_of(value, spec, place)
-
-
-def instance_count(spec: TensorSpec, count: int, max_instances: int) -> int:
-    """How many instances `count` values in the first dimension are; 1 where that dimension is not free."""
-    if not spec.batched:
-        return 1
-    if count > max_instances:
-        raise invalid(f"{count} instances in one request, but this version takes at most {max_instances}")
-    return count
-
-
-def common_count(tensors: Tensors, signature: Signature) -> int:
-    """The length of the free first dimension, which all inputs that have one must share."""
-    counts = {spec.name: len(tensors[spec.name]) for spec in signature.inputs if spec.batched}
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{shown_name(name)} has {count}" for name, count in counts.items())
-        raise invalid(f"All inputs must have the same number of instances, but {listed}")
-    return next(iter(counts.values()), 1)
 
 
 def format_predict(outputs: Tensors, signature: Signature, row_form: bool) -> bytes:
@@ -207,11 +200,6 @@ def rows_text(outputs: Tensors, specs: tuple[TensorSpec, ...]) -> bytes:
         for row in range(len(outputs[specs[0].name]))
     ]
     return b"[{" + b"},{".join(objects) + b"}]"
-
-
-def format_error(message: str) -> bytes:
-    """The body of every other answer: `{"error": message}`."""
-    return orjson.dumps({"error": message})
 
 
 def rows(outputs: Tensors, start: int, stop: int) -> Tensors:

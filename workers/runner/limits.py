@@ -42,7 +42,12 @@ class Limits:
 
     @classmethod
     def of(cls, settings: WorkerSettings) -> Limits:
-        return cls(settings.runner_memory_bytes, settings.runner_file_bytes, settings.runner_open_files)
+        return cls(
+            settings.runner_memory_bytes,
+            settings.runner_file_bytes,
+            settings.runner_open_files,
+            threads=settings.inference_threads,
+        )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -67,7 +67,7 @@ def _open(served: Served, artifacts: Artifacts, settings: WorkerSettings) -> Pre
     verified = functools.partial(artifacts.open_verified, served.digest)
     match served.runtime:
         case "onnx":
-            return OnnxPredictor(verified(), served.signature, served.memory_bytes)
+            return OnnxPredictor(verified(), served.signature, served.memory_bytes, settings.inference_threads)
         case "tensorflow":
             return RunnerPredictor(verified, served.signature, served.memory_bytes, settings)
         case unknown:

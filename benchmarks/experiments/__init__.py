@@ -1,0 +1,31 @@
+"""What is measured: one file for each experiment, and all of them in the order in which they run."""
+
+from __future__ import annotations
+
+from benchmarks.experiments.answers import ANSWERS
+from benchmarks.experiments.append_only import APPEND_ONLY
+from benchmarks.experiments.backlog import BACKLOG, BACKLOG_POSTGRESQL
+from benchmarks.experiments.compute import COMPUTE
+from benchmarks.experiments.crowds import CLIENTS, GATEWAYS, VERSIONS
+from benchmarks.experiments.fairness import FAIRNESS
+from benchmarks.experiments.formats import FORMAT, INSTANCES
+from benchmarks.experiments.starts import STARTS
+from benchmarks.experiments.submits import SUBMITS
+from benchmarks.experiments.throughput import THROUGHPUT
+
+ALL = (
+    ANSWERS,
+    THROUGHPUT,
+    FORMAT,
+    INSTANCES,
+    COMPUTE,
+    SUBMITS,
+    BACKLOG,
+    BACKLOG_POSTGRESQL,
+    CLIENTS,
+    VERSIONS,
+    FAIRNESS,
+    GATEWAYS,
+    APPEND_ONLY,
+    STARTS,
+)

@@ -1,0 +1,90 @@
+"""Bodies of predictions on their way in and out: read under the limit, unparsed; sent with the headers they need."""
+
+from __future__ import annotations
+
+from starlette.types import Receive
+
+from gateway.errors import RequestTooLarge
+from model_store.errors import SluiceError
+from workers.errors import InputInvalid
+from workers.protocols.body import TEXT, Body, Dialect
+
+RawHeaders = list[tuple[bytes, bytes]]
+
+# How many bytes of a body are JSON, in requests and answers (Triton's binary tensor data extension).
+HEAD_LENGTH = b"inference-header-content-length"
+# As many digits as a body's length may have.
+HEAD_DIGITS = 10
+JSON = (b"content-type", b"application/json")
+BYTES = (b"content-type", b"application/octet-stream")
+
+
+class Disconnected(Exception):
+    """The caller went away before its body was complete."""
+
+
+async def read_prediction(headers: RawHeaders, receive: Receive, limit: int, dialect: Dialect) -> Body:
+    """The body of a prediction, unparsed.
+
+    Raises RequestTooLarge (413), SluiceError (415) for a packed body, InputInvalid (400) for a length of its JSON that
+    cannot be, Disconnected.
+    """
+    data = await read_body(headers, receive, limit)
+    if dialect is Dialect.TENSORFLOW_SERVING:
+        return Body(data, dialect)
+    head = head_of(headers)
+    if head != TEXT and head > len(data):
+        raise InputInvalid(f"Inference-Header-Content-Length is {head}, but the body has {len(data)} bytes")
+    return Body(data, dialect, head)
+
+
+def head_of(headers: RawHeaders) -> int:
+    """How many bytes of JSON the headers announce; TEXT where the whole body is JSON."""
+    for name, value in headers:
+        if name == HEAD_LENGTH:
+            if not value.isdigit() or len(value) > HEAD_DIGITS or int(value) >= TEXT:
+                raise InputInvalid("Inference-Header-Content-Length is no number of bytes that a body could have")
+            return int(value)
+    return TEXT
+
+
+def content_headers(head: int) -> RawHeaders:
+    """What an answer's body is, by the length of its JSON, or TEXT."""
+    return [JSON] if head == TEXT else [BYTES, (HEAD_LENGTH, b"%d" % head)]
+
+
+async def read_body(headers: RawHeaders, receive: Receive, limit: int) -> bytes:
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise _too_large(limit)
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise _encoded()
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    pieces, size = [body], len(body)
+    while message.get("more_body", False):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        piece = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _too_large(limit: int) -> RequestTooLarge:
+    return RequestTooLarge(f"the body is larger than {limit} bytes")
+
+
+def _encoded() -> SluiceError:
+    error = SluiceError("send the body without Content-Encoding")
+    error.status, error.code = 415, "content_encoding_unsupported"
+    return error

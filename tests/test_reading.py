@@ -1,0 +1,93 @@
+"""Reading a slot's streams: every lane, every ring, and what is sent along in the same round trip."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tests.conftest import RedisServer
+from workers.hot_lanes import HotLanes
+from workers.lanes import GROUP, Keys, Lane, Priority, pack_bundle
+from workers.protocols.body import Body
+from workers.reading import RINGS_A_READ, Reading
+from workers.redis_link import Wire, pack
+
+BUNDLE = pack_bundle(b"replies", 1000, [(1, Body(b"{}"))])
+LANES = 200
+
+
+class Slot:
+    """The streams of a slot, read as a session does."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self.keys = Keys(f"t{secrets.token_hex(4)}")
+        self.bell = self.keys.bell("default", "slot")
+        self.lanes = HotLanes(self.keys)
+        self.wire = Wire(client)
+        self.reading = Reading(self.wire, self.bell, "default:slot")
+
+    def heat(self, count: int) -> None:
+        for number in range(count):
+            self.lanes.heat(Lane("m", number, Priority.INTERACTIVE, "cli").name)
+        self.reading.create_groups(self.lanes)
+
+    def ring(self, times: int) -> None:
+        with self.client.pipeline() as pipeline:
+            for number in range(times):
+                pipeline.xadd(self.bell, {"l": f"m:{number}:interactive:cli"})
+            pipeline.execute()
+
+
+@pytest.fixture
+def slot(redis_server: RedisServer) -> Iterator[Slot]:
+    with redis.Redis.from_url(redis_server.url, protocol=2) as client:
+        made = Slot(client)
+        yield made
+        made.wire.close()
+
+
+def test_one_read_brings_an_entry_of_each_of_hundreds_of_lanes(slot: Slot):
+    slot.heat(LANES)
+    for hot in slot.lanes:
+        slot.client.xadd(hot.key, {"b": BUNDLE})
+    rings, found = slot.reading.read(slot.lanes, list(slot.lanes), None)
+    assert rings == []
+    assert [hot.key for hot, _ in found] == [hot.key for hot in slot.lanes]
+    assert {len(entries) for _, entries in found} == {1}
+
+
+def test_a_read_of_many_lanes_hears_more_than_one_ring(slot: Slot):
+    slot.heat(LANES)
+    slot.ring(RINGS_A_READ + 11)
+    first, _ = slot.reading.read(slot.lanes, list(slot.lanes), None)
+    second, _ = slot.reading.read(slot.lanes, list(slot.lanes), 10)
+    assert len(first) == RINGS_A_READ + 1
+    assert len({ring_id for ring_id, _ in first + second}) == RINGS_A_READ + 11
+
+
+def test_rings_are_heard_although_a_lane_has_lost_its_group(slot: Slot):
+    slot.heat(LANES)
+    gone, *_ = slot.lanes
+    slot.client.delete(gone.key)
+    slot.ring(3)
+    rings, found = slot.reading.read(slot.lanes, list(slot.lanes), None)
+    assert (len(rings), found) == (3, [])
+    slot.client.xadd(gone.key, {"b": BUNDLE})
+    _, found = slot.reading.read(slot.lanes, list(slot.lanes), None)
+    assert [hot for hot, _ in found] == [gone], "its group was made again"
+
+
+def test_commands_sent_along_are_run_before_the_read(slot: Slot):
+    slot.heat(1)
+    [hot] = slot.lanes
+    hot.rings.append(b"1-1")
+    first = [pack("SET", "sent-along", "1"), pack("XADD", hot.key, "*", "b", BUNDLE)]
+    _, found = slot.reading.read(slot.lanes, [hot], 1000, first)
+    assert [len(entries) for _, entries in found] == [1]
+    assert slot.client.get("sent-along") == b"1"
+    assert hot.rings == [], "its ring was acknowledged"
+    assert slot.client.xpending(hot.key, GROUP)["pending"] == 1

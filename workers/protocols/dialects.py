@@ -1,0 +1,23 @@
+"""The dialects by number: how each reads a request and words a refusal; a request itself knows how it is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from workers.protocols import open_inference, tensorflow_serving
+from workers.protocols.body import Body
+from workers.protocols.contract import Contract, Request
+from workers.protocols.errors import error_text
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """One dialect. `parse` raises InputInvalid, whose message names the place and what was expected there."""
+
+    parse: Callable[[Body, Contract], Request]
+    format_error: Callable[[str], bytes]
+
+
+# By the numbers of `Dialect`.
+GRAMMARS = (Grammar(tensorflow_serving.parse, error_text), Grammar(open_inference.parse, error_text))

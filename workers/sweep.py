@@ -1,0 +1,118 @@
+"""The sweep: leases that ran out, jobs past their deadline or their time, preparations that are due.
+
+Each page of rows is a transaction of its own, and a run has a bound: others want to write too.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+import redis
+
+from model_store import sweep as artifact_sweep
+from model_store.artifacts import Artifacts
+from model_store.database import Sessions, transaction
+from monitoring import metrics
+from workers import jobs, lane_counts
+from workers.lanes import Keys, consumer_and_token
+from workers.preparation import schedule
+from workers.publisher import Publisher
+from workers.settings import QueueSettings
+
+log = logging.getLogger(__name__)
+
+PAGES_A_RUN = 10
+PREPARATIONS_A_RUN = 100
+# Payloads that belong to no row are younger than this while their job is being accepted.
+ACCEPT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Collaborators:
+    """What a dispatcher works with."""
+
+    sessions: Sessions
+    client: redis.Redis
+    artifacts: Artifacts
+    publisher: Publisher
+    settings: QueueSettings
+    max_batch: int
+
+
+class Sweep:
+    """What the dispatcher's process does for jobs that nobody else looks after."""
+
+    def __init__(self, with_: Collaborators) -> None:
+        self._with = with_
+        self._keys = Keys(with_.settings.key_prefix)
+        self._paused_until = 0.0
+
+    def pause(self) -> None:
+        """The database was away, so nobody could renew: give the holders of leases one more before taking jobs away."""
+        self._paused_until = time.monotonic() + jobs.LEASE_SECONDS
+
+    def run(self) -> None:
+        """Put back or fail jobs whose lease ran out, expire those past their deadline, start preparations."""
+        if time.monotonic() < self._paused_until:
+            return
+        back, failed = self._recover()
+        expired = self._expire()
+        if back or failed or expired:
+            log.info("sweep: %d jobs put back, %d failed, %d expired", back, failed, expired)
+        metrics.REDISPATCHED.inc(back)
+        with transaction(self._with.sessions, write=False) as session:
+            due = schedule.due(session, PREPARATIONS_A_RUN)
+        for model, version in due:
+            self._with.publisher.prepare(model, version)
+
+    def purge(self) -> bool:
+        """Forget jobs that were kept long enough; returns whether that was all of them."""
+        done = False
+        for _ in range(PAGES_A_RUN):
+            with transaction(self._with.sessions) as session:
+                purged, stored = jobs.purge(session, self._with.settings.job_keep_seconds)
+            for name in stored:
+                self._with.artifacts.delete_payload(name)
+            done = purged < jobs.PAGE_ROWS
+            if done:
+                break
+        with transaction(self._with.sessions) as session:
+            lane_counts.forget_idle(session)
+        return done
+
+    def store(self) -> None:
+        """Delete what lies in the store and belongs to nothing."""
+        artifact_sweep.sweep(self._with.sessions, self._with.artifacts)
+        # Payloads of jobs that were never committed have no row to be purged with.
+        kept = self._with.settings.job_seconds + self._with.settings.job_keep_seconds
+        self._with.artifacts.sweep_payloads(kept + ACCEPT_SECONDS)
+
+    def _recover(self) -> tuple[int, int]:
+        with transaction(self._with.sessions, write=False) as session:
+            overdue = jobs.overdue(session)
+        if not overdue:
+            return 0, 0
+        # Asked before: a Redis that does not answer must not hold up everybody who writes to the database.
+        alive = {worker for worker in overdue if self._alive(worker)}
+        with transaction(self._with.sessions) as session:
+            return jobs.recover(session, alive.__contains__)
+
+    def _alive(self, worker: str) -> bool:
+        try:
+            consumer, token = consumer_and_token(worker)
+            return bool(self._with.client.get(self._keys.beat(consumer)) == token.encode())
+        except redis.RedisError:
+            # Nobody can tell: count the attempt as if the worker had died, so that a bad job does not run for ever.
+            return False
+
+    def _expire(self) -> int:
+        expired = 0
+        for _ in range(PAGES_A_RUN):
+            with transaction(self._with.sessions) as session:
+                page = jobs.expire(session)
+            expired += page
+            if page < jobs.PAGE_ROWS:
+                break
+        return expired
