@@ -34,7 +34,7 @@ test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium, promet
 	@for program in redis-server chromium promtool wrk; do command -v $$program >/dev/null || { \
 		echo "$$program is missing: apt-get install redis-server chromium prometheus wrk" >&2; exit 1; }; done
 	SLUICE_TEST_REDIS="$$(command -v redis-server)" $(BIN)/python -m pytest -q -m "debian or not debian" \
-		tests/test_debian.py tests/test_drain.py tests/test_hot_lanes.py tests/test_submission.py tests/test_jobs.py \
+		tests/test_debian.py tests/test_drain.py tests/test_hot_lanes.py tests/test_submission.py tests/test_dispatch.py \
 		tests/test_faults.py tests/test_load.py tests/test_benchmarks.py
 
 check: $(STAMP)  ## Check format, lint, types, the walls between packages, and file lengths

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import hiredis
 from starlette.types import Receive
 
-from gateway.wire import Wire, unavailable
+from gateway.wire import Command, Wire, unavailable
 from model_store.errors import SluiceError
 from monitoring import metrics
 from workers.bells import Ring
@@ -36,7 +36,7 @@ from workers.lanes import (
 )
 from workers.protocols.body import Body
 from workers.publisher import Publisher
-from workers.redis_link import Reply, pack
+from workers.redis_link import Reply, pack, pack_pieces
 from workers.ringer import RING_SECONDS, Ringer
 from workers.settings import QueueSettings
 
@@ -160,7 +160,7 @@ class Submission:
         self._turn_scheduled = False
         turn, self._turn = self._turn, {}
         limit_ms = int(self._settings.synchronous_seconds * 1000)
-        commands: list[bytes] = []
+        commands: list[Command] = []
         rings: list[Ring] = []
         alone: list[tuple[int, int]] = []
         for lane, predictions in turn.items():
@@ -168,7 +168,8 @@ class Submission:
             for bundle in bundles(predictions):
                 if len(bundle) == 1:
                     alone.append((len(commands), bundle[0][0]))
-                commands.append(pack("XADD", key, "*", BUNDLE_FIELD, pack_bundle(self._reply_to, limit_ms, bundle)))
+                packed = pack_bundle(self._reply_to, limit_ms, bundle)
+                commands.append(pack_pieces(b"XADD", key, b"*", BUNDLE_FIELD, last=packed))
             commands += self._ring_if_due(lane, rings) or self._expire_unless_rung(key)
         numbers = [number for predictions in turn.values() for number, _ in predictions]
         try:
@@ -187,7 +188,7 @@ class Submission:
         # A ring renews its lane's expiry, and one went out within the last second wherever there is somebody to ring.
         return [] if self._ringer.slots else [pack("PEXPIRE", key, LANE_MILLISECONDS)]
 
-    def _send(self, commands: Sequence[bytes], rings: Sequence[Ring]) -> asyncio.Future[list[Reply]]:
+    def _send(self, commands: Sequence[Command], rings: Sequence[Ring]) -> asyncio.Future[list[Reply]]:
         replies = self._wire.execute(commands)
         replies.add_done_callback(lambda done: self._start_drains(done, rings, commands))
         return replies
@@ -212,9 +213,9 @@ class Submission:
                 waiting.entry = replies[place]
 
     def _start_drains(
-        self, done: asyncio.Future[list[Reply]], rings: Sequence[Ring], commands: Sequence[bytes]
+        self, done: asyncio.Future[list[Reply]], rings: Sequence[Ring], commands: Sequence[Command]
     ) -> None:
-        if not rings or done.cancelled() or done.exception() is not None:
+        if done.cancelled() or done.exception() is not None or not rings:
             return
         places = {id(command): index for index, command in enumerate(commands)}
         replies = done.result()

@@ -249,7 +249,7 @@ class Caller:
         for row in rows:
             self._number += 1
             predictions.append((self._number, Body(b'{"instances": [[%r, %r]]}' % row)))
-        bundle = pack_bundle(self.reply_to, limit_ms, predictions)
+        bundle = b"".join(pack_bundle(self.reply_to, limit_ms, predictions))
         client = self.queue.client if through is None else through
         client.xadd(self.queue.keys.lane(lane), {"b": bundle})
         return [number for number, _ in predictions]

@@ -340,7 +340,7 @@ def test_a_heart_does_not_take_back_a_key_that_its_session_gave_away(queue: Queu
 
 
 def _bundle(caller: Caller, number: int, body: bytes) -> bytes:
-    return pack_bundle(caller.reply_to, 20_000, [(number, Body(body))])
+    return b"".join(pack_bundle(caller.reply_to, 20_000, [(number, Body(body))]))
 
 
 def test_a_foreign_entry_is_dropped_and_stands_in_nobodys_way(queue: Queue, slot: RunningSlot):

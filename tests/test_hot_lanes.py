@@ -22,10 +22,12 @@ from tests.queue_kit import (
 )
 from workers.hot_lanes import (
     COOL_SECONDS,
+    IDLE_READS,
     LANES_A_READ,
     MOST_LANES_A_READ,
     READ_PREDICTIONS,
     TURN_PREDICTIONS,
+    HotLane,
     HotLanes,
 )
 from workers.lanes import Keys, Lane, Priority, entry_ms
@@ -51,11 +53,16 @@ def heated(*lanes: Lane) -> tuple[HotLanes, Clock]:
     return hot, clock
 
 
+def in_turn(hot: HotLanes, candidates: list[HotLane]) -> list[HotLane]:
+    """The lanes whose turn it is, without idle ones."""
+    return hot.choose(candidates)[0]
+
+
 def test_a_client_that_floods_gets_no_more_turns_than_one_that_sends_little():
     hot, _ = heated(lane("flood"), lane("quiet"))
     read = {"flood": 0, "quiet": 0}
     for _turn in range(100):
-        chosen = hot.choose(hot.readable(Priority.INTERACTIVE, None))
+        chosen = in_turn(hot, hot.readable(Priority.INTERACTIVE, None))
         count = hot.count_for(chosen)
         for one in chosen:
             # The flood's entries hold 64 predictions each, the quiet client's one.
@@ -67,23 +74,23 @@ def test_a_client_that_floods_gets_no_more_turns_than_one_that_sends_little():
 
 def test_a_lane_that_was_alone_owes_nothing_when_another_wakes_up():
     hot, _ = heated(lane("alone"))
-    [only] = hot.choose(hot.readable(None, None))
+    [only] = in_turn(hot, hot.readable(None, None))
     for _ in range(50):
         hot.paid(only, 100, 6400)
-        assert hot.choose(hot.readable(None, None)) == [only]
+        assert in_turn(hot, hot.readable(None, None)) == [only]
     hot.heat(lane("new").name)
-    assert {one.lane.client_id for one in hot.choose(hot.readable(None, None))} == {"alone", "new"}
+    assert {one.lane.client_id for one in in_turn(hot, hot.readable(None, None))} == {"alone", "new"}
 
 
 def test_a_lane_whose_debt_is_forgiven_is_read_with_the_others_for_a_turn_of_predictions():
     hot, _ = heated(lane("busy"), *(lane(f"idle{i}") for i in range(50)))
-    [busy, *idle] = hot.choose(hot.readable(None, None))
+    [busy, *idle] = in_turn(hot, hot.readable(None, None))
     hot.paid(busy, 10, 200)
     hot.empty(idle)
-    assert busy not in hot.choose(hot.readable(None, None))
+    assert busy not in in_turn(hot, hot.readable(None, None))
     hot.forgive(hot.readable(None, None))
     for _ in range(TURN_PREDICTIONS):
-        assert busy in hot.choose(hot.readable(None, None))
+        assert busy in in_turn(hot, hot.readable(None, None))
         hot.paid(busy, 1, 1)
         hot.empty(idle)
 
@@ -91,7 +98,7 @@ def test_a_lane_whose_debt_is_forgiven_is_read_with_the_others_for_a_turn_of_pre
 def test_a_lane_keeps_no_credit_for_the_time_in_which_it_was_empty():
     hot, _ = heated(lane("idle"), lane("busy"))
     for _ in range(50):
-        for one in hot.choose(hot.readable(None, None)):
+        for one in in_turn(hot, hot.readable(None, None)):
             hot.empty([one]) if one.lane.client_id == "idle" else hot.paid(one, 10, 10)
     idle = next(one for one in hot if one.lane.client_id == "idle")
     assert idle.credit <= TURN_PREDICTIONS
@@ -99,7 +106,7 @@ def test_a_lane_keeps_no_credit_for_the_time_in_which_it_was_empty():
 
 def test_a_read_brings_about_a_turn_of_predictions_and_at_least_one_entry():
     hot, _ = heated(lane("a"))
-    [one] = hot.choose(hot.readable(None, None))
+    [one] = in_turn(hot, hot.readable(None, None))
     assert hot.count_for([one]) == TURN_PREDICTIONS
     for _ in range(50):
         hot.paid(one, 1, 64)
@@ -113,7 +120,7 @@ def test_a_read_names_as_many_lanes_as_could_bring_some_hundred_predictions():
     for per_entry, expected in ((1.0, MOST_LANES_A_READ), (4.0, READ_PREDICTIONS // 4), (64.0, LANES_A_READ)):
         for one in hot:
             one.per_entry = per_entry
-        chosen = hot.choose(hot.readable(None, None))
+        chosen = in_turn(hot, hot.readable(None, None))
         assert len(chosen) == expected
         assert hot.count_for(chosen) == 1
 
@@ -122,12 +129,28 @@ def test_lanes_beyond_one_read_have_their_turn_next():
     hot, _ = heated(*(lane(f"c{i}") for i in range(LANES_A_READ + 36)))
     for one in hot:
         one.per_entry = 100.0
-    first = hot.choose(hot.readable(None, None))
+    first = in_turn(hot, hot.readable(None, None))
     assert len(first) == LANES_A_READ
     for one in first:
         hot.paid(one, 1, 100)
-    second = {one.lane.client_id for one in hot.choose(hot.readable(None, None))}
+    second = {one.lane.client_id for one in in_turn(hot, hot.readable(None, None))}
     assert {one.lane.client_id for one in hot} - {one.lane.client_id for one in first} <= second
+
+
+def test_idle_lanes_have_no_part_in_turns_and_all_of_them_are_looked_at():
+    hot, _ = heated(*(lane(f"c{i}") for i in range(3 * MOST_LANES_A_READ)))
+    [busy, *others] = hot
+    for _ in range(IDLE_READS):
+        hot.paid(busy, 1, 10)
+        hot.empty(others)
+    looked_at = set()
+    for _ in range(6):
+        lanes, idle = hot.choose(hot.readable(None, None))
+        assert lanes == [busy]
+        assert hot.count_for(lanes) > 1
+        assert len(idle) <= MOST_LANES_A_READ
+        looked_at |= {one.key for one in idle}
+    assert looked_at == {one.key for one in others}
 
 
 def test_lanes_of_both_priorities_are_told_apart():
@@ -142,7 +165,7 @@ def test_lanes_of_both_priorities_are_told_apart():
 
 def test_a_lane_cools_after_three_seconds_of_empty_reads_and_not_before_its_first_read():
     hot, clock = heated(lane("a"))
-    [one] = hot.choose(hot.readable(None, None))
+    [one] = in_turn(hot, hot.readable(None, None))
     one.rings.append(b"1-0")
     clock.now += COOL_SECONDS + 1
     assert hot.cool() == [], "it was rung and never read"
@@ -153,7 +176,7 @@ def test_a_lane_cools_after_three_seconds_of_empty_reads_and_not_before_its_firs
 
 def test_lanes_of_a_version_under_way_stay_unread():
     hot, _ = heated(lane("a"), Lane("other", 1, Priority.INTERACTIVE, "a"))
-    chosen = hot.choose(hot.readable(None, lambda one: one.version == ("m", 1)))
+    chosen = in_turn(hot, hot.readable(None, lambda one: one.version == ("m", 1)))
     assert [one.lane.model for one in chosen] == ["other"]
 
 

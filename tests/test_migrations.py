@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,23 @@ def test_jobs_of_the_release_before_keep_their_bodies_forwards_and_backwards(set
     assert [(row.id, row.input and bytes(row.input), row.result and bytes(row.result)) for row in back] == [
         ("a", None, b"out"), ("b", b"in", None),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_migration_waits_for_a_gateway_that_is_accepting_jobs(settings: StoreSettings):
+    configuration = migrations.configuration(settings)
+    command.upgrade(configuration, "0001")
+    engine = connect(settings)
+    with ThreadPoolExecutor(1) as thread, engine.connect() as gateway:
+        # As a gateway of the release before: the lane is counted first, the job is written last.
+        gateway.execute(sqlalchemy.text("SELECT * FROM lane_counts FOR UPDATE"))
+        migrated = thread.submit(command.upgrade, configuration, "0002")
+        time.sleep(0.5)
+        gateway.execute(sqlalchemy.text("SELECT count(*) FROM jobs"))
+        gateway.commit()
+        migrated.result(timeout=30)
+    assert "job_inputs" in sqlalchemy.inspect(engine).get_table_names()
+    engine.dispose()
 
 
 def test_migrations_that_run_at_the_same_time_wait_for_each_other(settings: StoreSettings):

@@ -82,7 +82,7 @@ def test_a_runtime_gets_tensors_that_begin_where_their_elements_may(loaded: Load
 
 def test_a_bundle_carries_bodies_with_their_dialects_and_heads():
     predictions = ((1, as_rows(ROWS)), (2, as_bytes(ROWS)), (2**63, Body(b"", Dialect.OPEN_INFERENCE, 0)))
-    assert unpack_bundle(pack_bundle(b"reply", 20_000, predictions)) == Bundle(b"reply", 20_000, predictions)
+    assert unpack_bundle(b"".join(pack_bundle(b"reply", 20_000, predictions))) == Bundle(b"reply", 20_000, predictions)
 
 
 def test_a_bundle_of_another_release_is_refused():
@@ -92,7 +92,7 @@ def test_a_bundle_of_another_release_is_refused():
 
 
 def test_a_bundle_that_is_cut_off_is_refused():
-    whole, empty = (pack_bundle(b"reply", 20_000, bodies) for bodies in ([(1, Body(b"x" * 20))], []))
+    whole, empty = (b"".join(pack_bundle(b"reply", 20_000, bodies)) for bodies in ([(1, Body(b"x" * 20))], []))
     for size in range(len(whole)):
         if size != len(empty):
             with pytest.raises(ValueError, match="the entry"):
@@ -101,7 +101,7 @@ def test_a_bundle_that_is_cut_off_is_refused():
 
 def test_a_dialect_that_is_not_known_is_refused():
     with pytest.raises(ValueError, match="is not a bundle"):
-        unpack_bundle(pack_bundle(b"reply", 20_000, [(1, Body(b"{}", 9))]))
+        unpack_bundle(b"".join(pack_bundle(b"reply", 20_000, [(1, Body(b"{}", 9))])))
 
 
 def test_answers_carry_the_length_of_their_json():

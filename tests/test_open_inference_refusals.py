@@ -64,6 +64,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "bytes that cannot come": (one(data=None, parameters={"binary_data_size": 12}), "no Inference-Header-Content"),
     "parameters that are none": (one(parameters=[1]), "inputs[0].parameters must be an object"),
     "shared memory": (one(parameters={"shared_memory_region": "r"}), "shared_memory_region is not supported"),
+    "an id of megabytes": (json.dumps({"id": "x" * 1025, "inputs": [X]}).encode(), "at most 1024"),
     "an id that is none": (json.dumps({"id": 7, "inputs": [X]}).encode(), "id must be a string"),
     "outputs that are none": (json.dumps({"inputs": [X], "outputs": {}}).encode(), "outputs must be a list"),
     "an unknown output": (

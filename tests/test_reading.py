@@ -9,13 +9,13 @@ import pytest
 import redis
 
 from tests.conftest import RedisServer
-from workers.hot_lanes import HotLanes
+from workers.hot_lanes import IDLE_READS, HotLanes
 from workers.lanes import GROUP, Keys, Lane, Priority, pack_bundle
 from workers.protocols.body import Body
-from workers.reading import RINGS_A_READ, Reading
+from workers.reading import RINGS_A_READ, Reading, Wanted
 from workers.redis_link import Wire, pack
 
-BUNDLE = pack_bundle(b"replies", 1000, [(1, Body(b"{}"))])
+BUNDLE = b"".join(pack_bundle(b"replies", 1000, [(1, Body(b"{}"))]))
 LANES = 200
 
 
@@ -54,7 +54,7 @@ def test_one_read_brings_an_entry_of_each_of_hundreds_of_lanes(slot: Slot):
     slot.heat(LANES)
     for hot in slot.lanes:
         slot.client.xadd(hot.key, {"b": BUNDLE})
-    rings, found = slot.reading.read(slot.lanes, list(slot.lanes), None)
+    rings, found = slot.reading.read(slot.lanes, Wanted(list(slot.lanes)))
     assert rings == []
     assert [hot.key for hot, _ in found] == [hot.key for hot in slot.lanes]
     assert {len(entries) for _, entries in found} == {1}
@@ -63,8 +63,8 @@ def test_one_read_brings_an_entry_of_each_of_hundreds_of_lanes(slot: Slot):
 def test_a_read_of_many_lanes_hears_more_than_one_ring(slot: Slot):
     slot.heat(LANES)
     slot.ring(RINGS_A_READ + 11)
-    first, _ = slot.reading.read(slot.lanes, list(slot.lanes), None)
-    second, _ = slot.reading.read(slot.lanes, list(slot.lanes), 10)
+    first, _ = slot.reading.read(slot.lanes, Wanted(list(slot.lanes)))
+    second, _ = slot.reading.read(slot.lanes, Wanted(list(slot.lanes), block_ms=10))
     assert len(first) == RINGS_A_READ + 1
     assert len({ring_id for ring_id, _ in first + second}) == RINGS_A_READ + 11
 
@@ -74,10 +74,10 @@ def test_rings_are_heard_although_a_lane_has_lost_its_group(slot: Slot):
     gone, *_ = slot.lanes
     slot.client.delete(gone.key)
     slot.ring(3)
-    rings, found = slot.reading.read(slot.lanes, list(slot.lanes), None)
+    rings, found = slot.reading.read(slot.lanes, Wanted(list(slot.lanes)))
     assert (len(rings), found) == (3, [])
     slot.client.xadd(gone.key, {"b": BUNDLE})
-    _, found = slot.reading.read(slot.lanes, list(slot.lanes), None)
+    _, found = slot.reading.read(slot.lanes, Wanted(list(slot.lanes)))
     assert [hot for hot, _ in found] == [gone], "its group was made again"
 
 
@@ -86,8 +86,38 @@ def test_commands_sent_along_are_run_before_the_read(slot: Slot):
     [hot] = slot.lanes
     hot.rings.append(b"1-1")
     first = [pack("SET", "sent-along", "1"), pack("XADD", hot.key, "*", "b", BUNDLE)]
-    _, found = slot.reading.read(slot.lanes, [hot], 1000, first)
+    _, found = slot.reading.read(slot.lanes, Wanted([hot], block_ms=1000), first)
     assert [len(entries) for _, entries in found] == [1]
     assert slot.client.get("sent-along") == b"1"
     assert hot.rings == [], "its ring was acknowledged"
     assert slot.client.xpending(hot.key, GROUP)["pending"] == 1
+
+
+def test_a_busy_lane_is_read_in_full_beside_hundreds_of_idle_ones(slot: Slot):
+    slot.heat(LANES)
+    busy, late, *_ = slot.lanes
+    for _ in range(IDLE_READS):
+        slot.client.xadd(busy.key, {"b": BUNDLE})
+        slot.reading.read(slot.lanes, Wanted(list(slot.lanes)))
+    for hot, entries in ((busy, 30), (late, 3)):
+        for _ in range(entries):
+            slot.client.xadd(hot.key, {"b": BUNDLE})
+    lanes, idle = slot.lanes.choose(list(slot.lanes))
+    _, found = slot.reading.read(slot.lanes, Wanted(lanes, idle))
+    assert [(hot, len(entries)) for hot, entries in found] == [(busy, 30), (late, 1)]
+    lanes, idle = slot.lanes.choose(list(slot.lanes))
+    _, found = slot.reading.read(slot.lanes, Wanted(lanes, idle))
+    assert [(hot, len(entries)) for hot, entries in found] == [(late, 2)], "whoever had something is no longer idle"
+
+
+def test_what_was_read_is_kept_although_an_idle_lane_has_lost_its_group(slot: Slot):
+    slot.heat(LANES)
+    busy, gone, *_ = slot.lanes
+    for _ in range(IDLE_READS):
+        slot.client.xadd(busy.key, {"b": BUNDLE})
+        slot.reading.read(slot.lanes, Wanted(list(slot.lanes)))
+    slot.client.delete(gone.key)
+    slot.client.xadd(busy.key, {"b": BUNDLE})
+    lanes, idle = slot.lanes.choose(list(slot.lanes))
+    _, found = slot.reading.read(slot.lanes, Wanted(lanes, idle))
+    assert [(hot, len(entries)) for hot, entries in found] == [(busy, 1)]

@@ -106,3 +106,25 @@ def test_whoever_is_answered_first_does_not_wait_for_the_batches_after(queue: Qu
     caller.collect([last], 30)
     assert [doubled(caller, number) for number in first] == [[[2.0 * row, 2.0]] for row in range(8)]
     assert doubled(caller, last) == [[18.0, 2 * LONG]]
+
+
+def test_what_is_read_ahead_leaves_threads_for_other_versions(queue: Queue, slot: RunningSlot, tmp_path: Path):
+    lanes = [queue.lane(model="flat")]
+    for number in range(4):
+        serve_model(
+            queue.sessions, queue.artifacts, slow_model(tmp_path / f"{number}.onnx"), f"flat{number}",
+            batch_seconds=0.08, report=FLAT,
+        )  # fmt: skip
+        lanes.append(queue.lane(model=f"flat{number}"))
+    callers = [warm(queue, slot, lane) for lane in lanes]
+    long = [(caller, lane, caller.ask(lane, (1.0, LONG))) for caller, lane in zip(callers, lanes, strict=True)]
+    wait_until(lambda: all(in_hand(queue, lane) for lane in lanes))
+    for caller, lane, numbers in long:
+        numbers += caller.ask(lane, (1.0, LONG))
+    other = Caller(queue)
+    [quick] = other.ask(queue.lane(model="steep"), (3.0, 1.0))
+    slot.ring(queue.lane(model="steep"))
+    other.collect([quick])
+    assert not any(number in caller.answers for caller, _, numbers in long for number in numbers[1:])
+    for caller, _, numbers in long:
+        caller.collect(numbers)

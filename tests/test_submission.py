@@ -14,12 +14,23 @@ from starlette.types import Message
 
 from gateway.job_submission import JobSubmission, Submitted
 from gateway.submission import CallerGone, Submission, bundles
+from gateway.wire import JOINED_BYTES
 from tests.conftest import RedisServer
 from tests.queue_kit import Queue, make_queue, running_slot, worker_settings
 from workers import ringer as ringer_module
 from workers.broker import broker
 from workers.errors import DeadlinePassed, QueueFull
-from workers.lanes import BUNDLE_BYTES, BUNDLE_PREDICTIONS, Answer, Keys, Lane, Priority, pack_answers
+from workers.lanes import (
+    BUNDLE_BYTES,
+    BUNDLE_FIELD,
+    BUNDLE_PREDICTIONS,
+    Answer,
+    Keys,
+    Lane,
+    Priority,
+    pack_answers,
+    unpack_bundle,
+)
 from workers.protocols.body import Body
 from workers.publisher import Publisher
 from workers.ringer import Ringer
@@ -138,6 +149,28 @@ def test_predictions_of_one_turn_share_an_entry_and_a_ring(queue: Queue):
                 task.cancel()
 
     run(work())
+
+
+def test_bodies_of_any_size_lie_in_their_entries_as_they_came(queue: Queue):
+    """Small turns are written in one piece, large ones in many."""
+
+    async def work() -> None:
+        async with submitting(queue) as submission:
+            for client, sizes in (("small", [0, 1, 300]), ("large", [JOINED_BYTES, 0, 3, 2 * BUNDLE_BYTES])):
+                lane = Lane("double", 1, Priority.INTERACTIVE, client)
+                bodies = [Body(bytes([65 + place]) * size) for place, size in enumerate(sizes)]
+                waiting = [asyncio.create_task(submission.predict(lane, body, 10)) for body in bodies]
+                await eventually(lambda lane=lane, bodies=bodies: laid_out(queue, lane) == bodies)  # type: ignore[misc] # bound now
+                for task in waiting:
+                    task.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
+
+    run(work())
+
+
+def laid_out(queue: Queue, lane: Lane) -> list[Body]:
+    entries = queue.client.xrange(queue.keys.lane(lane))
+    return [body for _, fields in entries for _, body in unpack_bundle(fields[BUNDLE_FIELD]).predictions]
 
 
 def test_an_answer_that_comes_twice_is_handed_out_once(queue: Queue):

@@ -21,6 +21,9 @@ from workers.running import Running
 
 log = logging.getLogger(__name__)
 
+INLINE_BODY_BYTES = 256 * 1024
+INLINE_BYTES = 2 * 1024 * 1024
+
 Asked = tuple[bytes, int, Body]
 """Where the answer goes, the prediction's number there, and its body."""
 
@@ -44,6 +47,8 @@ class Answering:
             return False
         loaded = self.running.cache.peek(*group.version)
         if loaded is None or not loaded.inline(sum(entry.predictions for entry in group.bundles)):
+            return False
+        if takes_long_to_read(group):
             return False
         self.running.watchdog.inline(group.version)
         try:
@@ -128,6 +133,12 @@ class Answering:
         for (reply_to, number, body), outcome in zip(asked, outcomes, strict=True):
             answers.setdefault(reply_to, []).append(_answer(number, body.dialect, outcome))
         return answers
+
+
+def takes_long_to_read(group: Group) -> bool:
+    """Whether the bodies are so large that to parse them in the loop would hold up other versions for milliseconds."""
+    sizes = [len(body.data) for entry in group.bundles if entry.bundle for _, body in entry.bundle.predictions]
+    return max(sizes, default=0) > INLINE_BODY_BYTES or sum(sizes) > INLINE_BYTES
 
 
 def _asked(entries: Sequence[Entry]) -> list[Asked]:

@@ -29,7 +29,7 @@ from workers.lanes import GROUP, RING_FIELD, Keys, Priority
 from workers.outbox import Parcel
 from workers.overflow import Overflow
 from workers.publisher import Publisher
-from workers.reading import Reading
+from workers.reading import Found, Reading, Rings, Wanted
 from workers.recovery import Recovery
 from workers.redis_link import Wire, pack
 
@@ -42,6 +42,7 @@ RECONNECT_SECONDS = 0.5
 BULK_FIRST_TURNS = 10
 CLOCK_SECONDS = 10.0
 COOL_LOOK_SECONDS = 0.25
+IDLE_LOOK_SECONDS = 0.002
 THREADS = 8
 
 
@@ -82,18 +83,19 @@ class Drain:
         self._parcel = Parcel()
         self._turns = 0
         self._cool_at = 0.0
+        self._idle_at = 0.0
         self._found_last = False
-        self._active_at = time.monotonic()
+        self._started = self._active_at = time.monotonic()
         self._skew_ms = 0.0
         self._skew_at = float("-inf")
 
     def run(self) -> str:
         """Serve until there is a reason to end: superseded, stopping, idle, or over to the next session."""
-        started = time.monotonic()
+        self._started = time.monotonic()
         try:
             self._resume()
             while True:
-                ending = self._ending(started)
+                ending = self._ending()
                 if ending is not None and self._end(ending):
                     return ending
                 self._answering.running.watchdog.pat()
@@ -107,13 +109,13 @@ class Drain:
             self._threads.shutdown(wait=True)
             self._wire.close()
 
-    def _ending(self, started: float) -> str | None:
+    def _ending(self) -> str | None:
         if self._heart.lost:
             return "superseded"
         if self._answering.stopping():
             return "stopping"
         now = time.monotonic()
-        if now - started > SESSION_SECONDS and not self._futures:
+        if now - self._started > SESSION_SECONDS and not self._futures:
             # Not while a slow batch runs: it would have to be waited for, and every other version with it.
             return "handed over"
         if now - self._active_at > IDLE_SECONDS and not self._futures:
@@ -138,37 +140,44 @@ class Drain:
             for group in grouped(found):
                 self._run(group)
 
-    def _read(self) -> tuple[list[tuple[bytes, str]], list[tuple[HotLane, list[Entry]]]]:
+    def _read(self) -> tuple[Rings, Found]:
         """Interactive lanes first, every tenth turn bulk first; blocks only where nothing lies in either."""
         unread = self._unread if self._busy else None
         if self._found_last and self._lanes.mixed:
             first = Priority.BULK if self._turns % BULK_FIRST_TURNS == 0 else Priority.INTERACTIVE
-            rings, found = self._read_lanes(self._lanes.choose(self._lanes.readable(first, unread)), None)
+            lanes, idle = self._lanes.choose(self._lanes.readable(first, unread))
+            rings, found = self._read_lanes(Wanted(lanes, self._if_due(idle)))
             if rings or found:
                 return rings, found
         readable = self._lanes.readable(None, unread)
-        chosen = self._lanes.choose(readable)
-        if len(chosen) < len(readable):
-            # Lanes in debt, and those beyond one read, stand back only while the others have something: nobody would
-            # wake a reader that sleeps on other lanes than the one that has work.
-            rings, found = self._read_lanes(chosen, None)
+        lanes, idle = self._lanes.choose(readable)
+        if len(lanes) + len(idle) < len(readable) or (idle and self._found_last):
+            # Lanes in debt, idle ones and those beyond one read stand back only while the others have something: nobody
+            # would wake a reader that sleeps on other lanes than the one that has work.
+            rings, found = self._read_lanes(Wanted(lanes, self._if_due(idle)))
             if rings or found:
                 return rings, found
             self._lanes.forgive(readable)
-        return self._read_lanes(readable, BLOCK_MILLISECONDS)
+        return self._read_lanes(Wanted(readable, block_ms=BLOCK_MILLISECONDS))
 
-    def _read_lanes(
-        self, lanes: Sequence[HotLane], block_ms: int | None
-    ) -> tuple[list[tuple[bytes, str]], list[tuple[HotLane, list[Entry]]]]:
+    def _if_due(self, idle: Sequence[HotLane]) -> Sequence[HotLane]:
+        """Idle lanes are looked at a few hundred times a second: to name hundreds of them costs as much as a batch."""
+        now = time.monotonic()
+        if now < self._idle_at:
+            return ()
+        self._idle_at = now + IDLE_LOOK_SECONDS
+        return idle
+
+    def _read_lanes(self, wanted: Wanted) -> tuple[Rings, Found]:
         """Read, after sending the answers of the turn before in the same round trip."""
         answers = self._parcel.take()
         try:
-            rings, found = self._reading.read(self._lanes, lanes, block_ms, answers)
+            rings, found = self._reading.read(self._lanes, wanted, answers)
         except redis.RedisError:
             # An answer that comes twice finds nobody waiting.
             self._answering.outbox.keep(answers)
             raise
-        return rings, self._wanted(found)
+        return rings, self._timely(found)
 
     def _ask_for_help(self, found: Sequence[tuple[HotLane, Sequence[Entry]]]) -> None:
         """A lane that gave as much as was asked for has more than one slot can take."""
@@ -180,9 +189,14 @@ class Drain:
 
     def _unread(self, hot: HotLane) -> bool:
         busy = self._busy.get(hot.place, 0)
-        return busy > 0 and busy >= self._answering.at_once(hot.version)
+        if not busy:
+            return False
+        # What is read ahead holds a thread while it waits: jobs, loads and other versions need some too. A session that
+        # has had its time lets its batches end, so that it can be handed over between two of them.
+        may_read_ahead = len(self._futures) < THREADS // 2 and time.monotonic() - self._started < SESSION_SECONDS
+        return not may_read_ahead or busy >= self._answering.at_once(hot.version)
 
-    def _wanted(self, found: list[tuple[HotLane, list[Entry]]]) -> list[tuple[HotLane, list[Entry]]]:
+    def _timely(self, found: Found) -> Found:
         """Without synchronous entries whose deadline has passed: their callers were answered long ago."""
         now = self._redis_ms()
         late = [entry for _, entries in found for entry in entries if entry.expired(now)]

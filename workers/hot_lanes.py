@@ -22,6 +22,9 @@ READ_PREDICTIONS = 512
 TURN_PREDICTIONS = 128
 DEEPEST_DEBT = 8 * TURN_PREDICTIONS
 COOL_SECONDS = 3.0
+# A lane is idle after this many reads in a row that found nothing; as few idle ones as this are read with the others.
+IDLE_READS = 4
+FEW_IDLE = 8
 
 Version = tuple[str, int]
 Place = tuple[Version, Priority]
@@ -43,6 +46,7 @@ class HotLane:
     per_entry: float = 1.0  # moving average of predictions in an entry
     rings: list[bytes] = field(default_factory=list)  # ids to acknowledge after the lane's first read
     quarantined: bool = False
+    misses: int = 0  # reads in a row that found nothing
     # Asked for in every turn, so they are made once.
     version: Version = field(init=False)
     place: Place = field(init=False)
@@ -62,6 +66,7 @@ class HotLanes:
         self._clock = clock
         self._lanes: dict[bytes, HotLane] = {}
         self._priorities: Counter[Priority] = Counter()
+        self._first_idle = 0
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -102,9 +107,23 @@ class HotLanes:
             if (priority is None or hot.lane.priority is priority) and (unread is None or not unread(hot))
         ]
 
-    def choose(self, candidates: Sequence[HotLane]) -> list[HotLane]:
-        """The lanes to read now: none that is in debt while others are not, and those with most credit first where
-        they are too many for one read."""
+    def choose(self, candidates: Sequence[HotLane]) -> tuple[list[HotLane], list[HotLane]]:
+        """The lanes to read now, and idle ones to look at beside them.
+
+        Hundreds of lanes may be hot without work: they have no part in the turns of those that have some, and must not
+        leave these a single entry a read. Batches would stay as small as the bundles that they are answered in.
+        """
+        busy = [hot for hot in candidates if hot.misses < IDLE_READS]
+        if len(candidates) - len(busy) <= FEW_IDLE:
+            return self._in_turn(candidates), []
+        idle = [hot for hot in candidates if hot.misses >= IDLE_READS]
+        if len(idle) > MOST_LANES_A_READ:
+            start = self._first_idle = (self._first_idle + MOST_LANES_A_READ) % len(idle)
+            idle = [*idle[start:], *idle[:start]][:MOST_LANES_A_READ]
+        return self._in_turn(busy), idle
+
+    def _in_turn(self, candidates: Sequence[HotLane]) -> list[HotLane]:
+        """None that is in debt while others are not, and those with most credit first where they are too many."""
         if len(candidates) <= 1:
             for hot in candidates:
                 hot.credit = 0.0  # what a lane read while it was alone, it took from nobody
@@ -135,6 +154,7 @@ class HotLanes:
     def paid(self, hot: HotLane, entries: int, predictions: int) -> None:
         """Note what a read brought."""
         hot.cool_at = self._clock() + COOL_SECONDS
+        hot.misses = 0
         hot.credit = max(hot.credit - predictions, -DEEPEST_DEBT)
         hot.per_entry = 0.8 * hot.per_entry + 0.2 * (predictions / entries)
 
@@ -151,6 +171,7 @@ class HotLanes:
     def empty(self, lanes: Sequence[HotLane]) -> None:
         """A read of these found nothing: a lane keeps no credit for the time in which it had nothing to send."""
         for hot in lanes:
+            hot.misses += 1
             if hot.credit > 0.0:
                 hot.credit = 0.0
 

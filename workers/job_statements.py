@@ -16,11 +16,13 @@ from sqlalchemy import (
     Table,
     and_,
     bindparam,
+    column,
     func,
     insert,
     literal_column,
     or_,
     select,
+    table,
     update,
 )
 from sqlalchemy.orm import InstrumentedAttribute
@@ -55,7 +57,7 @@ CLAIM = (
     update(JOBS)
     .where(
         Job.number.in_(NUMBERS),
-        # A number is given again where the youngest jobs were deleted: an entry left behind must not bring another's.
+        # An entry's lane says what it is for; its number alone must not bring a job of another model.
         Job.model == bindparam("of_model"),
         Job.version == bindparam("of_version"),
         QUEUED,
@@ -89,15 +91,21 @@ FINISH = (
     )
 )
 
-_LAST = select(func.coalesce(func.max(Job.number), 0))
-_NEXT = select(func.nextval(func.pg_get_serial_sequence("jobs", "number"))).select_from(
+# The last number ever given, which SQLite remembers for a table whose numbers are not to come again.
+_SQLITE_SEQUENCE = table("sqlite_sequence", column("name"), column("seq", BigInteger))
+_LAST = select(now_ms(), func.coalesce(func.max(_SQLITE_SEQUENCE.c.seq), 0)).where(_SQLITE_SEQUENCE.c.name == "jobs")
+_NEXT = select(now_ms(), func.nextval(func.pg_get_serial_sequence("jobs", "number"))).select_from(
     func.generate_series(1, bindparam("count"))
 )
 
 
-def take_numbers(connection: Connection, count: int) -> Sequence[int]:
-    """The next `count` numbers of jobs. On SQLite, whoever writes is alone; PostgreSQL has a sequence for this."""
+def take_numbers(connection: Connection, count: int) -> tuple[int, Sequence[int]]:
+    """The database's clock in milliseconds and the next `count` numbers of jobs, in one question.
+
+    On SQLite, whoever writes is alone; PostgreSQL has a sequence for this.
+    """
     if connection.dialect.name == "postgresql":
-        return connection.execute(_NEXT, {"count": count}).scalars().all()
-    last = connection.execute(_LAST).scalar_one()
-    return range(last + 1, last + 1 + count)
+        rows = connection.execute(_NEXT, {"count": count}).all()
+        return rows[0][0], [number for _, number in rows]
+    now, last = connection.execute(_LAST).one()
+    return now, range(last + 1, last + 1 + count)

@@ -26,7 +26,7 @@ from model_store.database import clock_ms, now_ms
 from model_store.generation import read_generation
 from workers import job_statements as sql
 from workers.job_statements import QUEUED, RUNNING
-from workers.lane_counts import change, count_in, count_out
+from workers.lane_counts import count_in, count_out
 from workers.lanes import Lane
 from workers.tables import Job, JobInput, JobResult
 
@@ -110,23 +110,20 @@ def accept(session: Session, drafts: Sequence[Draft], ahead_limit: int) -> list[
 
     `ahead_limit` is the most jobs that may lie in one lane's stream; the dispatcher lays out the others later.
     """
-    by_lane: dict[Lane, list[Draft]] = {}
-    for draft in drafts:
-        by_lane.setdefault(draft.lane, []).append(draft)
-    at_once: set[str] = set()
-    # In the order of their names: two gateways that count the same lanes must not wait for each other.
-    for lane in sorted(by_lane, key=lambda lane: lane.name):
-        mine = by_lane[lane]
-        at_once.update(draft.id for draft in mine[: count_in(session, lane, len(mine), ahead_limit)])
-    now = clock_ms(session)
     connection = session.connection()
-    numbered = list(zip(sql.take_numbers(connection, len(drafts)), drafts, strict=True))
-    rows = [_row(number, draft, now, laid_out=draft.id in at_once) for number, draft in numbered]
-    inputs = [{"job": number, "body": draft.input} for number, draft in numbered if draft.input is not None]
-    connection.execute(sql.INSERT, rows)
+    now, numbers = sql.take_numbers(connection, len(drafts))
+    inputs = [
+        {"job": n, "body": draft.input} for n, draft in zip(numbers, drafts, strict=True) if draft.input is not None
+    ]
     if inputs:
         connection.execute(sql.INSERT_INPUT, inputs)
-    return [(draft.lane, number) for number, draft in numbered if draft.id in at_once]
+    # Lanes are counted late: until the commit, whoever else counts the same lane has to wait.
+    at_once = _count_in(session, drafts, ahead_limit)
+    rows = [
+        _row(number, draft, now, laid_out=draft.id in at_once) for number, draft in zip(numbers, drafts, strict=True)
+    ]
+    connection.execute(sql.INSERT, rows)
+    return [(draft.lane, number) for number, draft in zip(numbers, drafts, strict=True) if draft.id in at_once]
 
 
 def claim(
@@ -142,7 +139,6 @@ def claim(
     rows = sorted(connection.execute(sql.CLAIM, {**to_whom, "numbers": list(numbers)}))
     if not rows:
         return []
-    count_out(session, [(row.lane, row.dispatched_at is None) for row in rows])
     inside = [row.number for row in rows if not row.input_stored]
     inputs = dict(iter(connection.execute(sql.INPUTS, {"numbers": inside}))) if inside else {}
     generation = read_generation(session)
@@ -154,6 +150,8 @@ def claim(
             )
         else:
             _end(session, row.number, JobState.CANCELED, "rights_withdrawn", "the right to this model was withdrawn")
+    # Last, as in `accept`.
+    count_out(session, [(row.lane, row.dispatched_at is None) for row in rows])
     return claimed
 
 
@@ -290,6 +288,19 @@ def queued_of(session: Session, client_id: str) -> int:
     return session.connection().execute(sql.QUEUED_OF, {"of_client": client_id}).scalar_one()
 
 
+def _count_in(session: Session, drafts: Sequence[Draft], ahead_limit: int) -> set[str]:
+    """Count new jobs into their lanes; returns the ids of those that may be laid out at once."""
+    by_lane: dict[Lane, list[Draft]] = {}
+    for draft in drafts:
+        by_lane.setdefault(draft.lane, []).append(draft)
+    at_once: set[str] = set()
+    # In the order of their names: two gateways that count the same lanes must not wait for each other.
+    for lane in sorted(by_lane, key=lambda lane: lane.name):
+        mine = by_lane[lane]
+        at_once.update(draft.id for draft in mine[: count_in(session, lane, len(mine), ahead_limit)])
+    return at_once
+
+
 def _ended(ending: Ending) -> dict[str, object]:
     return {
         "job": ending.number,
@@ -352,4 +363,5 @@ def _requeue(session: Session, job: Job, *, back_off_seconds: int, attempt: int)
         .execution_options(synchronize_session=False)
     )
     if changed.rowcount:  # type: ignore[attr-defined] # an UPDATE's result knows how many rows it changed
-        change(session, job.lane, queued=1, waiting=1)
+        # The lane may have been forgotten as idle while its last jobs ran.
+        count_in(session, Lane.parse(job.lane), 1, ahead_limit=0)

@@ -138,11 +138,12 @@ class Bundle:
     predictions: tuple[Prediction, ...]
 
 
-def pack_bundle(reply_to: bytes, limit_ms: int, predictions: Iterable[Prediction]) -> bytes:
+def pack_bundle(reply_to: bytes, limit_ms: int, predictions: Iterable[Prediction]) -> list[bytes]:
+    """The bytes of an entry in pieces, the bodies among them as they are: nothing is copied yet."""
     parts = [_HEAD.pack(_FORMAT, len(reply_to), limit_ms), reply_to]
     for number, (data, dialect, head) in predictions:
         parts += (_PREDICTION.pack(number, dialect, head, len(data)), data)
-    return b"".join(parts)
+    return parts
 
 
 def unpack_bundle(data: bytes) -> Bundle:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import redis
 
@@ -13,10 +15,24 @@ from workers.redis_link import Wire, bulk, pack
 
 Rings = list[tuple[bytes, str]]
 Found = list[tuple[HotLane, list[Entry]]]
+Stream = tuple[bytes, Sequence[tuple[bytes, Sequence[bytes] | None]]]
+"""A part of XREADGROUP's answer: the key, and entries by their id; a deleted one has no fields."""
 
 PENDING_RINGS = 1000
 RINGS_A_READ = 128
 NEW = bulk(b">")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to read: lanes in turn, as many entries as a turn takes, and one entry of each of the idle ones beside them.
+
+    A read of `block_ms` waits for whatever comes first, for so many milliseconds at most; None does not wait.
+    """
+
+    lanes: Sequence[HotLane]
+    idle: Sequence[HotLane] = ()
+    block_ms: int | None = None
 
 
 class Reading:
@@ -30,35 +46,37 @@ class Reading:
         self._group_words = bulk(b"XREADGROUP") + bulk(b"GROUP") + bulk(GROUP) + bulk(self._consumer) + bulk(b"COUNT")
         self._rest_of_bell = self._command((), RINGS_A_READ, None)
 
-    def read(
-        self, lanes: HotLanes, chosen: Sequence[HotLane], block_ms: int | None, first: Sequence[bytes] = ()
-    ) -> tuple[Rings, Found]:
-        """What is new in the bell and in the chosen lanes; waits up to `block_ms` (None: not at all) for any of it.
+    def read(self, lanes: HotLanes, wanted: Wanted, first: Sequence[bytes] = ()) -> tuple[Rings, Found]:
+        """What is new in the bell and in the wanted lanes.
 
         The packed commands `first` go ahead in the same round trip. Rings whose lanes were read for the first time are
         acknowledged in it, too.
         """
-        count = lanes.count_for(chosen)
-        rung = [hot for hot in chosen if hot.rings]
+        count = lanes.count_for(wanted.lanes)
+        every = [*wanted.lanes, *wanted.idle]
+        rung = [hot for hot in every if hot.rings]
         heard = [ring_id for hot in rung for ring_id in hot.rings]
         # COUNT holds for each stream of a read: with a hundred lanes, one ring a turn would be heard while more come.
         rest = [self._rest_of_bell] if count < RINGS_A_READ else []
-        commands = [*first, self._command(chosen, count, block_ms), *rest]
+        beside = [self._command(wanted.idle, 1, None)] if wanted.idle else []
+        commands = [*first, self._command(wanted.lanes, count, wanted.block_ms), *rest, *beside]
         if heard:
             commands += (pack("XACK", self._bell, GROUP, *heard), pack("XDEL", self._bell, *heard))
         replies = self._wire.execute(commands)[len(first) :]
-        reply = replies[0]
-        more = _rings(replies[1][0][1]) if rest and isinstance(replies[1], list) else []
-        if isinstance(reply, redis.ResponseError):
-            if "NOGROUP" in str(reply) or "UNBLOCKED" in str(reply):
-                # One lane without its group fails the whole read; a wiped Redis has lost all of them.
-                self.create_groups(lanes)
-                return more, []
-            raise reply
-        for hot in rung:
-            hot.rings.clear()
-        rings, found = self._sorted(lanes, chosen, reply or [])
-        return rings + more, found
+        read = replies[: 1 + len(rest) + len(beside)]
+        failures = [str(reply) for reply in read if isinstance(reply, redis.ResponseError)]
+        rings, found = self._sorted(lanes, [reply for reply in read if isinstance(reply, list)])
+        if not failures:
+            for hot in rung:
+                hot.rings.clear()
+            brought = {hot.key for hot, _ in found}
+            lanes.empty([hot for hot in every if hot.key not in brought])
+        elif any("NOGROUP" in text or "UNBLOCKED" in text for text in failures):
+            # One lane without its group fails the whole read; a wiped Redis has lost all of them.
+            self.create_groups(lanes)
+        else:
+            raise redis.ResponseError(failures[0])
+        return rings, found
 
     def create_groups(self, lanes: HotLanes) -> None:
         """Create the bell, the hot lanes and their groups where they are missing, in one pipeline."""
@@ -98,27 +116,22 @@ class Reading:
         head = b"*%d\r\n%b%b%b%b" % (words, self._group_words, number, bulk(b"STREAMS"), self._bell_word)
         return b"".join([head, *[hot.word for hot in chosen], NEW * streams])
 
-    def _sorted(
-        self, lanes: HotLanes, chosen: Sequence[HotLane], reply: Sequence[Sequence[object]]
-    ) -> tuple[Rings, Found]:
+    def _sorted(self, lanes: HotLanes, replies: Sequence[Sequence[Stream]]) -> tuple[Rings, Found]:
         rings: Rings = []
         found: Found = []
-        read: set[bytes] = set()
-        for key, raw in reply:
+        for key, raw in itertools.chain.from_iterable(replies):
             if key == self._bell:
-                rings = _rings(raw)  # type: ignore[arg-type] # the shape of XREADGROUP's answer
+                rings += _rings(raw)
                 continue
-            hot = lanes.get(key)  # type: ignore[arg-type] # as above
+            hot = lanes.get(key)
             if hot is None:
                 continue
-            entries = [entry for entry_id, fields in raw if (entry := parse_entry(hot.key, entry_id, fields))]  # type: ignore[attr-defined] # as above
-            if len(entries) < len(raw):  # type: ignore[arg-type] # as above
-                self._drop_foreign(hot, entries, raw)  # type: ignore[arg-type] # as above
-            read.add(hot.key)
+            entries = [entry for entry_id, fields in raw if (entry := parse_entry(hot.key, entry_id, fields))]
+            if len(entries) < len(raw):
+                self._drop_foreign(hot, entries, raw)
             if entries:
                 lanes.paid(hot, len(entries), sum(entry.predictions for entry in entries))
                 found.append((hot, entries))
-        lanes.empty([hot for hot in chosen if hot.key not in read])
         return rings, found
 
     def _drop_foreign(self, hot: HotLane, ours: Sequence[Entry], raw: Sequence[tuple[bytes, object]]) -> None:

@@ -30,6 +30,12 @@ def bulk(word: bytes) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(word), word)
 
 
+def pack_pieces(*words: bytes, last: Sequence[bytes]) -> list[bytes]:
+    """One command in pieces, whose last word is given in pieces: a word of a megabyte is not copied for it."""
+    head = [b"*%d\r\n" % (len(words) + 1), *map(bulk, words), b"$%d\r\n" % sum(map(len, last))]
+    return [b"".join(head), *last, b"\r\n"]
+
+
 def connect(settings: QueueSettings, *, read_seconds: float = READ_SECONDS) -> redis.Redis:
     """A client of the configured Redis, through Sentinel where the URL says so; replies are bytes, waits bounded."""
     url = settings.redis_url.get_secret_value()

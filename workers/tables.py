@@ -37,6 +37,9 @@ class Job(Base):
         Index("jobs_by_lease", "lease_until", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
         Index("jobs_by_end", "finished_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
         Index("jobs_by_client", "client_id", "number"),
+        # A number is never given again, not even where the youngest jobs were deleted: whoever still runs one of those
+        # would write its result into another's job.
+        {"sqlite_autoincrement": True},
     )
 
     # Counted up as jobs are accepted: their order in a lane and in lists, and what a lane's entry says.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -10,6 +12,8 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+LOCK_SECONDS = 60.0
+LOCK_PAUSE_SECONDS = 0.05
 QUEUED = sa.text("state = 'queued'")
 RUNNING = sa.text("state = 'running'")
 ENDED = sa.text("finished_at IS NOT NULL")
@@ -24,6 +28,7 @@ SHARED = (
 
 
 def upgrade() -> None:
+    lock_tables()
     op.rename_table("jobs", "jobs_before")
     drop_indexes("jobs_before", "client", "end", "lease", "version")
     op.drop_index("jobs_to_lay_out", "jobs_before")
@@ -34,6 +39,7 @@ def upgrade() -> None:
         *shared_columns(256),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_jobs")),
         sa.UniqueConstraint("id", name=op.f("uq_jobs_id")),
+        sqlite_autoincrement=True,
     )
     for table in ("job_inputs", "job_results"):
         op.create_table(
@@ -63,6 +69,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    lock_tables()
     op.execute("UPDATE jobs SET worker = substr(worker, 1, 200)")
     op.rename_table("jobs", "jobs_after")
     drop_indexes("jobs_after", "client", "lane", "deadline", "lease", "end")
@@ -117,6 +124,28 @@ def shared_columns(worker_length: int) -> list[sa.Column[object]]:
         sa.Column("deadline", sa.BigInteger(), nullable=True),
         sa.Column("lease_until", sa.BigInteger(), nullable=True),
     ]
+
+
+def lock_tables() -> None:
+    """Both tables at once: a gateway that still accepts jobs holds them one by one, and in the other order."""
+    context = op.get_context()
+    if context.dialect.name != "postgresql":
+        return
+    lock = "LOCK TABLE jobs, lane_counts IN ACCESS EXCLUSIVE MODE"
+    if context.as_sql:
+        op.execute(lock)
+        return
+    until = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            with op.get_bind().begin_nested():
+                op.execute(f"{lock} NOWAIT")
+        except sa.exc.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(LOCK_PAUSE_SECONDS)
+        else:
+            return
 
 
 def drop_indexes(table: str, *names: str) -> None:

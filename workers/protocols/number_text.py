@@ -19,8 +19,9 @@ from workers.protocols.number_buffer import ERRORS, NumberBuffer, parsed
 
 NUMBER_AND_SPACE = b"0123456789.+-eE \t\r\n"
 SIGNATURE = b'"signature_name":"serving_default"'
-# Larger ones are few, and would make the memory of remembered outlines depend on who calls.
-REMEMBERED_BYTES = 4096
+# Enough for sixteen digits. Larger ones are few, and would make the memory of remembered outlines depend on who calls.
+REMEMBERED_BYTES = 16 * 1024
+REMEMBERED_OUTLINES = 64
 
 
 class Outline(NamedTuple):
@@ -94,7 +95,7 @@ def outline(structure: bytes, expected: tuple[int | None, ...]) -> Outline | Non
     return Outline(*meaning, shape, math.prod(shape)) if shape is not None and fits(shape, expected) else None
 
 
-remembered_outline = lru_cache(maxsize=256)(outline)
+remembered_outline = lru_cache(maxsize=REMEMBERED_OUTLINES)(outline)
 
 
 def grid_shape(lists: bytes, rank: int) -> tuple[int, ...] | None:

@@ -24,6 +24,8 @@ MOST_ELEMENTS = 2**31 - 1
 MOST_BYTES = 2**32 - 1
 UNSUPPORTED = ("classification", "shared_memory_region")
 
+MOST_ID_CHARACTERS = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Described:
@@ -54,6 +56,8 @@ def read_head(document: object, contract: Contract, *, bytes_follow: bool) -> He
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise invalid(f"id must be a string, not {json_type(request_id)} {excerpt(request_id)}")
+    if request_id is not None and len(request_id) > MOST_ID_CHARACTERS:
+        raise invalid(f"id has {len(request_id)} characters; at most {MOST_ID_CHARACTERS} come back with an answer")
     inputs = described_inputs(document.get("inputs"), contract, bytes_follow=bytes_follow)
     counts = {found.spec.name: found.shape[0] for found in inputs if found.spec.batched}
     return Head(inputs, common_count(counts), opening_of(request_id), wanted(document, contract))
