@@ -92,6 +92,8 @@ TARGETS = (
     Target("MobileNetV2, JSON ÷ ONNX Runtime alone", "compute", "to ONNX Runtime alone, JSON"),
     Target("jobs accepted/s ÷ predictions/s, SQLite", "submits", "submits to predictions, SQLite", least=0.25),
     Target("jobs accepted/s ÷ predictions/s, PostgreSQL", "submits", "submits to predictions, PostgreSQL", least=0.25),
+    Target("the same while others run, SQLite", "submits", "submits while jobs run to predictions, SQLite"),
+    Target("the same while others run, PostgreSQL", "submits", "submits while jobs run to predictions, PostgreSQL"),
     Target(
         "draining 50,000 jobs: jobs/s ÷ predictions/s, SQLite",
         "backlog",

@@ -10,13 +10,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 from starlette.types import Message
 
 from gateway.job_submission import JobSubmission, Submitted
 from gateway.submission import CallerGone, Submission, bundles
 from gateway.wire import JOINED_BYTES
+from model_store.database import transaction
 from tests.conftest import RedisServer
 from tests.queue_kit import Queue, make_queue, running_slot, worker_settings
+from workers import jobs
 from workers import ringer as ringer_module
 from workers.broker import broker
 from workers.errors import DeadlinePassed, QueueFull
@@ -34,6 +37,7 @@ from workers.lanes import (
 from workers.protocols.body import Body
 from workers.publisher import Publisher
 from workers.ringer import Ringer
+from workers.tables import Job
 
 BODY = Body(b'{"instances": [[1.5, 2.0]]}')
 
@@ -271,6 +275,29 @@ def test_a_job_that_is_refused_leaves_no_input_in_the_store(queue: Queue):
                 await made.submit(job)
             await made.close()
         assert [path.name for path in (queue.artifacts.root / "payloads").iterdir()] == [f"{kept}.input"]
+
+    run(work())
+
+
+def test_a_client_has_room_for_as_many_jobs_as_its_limit_says_and_again_once_some_ended(queue: Queue):
+    settings = queue.settings.model_copy(update={"queued_jobs_limit": 5})
+
+    async def work() -> None:
+        async with submitting(queue) as submission:
+            made = JobSubmission(settings, queue.sessions, queue.artifacts, submission)
+            job = Submitted(queue.lane(Priority.BULK), "tensorflow_serving", 1, BODY.data, 8)
+            answers = await asyncio.gather(*(made.submit(job) for _ in range(8)), return_exceptions=True)
+            kept = [answer for answer in answers if isinstance(answer, str)]
+            assert len(kept) == 5, answers
+            with pytest.raises(QueueFull):
+                await made.submit(job)
+            with transaction(queue.sessions) as session:
+                job_of = session.scalars(select(Job).where(Job.id == kept[0])).one()
+                assert jobs.cancel(session, job_of)
+            assert await made.submit(job)
+            with pytest.raises(QueueFull):
+                await made.submit(job)
+            await made.close()
 
     run(work())
 

@@ -12,6 +12,8 @@ from workers.redis_link import pack
 
 log = logging.getLogger(__name__)
 
+JOB_PREDICTIONS = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -24,7 +26,8 @@ class Entry:
 
     @property
     def predictions(self) -> int:
-        return len(self.bundle.predictions) if self.bundle else 1
+        """What it takes of a turn, in predictions: a job is claimed and finished in SQL besides."""
+        return len(self.bundle.predictions) if self.bundle else JOB_PREDICTIONS
 
     def expired(self, now_ms: float) -> bool:
         """Whether a synchronous entry's deadline has passed by Redis's clock: nobody waits for it any more."""
