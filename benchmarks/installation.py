@@ -11,15 +11,13 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import models, system
-from benchmarks.failures import BenchmarkFailed
 from benchmarks.machine import ROOT
+from benchmarks.making import make_models
 from benchmarks.system import STOP_SECONDS, Options, System
 from sluice.client import Sluice
 from sluice.data_folder import DataFolder, write_private
@@ -111,19 +109,8 @@ def _furnish(installation: Installation, started: System) -> None:
 
 def _make_models(installation: Installation, *, small: bool) -> None:
     installation.trained.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "benchmarks.models", str(installation.trained), *(["--small"] if small else [])]
-    quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-    done = subprocess.run(
-        command,
-        env=os.environ | quiet,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=TRAINING_SECONDS,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise BenchmarkFailed(f"the models could not be made: {done.stderr[-2000:]}")
+    size = ["--small"] if small else []
+    make_models("benchmarks.models", str(installation.trained), *size, seconds=TRAINING_SECONDS)
 
 
 def _empty(installation: Installation) -> None:

@@ -123,7 +123,7 @@ def test_a_migration_waits_for_a_gateway_that_is_accepting_jobs(settings: StoreS
     engine = connect(settings)
     with engine.begin() as connection:
         counts = "(lane, client_id, model, version, queued, waiting) VALUES ('m:1:bulk:c', 'c', 'm', 1, 0, 0)"
-        connection.execute(sqlalchemy.text(f"INSERT INTO lane_counts {counts}"))  # noqa: S608 - constants from above
+        connection.execute(sqlalchemy.text(f"INSERT INTO lane_counts {counts}"))
     with ThreadPoolExecutor(1) as thread, engine.connect() as gateway:
         # As a gateway of the release before: the lane is counted first, the job is written last.
         counted = gateway.execute(sqlalchemy.text("UPDATE lane_counts SET queued = queued + 1"))

@@ -28,7 +28,11 @@ class QueueSettings(Settings):
     synchronous_seconds: float = Field(30.0, gt=0, le=120, description="How long a synchronous prediction may take.")
     job_seconds: float = Field(24 * 3600.0, gt=0, description="How long a job may wait before it expires.")
     job_keep_seconds: float = Field(24 * 3600.0, gt=0, description="How long a finished job is kept.")
-    queued_jobs_limit: int = Field(100_000, ge=1, description="Most jobs that one client may have waiting; each gateway counts them twice a second.")
+    queued_jobs_limit: int = Field(
+        100_000,
+        ge=1,
+        description="Most jobs that one client may have waiting; each gateway counts them twice a second.",
+    )
     max_instances: int = Field(100_000, ge=1, description="Most instances in one prediction request.")
     inline_bytes: int = Field(64 * 1024, ge=0, description="Inputs and results up to this size are kept in SQL.")
 

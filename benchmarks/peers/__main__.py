@@ -7,9 +7,7 @@ timed under the same load, and stopped. What fails is in the table with its reas
 from __future__ import annotations
 
 import argparse
-import os
 import signal
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 from benchmarks import wrk
 from benchmarks.failures import BenchmarkFailed
 from benchmarks.machine import ROOT, machine
+from benchmarks.making import make_models
 from benchmarks.peers.catalog import peers
 from benchmarks.peers.measuring import Result, measure
 from benchmarks.peers.own import SluiceItself
@@ -52,19 +51,7 @@ def export_models(root: Path) -> Path:
     if not all((folder / f"{name}.onnx").exists() for name in (DIGITS, PHOTOGRAPHS)):
         data = DataFolder.at(root / SLUICE)
         data.make()
-        command = [sys.executable, "-m", "benchmarks.peers.models", str(data.demo), str(folder)]
-        quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
-        done = subprocess.run(
-            command,
-            env=os.environ | quiet,
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            timeout=EXPORT_SECONDS,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise BenchmarkFailed(f"the models could not be made: {done.stderr[-2000:]}")
+        make_models("benchmarks.peers.models", str(data.demo), str(folder), seconds=EXPORT_SECONDS)
     return folder
 
 
