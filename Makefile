@@ -4,10 +4,12 @@
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+AUDIT := $(VENV)-audit
 DATA ?= ./sluice-data
 PORT ?= 8080
 TESTS ?= tests
 PYTEST ?= -q -n 2 --dist loadfile --durations 10
+FUZZ_SECONDS ?= 5
 BENCH ?=
 BENCH_PEERS ?=
 MAX_LINES := 400
@@ -16,7 +18,7 @@ LOCKED := requirements/uv.txt requirements/dev.txt
 FOLDERS := auth gateway model_store monitoring sluice workers tests benchmarks examples alembic
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test test-debian check bench bench-quick bench-peers lock clean
+.PHONY: help install up test test-all test-debian fuzz check audit bench bench-quick bench-peers lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List what make can do
@@ -37,6 +39,13 @@ test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium, promet
 		tests/test_debian.py tests/test_drain.py tests/test_hot_lanes.py tests/test_submission.py tests/test_dispatch.py \
 		tests/test_faults.py tests/test_load.py tests/test_benchmarks.py
 
+test-all: $(STAMP)  ## Run every test: the whole corpus of hostile and of honest models too (10 minutes more)
+	SLUICE_TEST_ALL=1 $(BIN)/python -m pytest $(PYTEST) $(TESTS)
+
+fuzz: $(STAMP)  ## Fuzz what reads strangers' bytes, and the HTTP interface (FUZZ_SECONDS=600 for each target)
+	$(BIN)/python -m tests.fuzzing --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m tests.fuzzing.interface --seconds $(FUZZ_SECONDS)
+
 check: $(STAMP)  ## Check format, lint, types, the walls between packages, and file lengths
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -45,6 +54,13 @@ check: $(STAMP)  ## Check format, lint, types, the walls between packages, and f
 	@find $(FOLDERS) -name '*.py' -exec awk -v most=$(MAX_LINES) \
 		'END {if (FNR > most) print FILENAME ": " FNR " lines, at most " most " are allowed"}' {} \; \
 		| { ! grep .; } && echo "No file is longer than $(MAX_LINES) lines."
+
+audit: $(STAMP)  ## Look for known faults: bandit over the code, pip-audit over the locked packages (needs its service)
+	[ -x $(AUDIT)/bin/bandit ] || { $(BIN)/python -m venv --clear $(AUDIT) && \
+		VIRTUAL_ENV="$(abspath $(AUDIT))" $(BIN)/uv pip sync --require-hashes requirements/audit.txt; }
+	$(AUDIT)/bin/bandit --quiet --configfile pyproject.toml --recursive auth gateway model_store monitoring sluice workers
+	$(AUDIT)/bin/pip-audit --disable-pip --no-deps --ignore-vuln GHSA-wj6h-64fc-37mp \
+		--requirement requirements/prepare.txt --requirement requirements/gateway.txt
 
 bench: $(STAMP)  ## Measure all targets of the benchmark (BENCH="--only throughput" measures a part)
 	$(BIN)/python -m benchmarks $(BENCH)
@@ -57,13 +73,14 @@ bench-peers: $(STAMP)  ## Install and measure what else there is beside Sluice (
 
 lock: $(STAMP)  ## Compile the lock files again (after a change of pyproject.toml)
 	echo uv | $(BIN)/$(LOCK) - -o requirements/uv.txt
+	printf 'bandit\npip-audit\n' | $(BIN)/$(LOCK) - -o requirements/audit.txt
 	$(BIN)/$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
 	for extra in gateway worker prepare; do \
 		$(BIN)/$(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt || exit 1; \
 	done
 
 clean:  ## Remove the environment and all caches (never sluice-data)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) $(AUDIT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
 
 # The environment is made once, and made again when a lock file or pyproject.toml changes.
 $(STAMP): pyproject.toml $(LOCKED)

@@ -11,14 +11,30 @@ import sqlite3
 from alembic import context
 from sqlalchemy import Connection, event, text
 
+import auth.audit_tables
+import auth.key_tables
+import auth.limit_tables
+import auth.people_tables
 import auth.tables
+import auth.token_tables
 import model_store.tables
+import model_store.upload_signatures
 import workers.tables
 from model_store.database import Base, connect
 from model_store.settings import StoreSettings
 
 # Importing the tables is what fills the metadata; `alembic check` would call a table of a forgotten module superfluous.
-TABLES = (model_store.tables, auth.tables, workers.tables)
+TABLES = (
+    model_store.tables,
+    model_store.upload_signatures,
+    auth.tables,
+    auth.audit_tables,
+    auth.key_tables,
+    auth.limit_tables,
+    auth.token_tables,
+    auth.people_tables,
+    workers.tables,
+)
 
 # Any constant will do, as long as nothing else in the same database takes it: "sluice" in ASCII.
 ADVISORY_LOCK = 0x736C75696365

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from auth import revocations
 from auth.errors import ClientAuthenticationFailed, ClientExists, ClientNotFound, ScopeInvalid
 from auth.scopes import Scope, format_scopes
 from auth.tables import Client
@@ -70,13 +71,28 @@ def page(session: Session, *, after: str = "", limit: int = 100) -> Sequence[Cli
     return session.scalars(select(Client).where(Client.name > after).order_by(Client.name).limit(limit)).all()
 
 
-def rotate_secret(session: Session, client_id: str, pepper: bytes) -> str:
-    """A new secret; the old one and every token issued so far stop working. Raises ClientNotFound."""
+def rotate_secret(
+    session: Session, client_id: str, pepper: bytes, *, grace_seconds: int = 0, keep_tokens: bool = False
+) -> str:
+    """A new secret. Raises ClientNotFound.
+
+    The old one is good for `grace_seconds` more, any older one no longer; every token issued so far stops working
+    unless `keep_tokens`.
+    """
     client = _lock(session, client_id)
     secret = _new_secret()
+    client.previous_secret_hash = client.secret_hash if grace_seconds else None
+    client.previous_secret_until = clock_ms(session) + grace_seconds * SECOND_MS if grace_seconds else None
     client.secret_hash = _hash(secret, pepper)
-    _revoke_tokens(session, client)
+    session.flush()
+    if not keep_tokens:
+        _revoke_tokens(session, client)
     return secret
+
+
+def revoke_tokens(session: Session, client_id: str) -> None:
+    """Refuses every token issued so far, everywhere within a second; the secret stays. Raises ClientNotFound."""
+    _revoke_tokens(session, _lock(session, client_id))
 
 
 def set_disabled(session: Session, client_id: str, disabled: bool) -> Client:
@@ -104,18 +120,23 @@ def authenticate(session: Session, client_id: str, secret: str, pepper: bytes) -
     wanted = client_id if ID.fullmatch(client_id) else ""
     client = session.scalars(select(Client).where(Client.id == wanted)).one_or_none()
     expected = client.secret_hash if client is not None else _NO_HASH
-    matches = hmac.compare_digest(_hash(secret, pepper), expected)
-    if client is None or not matches or client.disabled:
+    previous = (client.previous_secret_hash if client is not None else None) or _NO_HASH
+    hashed = _hash(secret, pepper)
+    matches, matches_previous = hmac.compare_digest(hashed, expected), hmac.compare_digest(hashed, previous)
+    if client is None or client.disabled:
+        raise ClientAuthenticationFailed
+    if not matches and not (matches_previous and (client.previous_secret_until or 0) > clock_ms(session)):
         raise ClientAuthenticationFailed
     return client
 
 
-def issue_moment(session: Session, client: Client) -> int:
+def issue_moment(session: Session, tokens_not_before: int) -> int:
     """The `iat` of a token issued now: whole seconds since 1970 by the database's clock.
 
-    Never before the last revocation, which would refuse a token within the second that follows it.
+    Never before the identity's last revocation (in milliseconds), which would refuse a token within the second that
+    follows it.
     """
-    return max(clock_ms(session) // SECOND_MS, -(-client.tokens_not_before // SECOND_MS))
+    return max(clock_ms(session) // SECOND_MS, -(-tokens_not_before // SECOND_MS))
 
 
 def _revoke_tokens(session: Session, client: Client) -> None:
@@ -125,6 +146,7 @@ def _revoke_tokens(session: Session, client: Client) -> None:
     client.tokens_not_before = max(clock_ms(session), beyond_previous) + 1
     session.flush()
     bump_generation(session)
+    revocations.forget(session, client.id)
 
 
 def _lock(session: Session, client_id: str) -> Client:

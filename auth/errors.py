@@ -27,6 +27,7 @@ class Reason(StrEnum):
     CLIENT_UNKNOWN = "client_unknown"
     CLIENT_DISABLED = "client_disabled"
     REVOKED = "revoked"
+    CERTIFICATE = "certificate"
 
 
 class Refused(SluiceError):
@@ -82,6 +83,13 @@ class ScopeInvalid(SluiceError):
 class GrantTypeUnsupported(SluiceError):
     status = 400
     code = "unsupported_grant_type"
+
+
+class ClientUnauthorized(SluiceError):
+    """RFC 6749, section 5.2: this client may not use this way of getting a token."""
+
+    status = 400
+    code = "unauthorized_client"
 
 
 class ClientAuthenticationFailed(Refused):
@@ -146,6 +154,52 @@ class ClientExists(SluiceError):
 class GrantInvalid(SluiceError):
     status = 422
     code = "grant_invalid"
+
+
+class LimitInvalid(SluiceError):
+    status = 422
+    code = "limit_invalid"
+
+
+class KeyUnacceptable(SluiceError):
+    """A public key that must not verify anything; the text says why."""
+
+    status = 422
+    code = "key_unacceptable"
+
+
+class IdentityTaken(SluiceError):
+    status = 409
+    code = "identity_taken"
+
+
+class RefreshTokenInvalid(SluiceError):
+    """RFC 6749, section 5.2: one text for an unknown, expired, used and revoked refresh token."""
+
+    status = 400
+    code = "invalid_grant"
+
+    def __init__(self) -> None:
+        super().__init__("the refresh token is not valid; sign in again")
+
+
+class KeyNotFound(SluiceError):
+    status = 404
+    code = "key_not_found"
+
+
+class KeyNeeded(SluiceError):
+    """Without this key nothing could be signed."""
+
+    status = 409
+    code = "key_needed"
+
+
+class KeysUnavailable(SluiceError):
+    """No key may sign at this moment: tokens cannot be issued until the next one's time has come."""
+
+    status = 503
+    code = "keys_unavailable"
 
 
 class KeysInvalid(SluiceError):

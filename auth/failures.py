@@ -36,7 +36,7 @@ class Failures:
 
     def require_few(self, address: str, name: str) -> None:
         """Raises FailuresTooMany, with the seconds to wait, where the source has used up what is allowed."""
-        count, until = self._counts.get(_source(address, name), (0, 0.0))
+        count, until = self._counts.get(source_of(address, name), (0, 0.0))
         left = until - self._clock()
         if count >= self._allowed and left > 0:
             raise FailuresTooMany(
@@ -45,7 +45,7 @@ class Failures:
 
     def count(self, address: str, name: str) -> None:
         """One more failure; the window begins with the first."""
-        source, now = _source(address, name), self._clock()
+        source, now = source_of(address, name), self._clock()
         with self._lock:
             count, until = self._counts.pop(source, (0, 0.0))
             if until <= now:
@@ -57,10 +57,11 @@ class Failures:
     def forget(self, address: str, name: str) -> None:
         """A success clears the source."""
         with self._lock:
-            self._counts.pop(_source(address, name), None)
+            self._counts.pop(source_of(address, name), None)
 
 
-def _source(address: str, name: str) -> Source:
+def source_of(address: str, name: str) -> Source:
+    """What counts as one source of attempts: an address, or a whole network of IPv6, with a name."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

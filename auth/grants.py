@@ -1,95 +1,120 @@
-"""Grants: which models, versions and labels a client may use, and how; their picture in memory for gateways."""
+"""Grants: which models, versions and labels a client may use, and how; as they are stored."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 
-from sqlalchemy import and_, delete, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from auth import clients
 from auth.errors import GrantInvalid
-from auth.scopes import Scope, known_scopes
-from auth.tables import Client, Grant
+from auth.model_patterns import check_pattern, is_pattern, pattern_of
+from auth.tables import Grant
 from model_store.generation import bump_generation
 from model_store.registry import check_name
-from model_store.tables import Label
 
 MOST_GRANTS = 1000
-MOST_REMEMBERED = 10_000
+# Names are looked up, patterns are tried one after the other.
+MOST_PATTERNS = 100
 HIGHEST_VERSION = 2**31 - 1
+# 9999-12-31: what a date can say.
+LATEST_MS = 253_402_214_400_000
 
 
 class Action(StrEnum):
-    """What a grant allows: predicting and waiting, submitting jobs, reading status and metadata."""
+    """What a grant allows; the last three are for administrators of some models rather than of all."""
 
-    PREDICT = "predict"
-    SUBMIT = "submit"
-    METADATA = "metadata"
+    PREDICT = "predict"  # and wait for the answer
+    SUBMIT = "submit"  # as a job
+    METADATA = "metadata"  # read status, signature and report
+    UPLOAD = "upload"  # new versions, and with the first one the model
+    LABEL = "label"  # make, move and delete labels
+    RETIRE = "retire"  # take versions out of service, and delete them then
 
 
-ACTIONS = frozenset(Action)
+# What a grant means that names no action.
+USE = frozenset({Action.PREDICT, Action.SUBMIT, Action.METADATA})
+ADMINISTRATION = frozenset({Action.METADATA, Action.UPLOAD, Action.LABEL, Action.RETIRE})
 
 
 @dataclass(frozen=True, slots=True)
 class GrantSpec:
-    """Actions on one version, on whatever version a label points to, or (neither given) on all of the model's."""
+    """Actions on one version, on whatever version a label points to, or (neither given) on all of the model's.
+
+    `model` is a name or a pattern. From `expires_at` on (milliseconds since 1970, the database's clock) it allows
+    nothing. `id` is that of a stored grant; one that is not stored names the `rule` that gives it.
+    """
 
     model: str
     version: int | None = None
     label: str | None = None
-    actions: frozenset[Action] = ACTIONS
+    actions: frozenset[Action] = USE
+    expires_at: int | None = None
+    id: int | None = field(default=None, compare=False)
+    rule: str = field(default="", compare=False)
+
+    def names(self, model: str) -> bool:
+        """Whether it is about this model."""
+        return pattern_of(self.model).matches(model) if is_pattern(self.model) else self.model == model
+
+    def covers(self, version: int | None, labels: Collection[str]) -> bool:
+        """Whether it is about this version, to which these labels point now; None is the model as a whole."""
+        if self.version is not None:
+            return self.version == version
+        return self.label is None or self.label in labels
+
+    def lasts(self, now_ms: int) -> bool:
+        """Whether it has not expired."""
+        return self.expires_at is None or now_ms < self.expires_at
+
+    @property
+    def text(self) -> str:
+        """All of it in one line, for people."""
+        place = "" if self.version is None else f" version {self.version}"
+        place = place if self.label is None else f" label {self.label}"
+        end = "" if self.expires_at is None else f", until {moment(self.expires_at)}"
+        return f"{_format(self.actions).replace(' ', ', ')} on {self.model}{place}{end}"
 
 
-# Compared and hashed by identity: a changed client comes as a new object with the next picture.
-@dataclass(frozen=True, slots=True, eq=False)
-class ClientRights:
-    """What one client may do; `tokens_not_before` is in milliseconds since 1970, `grants` are by model."""
-
-    id: str
-    name: str
-    disabled: bool
-    tokens_not_before: int
-    scopes: frozenset[Scope]
-    grants: Mapping[str, tuple[GrantSpec, ...]]
-
-    def allows(self, action: str, model: str, version: int, labels: Collection[str]) -> bool:
-        """Whether a grant covers this; `labels` are those that point to the version now."""
-        return any(
-            action in grant.actions and _covers(grant.version, grant.label, version, labels)
-            for grant in self.grants.get(model, ())
-        )
-
-    def sees(self, model: str) -> bool:
-        """Whether the client holds any grant for the model; else the model does not exist for it."""
-        return model in self.grants
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rights:
-    """All clients by id; never changed, replaced as a whole."""
-
-    clients: Mapping[str, ClientRights]
+def deciding(
+    grants: Iterable[GrantSpec], action: str, version: int | None, labels: Collection[str], now_ms: int
+) -> GrantSpec | None:
+    """The one grant by which this is allowed, of those about its model: the one that lasts longest; None if none."""
+    found: GrantSpec | None = None
+    for grant in grants:
+        if action in grant.actions and grant.covers(version, labels) and grant.lasts(now_ms):
+            if grant.expires_at is None:
+                return grant
+            if found is None or grant.expires_at > (found.expires_at or 0):
+                found = grant
+    return found
 
 
 def set_grants(session: Session, client_id: str, grants: Iterable[GrantSpec]) -> None:
-    """Replaces all grants of a client. A model need not exist yet; grants stay when it goes.
+    """Replaces all grants of a client; one that is in both lists keeps its id. A model need not exist yet.
 
-    Raises ClientNotFound, NameInvalid, and GrantInvalid for one that names both version and label, or no action.
+    Raises ClientNotFound, NameInvalid, and GrantInvalid for one that names both version and label, or no action, and
+    for too many.
     """
     client = clients.get(session, client_id)
-    merged: dict[tuple[str, int | None, str | None], frozenset[Action]] = {}
-    for grant in grants:
-        _check(grant)
-        place = (grant.model, grant.version, grant.label)
-        merged[place] = merged.get(place, frozenset()) | grant.actions
-    if len(merged) > MOST_GRANTS:
-        raise GrantInvalid(f"a client may have at most {MOST_GRANTS} grants")
-    session.execute(delete(Grant).where(Grant.client_id == client.id))
-    for (model, version, label), actions in merged.items():
-        session.add(Grant(client_id=client.id, model=model, version=version, label=label, actions=_format(actions)))
+    wanted = _merged(grants)
+    for row in session.scalars(select(Grant).where(Grant.client_id == client.id)):
+        actions = wanted.pop((row.model, row.version, row.label, row.expires_at), None)
+        if actions is None:
+            session.delete(row)
+        else:
+            row.actions = _format(actions)
+    for (model, version, label, expires_at), actions in wanted.items():
+        session.add(
+            Grant(
+                client_id=client.id, model=model, version=version, label=label, actions=_format(actions),
+                expires_at=expires_at,
+            )
+        )  # fmt: skip
     session.flush()
     bump_generation(session)
 
@@ -98,72 +123,39 @@ def grants_of(session: Session, client_id: str) -> Sequence[GrantSpec]:
     """The client's grants, ordered by model; raises ClientNotFound."""
     client = clients.get(session, client_id)
     rows = session.scalars(select(Grant).where(Grant.client_id == client.id).order_by(Grant.model, Grant.id))
-    return [_spec(row) for row in rows]
+    return [spec_of(row) for row in rows]
 
 
-def load_rights(session: Session) -> Rights:
-    """Reads the picture of this moment."""
-    grants: dict[str, dict[str, list[GrantSpec]]] = {}
-    for row in session.scalars(select(Grant)):
-        grants.setdefault(row.client_id, {}).setdefault(row.model, []).append(_spec(row))
-    return Rights(
-        {
-            client.id: ClientRights(
-                id=client.id,
-                name=client.name,
-                disabled=client.disabled,
-                tokens_not_before=client.tokens_not_before,
-                scopes=known_scopes(client.scopes),
-                grants={model: tuple(specs) for model, specs in grants.get(client.id, {}).items()},
-            )
-            for client in session.scalars(select(Client))
-        }
-    )
+def spec_of(row: Grant) -> GrantSpec:
+    """What a stored grant says."""
+    # Actions that a newer release wrote are left out: they must not stop this one from reading rights.
+    actions = frozenset(action for action in Action if action in row.actions.split(" "))
+    return GrantSpec(row.model, row.version, row.label, actions, row.expires_at, id=row.id)
 
 
-def allows_now(session: Session, client_id: str, action: str, model: str, version: int) -> bool:
-    """Whether the client is enabled and a grant covers this at the moment of asking.
-
-    For the claim of a job: what was allowed when it was submitted may have been withdrawn while it waited.
-    """
-    rows = session.execute(
-        select(Grant.actions, Grant.version, Grant.label, Label.version.label("labelled"))
-        .join(Client, Client.id == Grant.client_id)
-        .outerjoin(Label, and_(Label.model == Grant.model, Label.name == Grant.label))
-        .where(Grant.client_id == client_id, Grant.model == model, Client.disabled.is_(False))
-    )
-    return any(
-        action in row.actions.split(" ")
-        and _covers(row.version, row.label, version, (row.label,) if row.labelled == version else ())
-        for row in rows
-    )
+def moment(milliseconds: int) -> str:
+    """Milliseconds since 1970 as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-class Standing:
-    """What `allows_now` says, remembered for the generation in which it was asked; safe for several threads."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, str, str, str, int], bool] = {}
-
-    def allows(self, session: Session, generation: int, asked: tuple[str, str, str, int]) -> bool:
-        """As `allows_now` of client, action, model and version; `generation` was read in this transaction before."""
-        place = (generation, *asked)
-        known = self._known.get(place)
-        if known is None:
-            if len(self._known) >= MOST_REMEMBERED:
-                self._known.clear()
-            known = self._known[place] = allows_now(session, *asked)
-        return known
+Place = tuple[str, int | None, str | None, int | None]
 
 
-def _covers(granted_version: int | None, granted_label: str | None, version: int, labels: Collection[str]) -> bool:
-    if granted_version is not None:
-        return granted_version == version
-    return granted_label is None or granted_label in labels
+def _merged(grants: Iterable[GrantSpec]) -> dict[Place, frozenset[Action]]:
+    merged: dict[Place, frozenset[Action]] = {}
+    for grant in grants:
+        _check(grant)
+        place = (grant.model, grant.version, grant.label, grant.expires_at)
+        merged[place] = merged.get(place, frozenset()) | grant.actions
+    if len(merged) > MOST_GRANTS:
+        raise GrantInvalid(f"a client may have at most {MOST_GRANTS} grants")
+    if sum(is_pattern(place[0]) for place in merged) > MOST_PATTERNS:
+        raise GrantInvalid(f"a client may have at most {MOST_PATTERNS} grants with patterns")
+    return merged
 
 
 def _check(grant: GrantSpec) -> None:
-    check_name(grant.model)
+    check_pattern(grant.model)
     if grant.version is not None and grant.label is not None:
         raise GrantInvalid("a grant names a version or a label, not both")
     if grant.version is not None and not 1 <= grant.version <= HIGHEST_VERSION:
@@ -171,14 +163,10 @@ def _check(grant: GrantSpec) -> None:
     if grant.label is not None:
         check_name(grant.label, "label")
     if not grant.actions:
-        raise GrantInvalid(f"a grant names at least one action of: {_format(ACTIONS)}")
+        raise GrantInvalid(f"a grant names at least one action of: {_format(Action)}")
+    if grant.expires_at is not None and not 0 < grant.expires_at < LATEST_MS:
+        raise GrantInvalid("a grant expires between 1970 and the year 9999")
 
 
-def _spec(row: Grant) -> GrantSpec:
-    # Actions that a newer release wrote are left out: they must not stop this one from reading rights.
-    actions = frozenset(action for action in Action if action in row.actions.split(" "))
-    return GrantSpec(row.model, row.version, row.label, actions)
-
-
-def _format(actions: Collection[Action]) -> str:
+def _format(actions: Collection[Action] | type[Action]) -> str:
     return " ".join(action for action in Action if action in actions)

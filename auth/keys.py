@@ -1,37 +1,23 @@
-"""Signing keys: ES256 keys as PEM files in a folder that only the gateway reads.
-
-`signing.pem` signs; every other `*.pem` only verifies. So a key is rotated without a gap by three moves, each followed
-by a restart: lay the new key beside it as `next.pem`; when everybody knows it, rename `signing.pem` to `retiring.pem`
-and `next.pem` to `signing.pem`; when the last token of the old key has expired, delete `retiring.pem`.
-"""
+"""Signing keys as processes hold them: which key signs now, and which keys verify, by their RFC 7638 thumbprints."""
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
 import os
-import stat
-import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 
-from auth.errors import KeysInvalid
+from auth.errors import KeysInvalid, KeysUnavailable
 
 ALGORITHM = "ES256"
-SIGNING_FILE = "signing.pem"
-MOST_BYTES = 64 * 1024
+WAIT_SECONDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +27,11 @@ class PublicKey:
     kid: str
     algorithm: str
     key: ec.EllipticCurvePublicKey
+
+    @classmethod
+    def of(cls, key: ec.EllipticCurvePublicKey) -> PublicKey:
+        """A P-256 key under its thumbprint."""
+        return cls(thumbprint(key), ALGORITHM, key)
 
     def jwk(self) -> dict[str, str]:
         """The key as RFC 7517 writes it; public members only."""
@@ -56,32 +47,57 @@ class SigningKey:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRing:
-    """The key that signs, and all that verify, by `kid`."""
+class HeldKey:
+    """A key and its times, in milliseconds since 1970; `private` is None where this process cannot open it."""
 
-    signing: SigningKey
-    public: Mapping[str, PublicKey]
+    public: PublicKey
+    private: ec.EllipticCurvePrivateKey | None = field(repr=False)
+    signs_from: int = 0
+    verifies_until: int | None = None
+
+
+class KeyRing:
+    """All keys of one moment; never changed, replaced as a whole.
+
+    The newest key whose time has come signs. So every process goes over to a new key at the moment that was written
+    down with it, long after each has read it.
+    """
+
+    def __init__(self, keys: Iterable[HeldKey], *, clock: Callable[[], float] = time.time) -> None:
+        self._keys = sorted(keys, key=lambda held: held.signs_from, reverse=True)
+        self._by_kid = {held.public.kid: held for held in self._keys}
+        self._clock = clock
+
+    @property
+    def signing(self) -> SigningKey:
+        """The key that signs now; raises KeysUnavailable where there is none, as for seconds after a compromise."""
+        now = self._clock() * 1000
+        for held in self._keys:
+            if held.private is not None and held.signs_from <= now and _verifies(held, now):
+                return SigningKey(held.private, held.public)
+        raise KeysUnavailable("there is no signing key at this moment", retry_after_seconds=WAIT_SECONDS)
+
+    @property
+    def own(self) -> frozenset[str]:
+        """Names of the keys whose private parts this process could open: nobody else can have put them there."""
+        return frozenset(held.public.kid for held in self._keys if held.private is not None)
+
+    def verifying(self, kid: str) -> PublicKey | None:
+        """The key of this name, if tokens that it signed are still good."""
+        held = self._by_kid.get(kid)
+        return held.public if held is not None and _verifies(held, self._clock() * 1000) else None
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
-        """The JWK Set (RFC 7517, section 5) that `/.well-known/jwks.json` publishes."""
-        return {"keys": [key.jwk() for key in self.public.values()]}
+        """The JWK Set of RFC 7517: all keys that verify, also those that are yet to sign."""
+        now = self._clock() * 1000
+        return {"keys": [held.public.jwk() for held in self._keys if _verifies(held, now)]}
 
 
-def load_keys(folder: Path) -> KeyRing:
-    """Reads the folder's keys; makes folder and key where there is none yet. Raises KeysInvalid.
+class KeySource(Protocol):
+    """Where the ring of this moment is found."""
 
-    Of several gateways that start at once on one empty folder, all end with the key of one of them.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        # Whoever can put a file here can sign tokens.
-        raise KeysInvalid(f"{folder} may be written to by others: chmod 700 it")
-    signing_path = folder / SIGNING_FILE
-    if not signing_path.exists():
-        _make_key(signing_path)
-    signing = _read_key(signing_path)
-    verifying = [_read_key(path).public for path in sorted(folder.glob("*.pem")) if path != signing_path]
-    return KeyRing(signing, {key.kid: key for key in (signing.public, *verifying)})
+    @property
+    def ring(self) -> KeyRing: ...
 
 
 def thumbprint(key: ec.EllipticCurvePublicKey) -> str:
@@ -103,38 +119,8 @@ def require_private(path: Path, found: os.stat_result) -> None:
         raise KeysInvalid(f"{path} may be read by others: chmod 600 it")
 
 
-def _make_key(path: Path) -> None:
-    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # mode 600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        # A link, unlike a rename, fails where the name exists: the first key stays, and it is whole when it appears.
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        os.unlink(temporary)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _read_key(path: Path) -> SigningKey:
-    with path.open("rb") as file:
-        require_private(path, os.fstat(file.fileno()))
-        pem = file.read(MOST_BYTES)
-    try:
-        key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise KeysInvalid(f"{path} is not an unencrypted private key in PEM") from error
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise KeysInvalid(f"{path} is not a P-256 key, as {ALGORITHM} needs it")
-    public = key.public_key()
-    return SigningKey(key, PublicKey(thumbprint(public), ALGORITHM, public))
+def _verifies(held: HeldKey, now_ms: float) -> bool:
+    return held.verifies_until is None or held.verifies_until > now_ms
 
 
 def _coordinates(key: ec.EllipticCurvePublicKey) -> dict[str, str]:

@@ -61,6 +61,10 @@ class Passwords:
         """Whether a stored hash was made with other costs than today's."""
         return bool(self._argon2.needs_update(stored))
 
+    def upgraded(self, password: str, stored: str) -> str | None:
+        """A new hash of the right password where the stored one was made with other costs; raises PasswordsBusy."""
+        return self._hashed(password) if self.needs_update(stored) else None
+
     @cached_property
     def _decoy(self) -> str:
         return self._hashed(secrets.token_urlsafe(32))

@@ -16,6 +16,7 @@ class Scope(StrEnum):
     MODELS_READ = "models:read"
     MODELS_WRITE = "models:write"
     CLIENTS_ADMIN = "clients:admin"
+    AUDIT_READ = "audit:read"
     METRICS_READ = "metrics:read"
 
 
@@ -25,6 +26,7 @@ MEANINGS = {
     Scope.MODELS_READ: "See models, versions and preparation reports.",
     Scope.MODELS_WRITE: "Upload models, move labels, retire versions.",
     Scope.CLIENTS_ADMIN: "Create clients, give them grants, rotate their secrets.",
+    Scope.AUDIT_READ: "Read the audit log.",
     Scope.METRICS_READ: "Read metrics.",
 }
 DEFAULT = frozenset({Scope.PREDICT, Scope.JOBS, Scope.MODELS_READ})

@@ -1,4 +1,4 @@
-"""SQL tables of clients, their grants, and people."""
+"""SQL tables of clients and their grants."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ class Client(Base):
     id: Mapped[str] = mapped_column(String(64), primary_key=True)  # cli_…, made by the server
     name: Mapped[str] = mapped_column(String(128), unique=True)
     secret_hash: Mapped[str] = mapped_column(String(64))  # HMAC-SHA-256 in hexadecimal
+    # The secret before the last rotation, while both are good.
+    previous_secret_hash: Mapped[str | None] = mapped_column(String(64))
+    previous_secret_until: Mapped[int | None] = mapped_column(BigInteger)
     scopes: Mapped[str] = mapped_column(String(512))  # separated by spaces, as in RFC 6749
     disabled: Mapped[bool] = mapped_column(Boolean, default=False)
     # Tokens issued before this moment are refused: raised when the client is disabled or its secret is rotated.
@@ -31,18 +34,8 @@ class Grant(Base):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     client_id: Mapped[str] = mapped_column(ForeignKey("clients.id", ondelete="CASCADE"))
-    model: Mapped[str] = mapped_column(String(128))
+    model: Mapped[str] = mapped_column(String(128))  # a name, or a pattern with asterisks
     version: Mapped[int | None] = mapped_column(Integer)
     label: Mapped[str | None] = mapped_column(String(128))
-    actions: Mapped[str] = mapped_column(String(128))  # of predict, submit, metadata; separated by spaces
-
-
-class Person(Base):
-    """Somebody who may look at pages that are closed to the public; people have passwords, clients have secrets."""
-
-    __tablename__ = "people"
-
-    name: Mapped[str] = mapped_column(String(128), primary_key=True)
-    password_hash: Mapped[str] = mapped_column(String(255))  # argon2id in PHC format, with its own salt and costs
-    disabled: Mapped[bool] = mapped_column(Boolean, default=False)
-    created_at: Mapped[int] = mapped_column(BigInteger, server_default=now_ms())
+    actions: Mapped[str] = mapped_column(String(128))  # of auth/grants.py's; separated by spaces
+    expires_at: Mapped[int | None] = mapped_column(BigInteger)

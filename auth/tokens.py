@@ -1,39 +1,43 @@
-"""Access tokens: JWTs of the RFC 9068 profile, issued and verified; the only place that knows `jose`.
-
-`jose.jwt.decode` of python-jose 3.5.0 accepts tokens without `aud` or `exp`, ignores `crit`, takes the last of two
-equal claims and dies of deep JSON before any key is asked. So only its signature check is used, on what a strict
-reading has let through.
-"""
+"""Access tokens: JWTs of the RFC 9068 profile, issued and verified."""
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from jose import jwk, jws
-from jose.backends.base import Key
-from jose.backends.cryptography_backend import CryptographyECKey
-from jose.exceptions import JWSError
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from auth.errors import KeysInvalid, Reason, ScopeInvalid, TokenInvalid
-from auth.keys import ALGORITHM, PublicKey, SigningKey
+from auth.compact import (
+    EXPIRY_LEEWAY_SECONDS,
+    Key,
+    Members,
+    name,
+    prebuilt,
+    read_header,
+    refusing_all_else,
+    require,
+    require_audience,
+    require_times,
+    sign,
+    split,
+    strict_json,
+    verify_signature,
+)
+from auth.errors import Reason, ScopeInvalid, TokenInvalid
+from auth.keys import ALGORITHM, KeySource
 from auth.scopes import Scope, format_scopes, parse_scopes
 
-MOST_CHARACTERS = 8192
-MOST_HEADER_BYTES = 2048
-MOST_BRACKETS = 8
-EXPIRY_LEEWAY_SECONDS = 30
-ISSUED_LEEWAY_SECONDS = 60
+# The console, through which people call: a public client of RFC 6749, section 2.1, that every installation has.
+CONSOLE = "sluice-console"
+PERSON = "usr_"
+THUMBPRINT = "x5t#S256"
+MOST_BUILT = 16
 
-_COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 _KID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_NAME = re.compile(r"[\x21-\x7e]{1,128}")
-_HEADER_MEMBERS = {"alg", "kid", "typ"}
+_SHA_256 = re.compile(r"[A-Za-z0-9_-]{43}")
 _TYPES = {"at+jwt", "application/at+jwt"}
 
 Clock = Callable[[], float]
@@ -41,13 +45,21 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified token says; times in whole seconds since 1970."""
+    """What a verified token says; times in whole seconds since 1970.
+
+    `client_id` is whose token it is: a client or a person; of another `issuer` than ourselves, as that one calls them.
+    `family` is the sign-in that it came of, `thumbprint` the certificate that it is bound to (RFC 8705).
+    """
 
     client_id: str
     scopes: frozenset[Scope]
     token_id: str
     issued_at: int
     expires_at: int
+    key_id: str = ""
+    issuer: str = ""
+    family: str | None = None
+    thumbprint: str | None = None
 
 
 class Verifier:
@@ -55,14 +67,15 @@ class Verifier:
 
     def __init__(
         self,
-        public_keys: Mapping[str, PublicKey],
+        keys: KeySource,
         *,
         issuer: str,
         audience: str,
         max_seconds: int,
         clock: Clock = time.time,
     ) -> None:
-        self._keys = {kid: (key.algorithm, _prebuilt(key.key, key.algorithm)) for kid, key in public_keys.items()}
+        self._keys = keys
+        self._built = _Built()
         self._issuer = issuer
         self._audience = audience
         self._max_seconds = max_seconds
@@ -70,165 +83,135 @@ class Verifier:
 
     def verify(self, token: str) -> Claims:
         """The claims of a valid token; raises TokenInvalid for anything else, whatever it is."""
-        try:
-            return self._claims(_strict_json(self._verified_payload(token)))
-        except TokenInvalid:
-            raise
-        except Exception:  # noqa: BLE001 - RecursionError, OverflowError, TypeError and JWKError have all been seen here
-            # Not chained: the cause's text may hold parts of the token.
-            raise TokenInvalid(reason=Reason.MALFORMED) from None
+        with refusing_all_else():
+            payload, kid = self._verified(token)
+            return self._claims(strict_json(payload), kid)
 
     def current(self, claims: Claims) -> bool:
         """Whether claims verified earlier have not expired since."""
         return claims.expires_at > self._clock() - EXPIRY_LEEWAY_SECONDS
 
-    def _verified_payload(self, token: str) -> bytes:
-        header, payload, _ = split(token)
-        algorithm, key = self._key_of(header)
-        verify_signature(token, key, algorithm)
-        return payload
+    def trusts(self, claims: Claims) -> bool:
+        """Whether the key that signed claims verified earlier has not been withdrawn since."""
+        return self._keys.ring.verifying(claims.key_id) is not None
 
-    def _key_of(self, encoded_header: bytes) -> tuple[str, CryptographyECKey]:
-        _require(len(encoded_header) <= MOST_HEADER_BYTES, Reason.HEADER)
-        header = _strict_json(encoded_header)
-        # An allow-list: `crit`, `b64`, `jku`, `jwk`, `x5u`, `x5c`, `zip`, `enc` and what comes next are all refused.
-        _require(header.keys() <= _HEADER_MEMBERS, Reason.HEADER)
+    def _verified(self, token: str) -> tuple[bytes, str]:
+        header, payload, _ = split(token)
+        kid, algorithm, key = self._key_of(header)
+        verify_signature(token, key, algorithm)
+        return payload, kid
+
+    def _key_of(self, encoded_header: bytes) -> tuple[str, str, Key]:
+        header = read_header(encoded_header)
         kind, kid = header.get("typ"), header.get("kid")
-        _require(isinstance(kind, str) and kind.lower() in _TYPES, Reason.HEADER)
+        require(isinstance(kind, str) and kind.lower() in _TYPES, Reason.HEADER)
         if not isinstance(kid, str) or not _KID.fullmatch(kid):
             raise TokenInvalid(reason=Reason.HEADER)
-        found = self._keys.get(kid)
+        found = self._keys.ring.verifying(kid)
         if found is None:
             raise TokenInvalid(reason=Reason.KEY_UNKNOWN)
-        _require(header.get("alg") == found[0], Reason.HEADER)
-        return found
+        require(header.get("alg") == found.algorithm, Reason.HEADER)
+        return kid, found.algorithm, self._built.key(kid, found.key)
 
-    def _claims(self, payload: Mapping[str, object]) -> Claims:
-        now = self._clock()
-        _require(payload.get("iss") == self._issuer, Reason.ISSUER)
-        audience = payload.get("aud")
-        listed = audience if isinstance(audience, list) else [audience]
-        _require(all(isinstance(entry, str) for entry in listed) and self._audience in listed, Reason.AUDIENCE)
-        issued_at, expires_at = _whole(payload, "iat"), _whole(payload, "exp")
-        _require(issued_at <= now + ISSUED_LEEWAY_SECONDS, Reason.NOT_YET_VALID)
-        _require(expires_at > now - EXPIRY_LEEWAY_SECONDS, Reason.EXPIRED)
-        _require(0 < expires_at - issued_at <= self._max_seconds, Reason.LIFETIME)
-        if "nbf" in payload:
-            _require(_whole(payload, "nbf") <= now + EXPIRY_LEEWAY_SECONDS, Reason.NOT_YET_VALID)
-        client_id = _name(payload, "client_id")
+    def _claims(self, payload: Members, kid: str) -> Claims:
+        require(payload.get("iss") == self._issuer, Reason.ISSUER)
+        require_audience(payload, (self._audience,))
+        issued_at, expires_at = require_times(payload, self._clock(), self._max_seconds)
+        client_id, identity = name(payload, "client_id"), name(payload, "sub")
         # A client acts for itself only: RFC 9068, section 2.2, wants `sub` to be the client then.
-        _require(_name(payload, "sub") == client_id, Reason.CLAIMS)
-        return Claims(client_id, _scopes(payload.get("scope")), _name(payload, "jti"), issued_at, expires_at)
+        by_console = client_id == CONSOLE and identity.startswith(PERSON)
+        require(by_console or identity == client_id, Reason.CLAIMS)
+        return Claims(
+            identity,
+            _scopes(payload.get("scope")),
+            name(payload, "jti"),
+            issued_at,
+            expires_at,
+            kid,
+            family=name(payload, "sid") if "sid" in payload else None,
+            thumbprint=thumbprint_of(payload),
+        )
 
 
 class Issuer:
-    """Issues access tokens signed with one key."""
+    """Issues access tokens, each signed with the key whose time it is."""
 
-    def __init__(self, key: SigningKey, *, issuer: str, audience: str, seconds: int, clock: Clock = time.time) -> None:
-        self._key = _prebuilt(key.key, key.public.algorithm)
-        self._headers = {"typ": "at+jwt", "kid": key.public.kid}
+    def __init__(self, keys: KeySource, *, issuer: str, audience: str, seconds: int, clock: Clock = time.time) -> None:
+        # Raises KeysInvalid: what must not sign is found when a gateway starts, not with its first token.
+        prebuilt(ec.generate_private_key(ec.SECP256R1()), ALGORITHM)
+        self._keys = keys
+        self._built = _Built()
         self._issuer = issuer
         self._audience = audience
         self._seconds = seconds
         self._clock = clock
 
-    def issue(self, client_id: str, scopes: Collection[Scope], *, issued_at: int | None = None) -> tuple[str, int]:
-        """A new token and the seconds until it expires.
+    def issue(
+        self,
+        identity_id: str,
+        scopes: Collection[Scope],
+        *,
+        issued_at: int | None = None,
+        family: str | None = None,
+        thumbprint: str | None = None,
+    ) -> tuple[str, int]:
+        """A new token for a client or a person, and the seconds until it expires.
 
         `issued_at` is in seconds since 1970. Given from the database's clock, it can be compared with the moment of a
-        revocation, which that clock tells as well.
+        revocation, which that clock tells as well. `family` is the sign-in that a person's token belongs to. With the
+        `thumbprint` of a TLS certificate the token is good on connections with that certificate only (RFC 8705,
+        section 3.1).
         """
         issued = int(self._clock()) if issued_at is None else issued_at
         claims = {
             "iss": self._issuer,
             "aud": self._audience,
-            "sub": client_id,
-            "client_id": client_id,
+            "sub": identity_id,
+            "client_id": CONSOLE if identity_id.startswith(PERSON) else identity_id,
             "scope": format_scopes(scopes),
             "jti": secrets.token_urlsafe(16),
             "iat": issued,
             "nbf": issued,
             "exp": issued + self._seconds,
+            **({} if family is None else {"sid": family}),
+            **({} if thumbprint is None else {"cnf": {THUMBPRINT: thumbprint}}),
         }
-        return str(jws.sign(claims, self._key, headers=self._headers, algorithm=ALGORITHM)), self._seconds
+        signing = self._keys.ring.signing
+        headers = {"typ": "at+jwt", "kid": signing.public.kid}
+        key = self._built.key(signing.public.kid, signing.key)
+        return sign(claims, key, headers, ALGORITHM), self._seconds
 
 
-def split(token: str) -> tuple[bytes, bytes, bytes]:
-    """Header, payload and signature of a JWS in compact serialisation (RFC 7515, section 7.1), decoded.
+def thumbprint_of(payload: Members) -> str | None:
+    """The certificate that a token is bound to; None where it is bound to nothing. Raises TokenInvalid.
 
-    Raises TokenInvalid for any other serialisation and any other spelling of the same bytes.
+    Whatever else a token may be bound to (RFC 7800) cannot be checked here, so it is refused.
     """
-    _require(len(token) <= MOST_CHARACTERS, Reason.TOO_LONG)
-    segments = _COMPACT.fullmatch(token)
-    if segments is None:
-        raise TokenInvalid(reason=Reason.MALFORMED)
-    header, payload, signature = (_canonical(segment) for segment in segments.groups())
-    return header, payload, signature
-
-
-def verify_signature(token: str, key: Key, algorithm: str) -> None:
-    """Raises TokenInvalid where the key did not sign the token with this very algorithm."""
-    try:
-        # One algorithm, as a list (a str would be searched for substrings), and a prebuilt key object, never text.
-        jws.verify(token, key, algorithms=[algorithm])
-    except JWSError:
-        raise TokenInvalid(reason=Reason.SIGNATURE) from None
-
-
-def _prebuilt(key: object, algorithm: str) -> CryptographyECKey:
-    built = jwk.construct(key, algorithm)
-    # The package `ecdsa`, installed beside it, leaks keys by its timing (CVE-2024-23342) and will not be mended.
-    if not isinstance(built, CryptographyECKey):
-        raise KeysInvalid(f"python-jose signs with {type(built).__module__}: install python-jose[cryptography]")
-    return built
-
-
-def _require(held: bool, reason: Reason) -> None:
-    if not held:
-        raise TokenInvalid(reason=reason)
-
-
-def _canonical(segment: str) -> bytes:
-    # Decoders ignore the last characters' unused bits; with them, one token would have several spellings.
-    data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
-    _require(base64.urlsafe_b64encode(data).rstrip(b"=") == segment.encode(), Reason.MALFORMED)
-    return data
-
-
-def _strict_json(data: bytes) -> dict[str, object]:
-    text = data.decode("utf-8")
-    # Our own tokens have one bracket. Counting bounds the depth before a parser descends into it.
-    if text.count("[") + text.count("{") > MOST_BRACKETS:
-        raise ValueError("too many brackets")
-    document = json.loads(text, object_pairs_hook=_without_repetition, parse_constant=_no_constant)
-    if not isinstance(document, dict):
-        raise ValueError("not an object")  # noqa: TRY004 - one kind of error for whatever is wrong with the text
-    return document
-
-
-def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("a member appears twice")
-    return members
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _whole(payload: Mapping[str, object], claim: str) -> int:
-    value = payload.get(claim)
-    if type(value) is not int:  # not isinstance: true and false are ints to Python
+    if "cnf" not in payload:
+        return None
+    confirmed = payload["cnf"]
+    if not isinstance(confirmed, dict) or confirmed.keys() != {THUMBPRINT}:
         raise TokenInvalid(reason=Reason.CLAIMS)
-    return value
-
-
-def _name(payload: Mapping[str, object], claim: str) -> str:
-    value = payload.get(claim)
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+    thumbprint = confirmed[THUMBPRINT]
+    if not isinstance(thumbprint, str) or not _SHA_256.fullmatch(thumbprint):
         raise TokenInvalid(reason=Reason.CLAIMS)
-    return value
+    return thumbprint
+
+
+class _Built:
+    """Keys as the library wants them, made once each; a few, since a ring has few and they are asked for by turns."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, Key] = {}
+
+    def key(self, kid: str, key: object) -> Key:
+        """`kid` is a key's thumbprint, so the same name is the same key."""
+        built = self._keys.get(kid)
+        if built is None:
+            if len(self._keys) >= MOST_BUILT:
+                self._keys.clear()
+            built = self._keys[kid] = prebuilt(key, ALGORITHM)
+        return built
 
 
 def _scopes(value: object) -> frozenset[Scope]:

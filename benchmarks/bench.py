@@ -36,6 +36,7 @@ class Sizes:
     versions: Sequence[int] = (1, 10, 100, 300)
     waiting: int = 20_000
     single_jobs: int = 20
+    slow: int = 1_000
     starts: int = 3
 
 
@@ -52,6 +53,7 @@ QUICK = Sizes(
     versions=(1, 3),
     waiting=2_000,
     single_jobs=3,
+    slow=60,
     starts=1,
 )
 

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator
 import numpy as np
 from fastapi import FastAPI, Request, Response
 
-from auth.keys import load_keys
 from auth.scopes import Scope
+from auth.signing_keys import SigningKeys
 from auth.tokens import Verifier
 from gateway import errors
 from gateway.admission import Admission
-from gateway.server import listen
+from gateway.key_keeping import KeyKeeping
+from gateway.listening import listen
 from gateway.settings import GatewaySettings
 from gateway.snapshot import Snapshot
 from model_store.database import connect, sessions_of
@@ -29,10 +30,14 @@ DIGITS = Signature((TensorSpec("image", "float32", (None, 28, 28)),), (TensorSpe
 
 def create_floor(settings: GatewaySettings) -> FastAPI:
     """An application whose only route answers every digit with the same ten floats."""
-    snapshot = Snapshot(sessions_of(connect(settings)))
-    keys = load_keys(settings.keys_dir)
+    sessions, keys = sessions_of(connect(settings)), SigningKeys(settings.master_keys)
+    snapshot = Snapshot(sessions, keys, KeyKeeping(sessions, settings.master_keys, settings))
     verifier = Verifier(
-        keys.public, issuer=settings.issuer, audience=settings.audience, max_seconds=settings.token_seconds
+        keys,
+        issuer=settings.issuer,
+        audience=settings.audience,
+        max_seconds=settings.token_seconds,
+        clock=snapshot.clock.now,
     )
     admission = Admission(verifier, snapshot)
     answer = np.linspace(0, 1, 10, dtype=np.float32).reshape(1, 10)

@@ -134,8 +134,23 @@ TARGETS = (
         "fairness",
         "p50 of a prediction, busy to idle",
     ),
+    Target(
+        "p99 of predictions beside 1,000 slow connections ÷ alone",
+        "slowness",
+        "p99 beside slow callers to p99 alone",
+        most=2,
+    ),
     Target("two gateways ÷ one, requests/s, 32 connections", "gateways", "two gateways to one at 32"),
     Target("two gateways ÷ one, requests/s, 128 connections", "gateways", "two gateways to one at 128"),
+    Target("with limits ÷ without, requests/s, 32 connections", "limits", "with limits to without at 32", least=0.95),
+    Target("with limits ÷ without, requests/s, 128 connections", "limits", "with limits to without at 128", least=0.95),
+    Target(
+        "let in ÷ allowed, a client at 3 times its rate, two gateways",
+        "rate",
+        "let in to allowed, two gateways",
+        least=0.95,
+        most=1.05,
+    ),
     Target(
         "append-only file ÷ memory only, requests/s, 32 connections", "append-only", "append-only to memory only at 32"
     ),

@@ -30,6 +30,7 @@ make() {
 make postgres_password
 make redis_password
 make client_secret_key
+[ -s "$folder/master_key" ] || write master_key "$(head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n')"
 make grafana_password
 
 # Written anew each time from the passwords above: addresses and a line of configuration that hold them.

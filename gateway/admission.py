@@ -7,6 +7,7 @@ same object as last time, so is the answer.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 from collections.abc import Sequence
@@ -14,11 +15,15 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import parse_qsl
 
+from auth.compact import MOST_CHARACTERS
 from auth.errors import Reason, RequestInvalid, ScopeMissing, TokenInvalid, TokenMissing
-from auth.grants import ClientRights, Rights
+from auth.rights import ClientRights, Rights
 from auth.scopes import Scope
-from auth.tokens import MOST_CHARACTERS, Claims, Verifier
-from model_store.catalog import Catalog, CatalogModel, CatalogVersion, label_not_found, not_found
+from auth.tokens import Claims, Verifier
+from gateway.access import Asked, permit, resolve
+from gateway.client_certificates import Extensions, require_bound
+from gateway.sight import Sight
+from model_store.catalog import Catalog, CatalogVersion
 from monitoring.metrics import TOKENS_REFUSED
 
 log = logging.getLogger(__name__)
@@ -39,18 +44,27 @@ class Knowledge(Protocol):
     @property
     def catalog(self) -> Catalog: ...
 
+    def now_ms(self) -> int:
+        """The database's clock in milliseconds since 1970."""
+
     def require_fresh(self) -> None:
         """Raises a SluiceError of status 503 where the pictures are too old."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Caller:
-    """The verified identity of a request; `scopes` are those of the token that the client still has."""
+    """The verified identity of a request; `scopes` are those of the token that the client still has.
+
+    `thumbprint` is that of the certificate without which the token is not good, `revocable` what a revocation would
+    name: the token, and the sign-in that it came of.
+    """
 
     client_id: str
     name: str
     scopes: frozenset[Scope]
     rights: ClientRights
+    thumbprint: str | None = None
+    revocable: tuple[str, ...] = ()
 
 
 class _Targets:
@@ -62,7 +76,8 @@ class _Targets:
         self.rights = rights
         self.catalog = catalog
         # Keyed by the client's rights as an object: a caller admitted under the previous picture is another key.
-        self.found: dict[tuple[ClientRights, str, str, int | None, str | None], CatalogVersion] = {}
+        # With each answer, the moment of the database's clock from which on it does not hold, if there is one.
+        self.found: dict[tuple[ClientRights, str, str, int | None, str | None], tuple[CatalogVersion, int | None]] = {}
 
 
 class Admission:
@@ -76,8 +91,8 @@ class Admission:
         self._lock = threading.Lock()
         self._targets = _Targets(snapshot.rights, snapshot.catalog)
 
-    def caller(self, headers: Headers, query: bytes) -> Caller:
-        """Who the request comes from, by its raw ASGI headers and query string.
+    def caller(self, headers: Headers, query: bytes, extensions: Extensions | None = None) -> Caller:
+        """Who the request comes from, by its raw ASGI headers, query string and extensions.
 
         Raises TokenMissing, TokenInvalid (401), RequestInvalid (400) for two ways of sending a token at once (RFC 6750,
         section 2), and what `require_fresh` raises (503). About 2 µs for a token seen before.
@@ -85,11 +100,35 @@ class Admission:
         sent = _authorization(headers, query)
         self._snapshot.require_fresh()
         try:
-            return self._admitted(sent)
+            caller = self._admitted(sent)
+            if caller.thumbprint is not None:
+                require_bound(caller.thumbprint, extensions)
+            return caller
         except TokenInvalid as refused:
             TOKENS_REFUSED.labels(refused.reason.value).inc()
             log.info("token refused: %s", refused.reason.value)
             raise
+
+    def inspect(self, token: str) -> tuple[Claims, Caller]:
+        """What a token says, and whom it would let in at this moment; raises TokenInvalid, and 503 as above."""
+        self._snapshot.require_fresh()
+        claims = self._verifier.verify(token)
+        return claims, _caller(claims, self._snapshot.rights)
+
+    def renewed(self, caller: Caller) -> Caller:
+        """A caller that was let in some time ago, with the rights that it has now.
+
+        Raises TokenInvalid where it is gone or disabled since, or its token was revoked; that the token expired
+        meanwhile is no reason.
+        """
+        picture = self._snapshot.rights
+        rights = picture.clients.get(caller.client_id)
+        if rights is None or rights.disabled:
+            raise TokenInvalid(reason=Reason.CLIENT_UNKNOWN if rights is None else Reason.CLIENT_DISABLED)
+        revoked = not picture.revoked.isdisjoint(caller.revocable)
+        if revoked or rights.tokens_not_before != caller.rights.tokens_not_before:
+            raise TokenInvalid(reason=Reason.REVOKED)
+        return dataclasses.replace(caller, scopes=caller.scopes & rights.scopes, rights=rights.narrowed(caller.scopes))
 
     def require(self, caller: Caller, scope: Scope) -> None:
         """Raises ScopeMissing."""
@@ -99,25 +138,28 @@ class Admission:
     def target(
         self, caller: Caller, action: str, model: str, version: int | None = None, label: str | None = None
     ) -> CatalogVersion:
-        """The AVAILABLE version that the caller means and may use.
-
-        Permission comes before existence: what no grant covers is answered exactly as what does not exist, whatever its
-        state (ModelNotFound; LabelNotFound for a label within a model that the caller may see). A bare name means the
-        highest AVAILABLE version for everybody; a caller who may not use that one is told that the model is unknown,
-        rather than silently given an older one. Raises VersionNotReady for a granted version in preparation.
-        """
+        """The AVAILABLE version that the caller means and may use; raises as gateway/access.py's `resolve` does."""
         rights, catalog = self._snapshot.rights, self._snapshot.catalog
         targets = self._targets
         if targets.rights is not rights or targets.catalog is not catalog:
             targets = self._targets = _Targets(rights, catalog)
         key = (caller.rights, action, model, version, label)
-        found = targets.found.get(key)
-        if found is None:
-            found = _resolve(catalog, caller.rights, action, model, version, label)
-            if len(targets.found) >= MOST_REMEMBERED:
-                targets.found.clear()
-            targets.found[key] = found
-        return found
+        known = targets.found.get(key)
+        if known is not None and (known[1] is None or self._snapshot.now_ms() < known[1]):
+            return known[0]
+        found = resolve(catalog, caller.rights, Asked(action, model, version, label), self._snapshot.now_ms())
+        if len(targets.found) >= MOST_REMEMBERED:
+            targets.found.clear()
+        targets.found[key] = (found.version, found.until)
+        return found.version
+
+    def permit(self, caller: Caller, asked: Asked) -> None:
+        """Raises ModelNotFound where no grant lets the caller administer this, whether or not it exists."""
+        permit(self._snapshot.catalog, caller.rights, asked, self._snapshot.now_ms())
+
+    def sight(self, caller: Caller) -> Sight:
+        """What the caller may see of models at this moment."""
+        return Sight(self._snapshot.catalog, caller.rights, self._snapshot.now_ms())
 
     def _admitted(self, sent: bytes) -> Caller:
         rights = self._snapshot.rights
@@ -132,6 +174,8 @@ class Admission:
                 raise TokenInvalid(reason=Reason.EXPIRED)
             if known_rights is rights:
                 return caller
+            if not self._verifier.trusts(claims):
+                raise TokenInvalid(reason=Reason.KEY_UNKNOWN)
         caller = _caller(claims, rights)
         self._remember(sent, (claims, rights, caller))
         return caller
@@ -182,40 +226,19 @@ def _token(sent: bytes) -> str:
 
 
 def _caller(claims: Claims, rights: Rights) -> Caller:
-    client = rights.clients.get(claims.client_id)
+    # What another issuer calls a client is never one of our ids, whatever it looks like.
+    own = not claims.issuer
+    client_id = claims.client_id if own else rights.identities.get((claims.issuer, claims.client_id), "")
+    client = rights.clients.get(client_id)
     if client is None:
         raise TokenInvalid(reason=Reason.CLIENT_UNKNOWN)
     if client.disabled:
         raise TokenInvalid(reason=Reason.CLIENT_DISABLED)
     if claims.issued_at * 1000 < client.tokens_not_before:
         raise TokenInvalid(reason=Reason.REVOKED)
-    return Caller(client.id, client.name, claims.scopes & client.scopes, client)
-
-
-def _resolve(
-    catalog: Catalog, rights: ClientRights, action: str, model: str, version: int | None, label: str | None
-) -> CatalogVersion:
-    known = catalog.models.get(model)
-    if known is None or not rights.sees(model):
-        raise not_found(model, version)
-    number = _meant(known, version, label)
-    if number is None:
-        return _unresolved(catalog, known, rights, action, label)
-    if not rights.allows(action, model, number, known.labels_of(number)):
-        raise label_not_found(label) if label is not None else not_found(model, version)
-    return catalog.resolve(model, version, label)
-
-
-def _meant(known: CatalogModel, version: int | None, label: str | None) -> int | None:
-    if label is not None:
-        return known.labels.get(label)
-    return known.latest if version is None else version
-
-
-def _unresolved(
-    catalog: Catalog, known: CatalogModel, rights: ClientRights, action: str, label: str | None
-) -> CatalogVersion:
-    # No such label; or a bare name before any version is AVAILABLE, which only who may use one of them may learn.
-    if label is None and not any(rights.allows(action, known.name, n, known.labels_of(n)) for n in known.versions):
-        raise not_found(known.name)
-    return catalog.resolve(known.name, None, label)
+    revocable = (claims.token_id, claims.family or claims.token_id) if own else ()
+    if not rights.revoked.isdisjoint(revocable):
+        raise TokenInvalid(reason=Reason.REVOKED)
+    rights_of_token = client.narrowed(claims.scopes)
+    scopes = claims.scopes & client.scopes
+    return Caller(client.id, client.name, scopes, rights_of_token, claims.thumbprint, revocable)

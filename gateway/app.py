@@ -8,22 +8,49 @@ import secrets
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from auth.assertions import Assertions
 from auth.failures import Failures
-from auth.keys import load_keys
-from auth.passwords import Passwords
-from auth.people import PasswordCheck
-from auth.tokens import Issuer, Verifier
+from auth.foreign_tokens import FederatedVerifier
+from auth.signing_keys import SigningKeys
+from auth.tokens import Issuer
 from gateway import errors, openapi
 from gateway.admission import Admission
+from gateway.audit_log import AuditLog
+from gateway.audit_trail import AuditTrail
+from gateway.cross_origin import CrossOrigin
 from gateway.health import Health
 from gateway.job_submission import JobSubmission
 from gateway.job_watch import JobWatch
+from gateway.key_keeping import KeyKeeping
+from gateway.limits import Limits
 from gateway.middleware import BodyLimit, RequestContext
 from gateway.parts import Parts
+from gateway.people_parts import make_people_parts
 from gateway.predictions import PredictionEndpoint
-from gateway.routes import admin_models, clients, docs, health, jobs, models, open_inference, tokens, workers
+from gateway.routes import (
+    access,
+    admin_models,
+    audit,
+    client_keys,
+    clients,
+    docs,
+    health,
+    jobs,
+    keys,
+    limits,
+    models,
+    open_inference,
+    people,
+    second_factors,
+    sessions,
+    setup,
+    token_states,
+    tokens,
+    upload_keys,
+    workers,
+)
 from gateway.settings import GatewaySettings
 from gateway.snapshot import Snapshot
 from gateway.submission import Submission
@@ -45,7 +72,7 @@ OTHER_BODY_BYTES = 1024**2
 class Gateway(FastAPI):
     """FastAPI, but for predictions: they go around its own layers too, which are a tenth of what one costs here."""
 
-    predictions: PredictionEndpoint | None = None
+    predictions: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self.predictions is not None:
@@ -76,13 +103,36 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     )
     app.state.parts = parts
     errors.install(app)
-    for routes in (tokens, models, open_inference, jobs, admin_models, clients, workers, health, docs):
+    for routes in (
+        tokens,
+        token_states,
+        models,
+        open_inference,
+        jobs,
+        admin_models,
+        audit,
+        clients,
+        client_keys,
+        people,
+        sessions,
+        second_factors,
+        setup,
+        access,
+        keys,
+        limits,
+        upload_keys,
+        workers,
+        health,
+        docs,
+    ):
         app.include_router(routes.router)
     # The last one added comes first.
     app.add_middleware(BodyLimit, limit_bytes=min(settings.body_limit_bytes, OTHER_BODY_BYTES))
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, conclude=parts.audit.conclude)
     # Predictions go around everything above.
     app.predictions = PredictionEndpoint(super(Gateway, app).__call__, parts)
+    if settings.origins:
+        app.predictions = CrossOrigin(app.predictions, settings.origins)
     # Open to strangers, and 50 ms of work: done once.
     app.openapi = functools.cache(lambda: openapi.describe(app))  # type: ignore[method-assign] # FastAPI's documented way to extend it
     return app
@@ -92,29 +142,44 @@ def make_parts(settings: GatewaySettings) -> Parts:
     """All collaborators, not yet started."""
     engine = connect(settings, pool_size=10)
     sessions = sessions_of(engine)
-    artifacts = Artifacts(settings.store_dir, settings.upload_limit_bytes)
-    snapshot = Snapshot(sessions)
-    keys = load_keys(settings.keys_dir)
-    verifier = Verifier(
-        keys.public, issuer=settings.issuer, audience=settings.audience, max_seconds=settings.token_seconds
+    artifacts = Artifacts.of(settings)
+    master_keys = settings.master_keys
+    signing_keys = SigningKeys(master_keys)
+    key_keeping = KeyKeeping(sessions, master_keys, settings)
+    snapshot = Snapshot(sessions, signing_keys, key_keeping)
+    verifier = FederatedVerifier(
+        signing_keys,
+        settings.trusted_issuers,
+        issuer=settings.issuer,
+        audience=settings.audience,
+        max_seconds=settings.token_seconds,
+        clock=snapshot.clock.now,
     )
-    issuer = Issuer(keys.signing, issuer=settings.issuer, audience=settings.audience, seconds=settings.token_seconds)
+    issuer = Issuer(signing_keys, issuer=settings.issuer, audience=settings.audience, seconds=settings.token_seconds)
     failures = Failures()
+    audit_log = AuditLog(sessions, signing_keys, settings, settings.gateway_name)
     publisher = Publisher(broker(settings))
     # Numbers of requests begin anew with each start: an answer to the process before must find another name.
-    submission = Submission(settings, f"{settings.gateway_name}-{secrets.token_hex(8)}", publisher)
+    gateway = f"{settings.gateway_name}-{secrets.token_hex(8)}"
+    submission = Submission(settings, gateway, publisher)
     return Parts(
         settings=settings,
         engine=engine,
         sessions=sessions,
         artifacts=artifacts,
         snapshot=snapshot,
-        keys=keys,
+        keys=signing_keys,
+        key_keeping=key_keeping,
+        verifier=verifier,
         issuer=issuer,
+        assertions=Assertions(tokens.audiences(settings), clock=snapshot.clock.now),
         failures=failures,
-        password_check=PasswordCheck(sessions, Passwords(), failures),
+        people=make_people_parts(settings, sessions, snapshot, failures),
+        audit_log=audit_log,
+        audit=AuditTrail(audit_log, snapshot),
         admission=Admission(verifier, snapshot),
         submission=submission,
+        limits=Limits(settings, sessions, snapshot, gateway),
         jobs=JobSubmission(settings, sessions, artifacts, submission),
         watch=JobWatch(settings),
         publisher=publisher,
@@ -134,8 +199,12 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     )
     parts.snapshot.start()
     parts.publisher.start()
+    parts.key_keeping.start()
+    parts.audit_log.start()
+    parts.verifier.start()
     watch_memory("gateway")
     await parts.submission.start()
+    await parts.limits.start()
     await parts.watch.start()
     dispatcher.start()
     parts.health.start()
@@ -144,9 +213,13 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     finally:
         await parts.jobs.close()
         await parts.watch.close()
+        await parts.limits.close()
         await parts.submission.close()
         parts.health.close()
         dispatcher.close()
         parts.publisher.close()
+        parts.verifier.close()
+        parts.key_keeping.close()
+        parts.audit_log.close()
         parts.snapshot.close()
         parts.engine.dispose()

@@ -12,10 +12,13 @@ from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
 
 from auth.errors import PersonAuthenticationFailed, TokenMissing
+from auth.people_errors import SecondFactorDue, SessionInvalid
 from auth.scopes import Scope
 from gateway.admission import Caller
+from gateway.audit_trail import record_act
 from gateway.basic_credentials import CredentialsMalformed, is_basic, read_basic
 from gateway.parts import Parts
+from gateway.person_sessions import SignedIn
 from gateway.settings import GatewaySettings
 from model_store.database import transaction
 from model_store.errors import DatabaseUnavailable
@@ -28,11 +31,19 @@ PUBLIC = frozenset(
         "/health/ready",
         "/v2/health/live",
         "/v2/health/ready",
+        "/admin/password",
+        "/admin/session",
+        "/admin/setup",
+        "/oauth/introspect",
+        "/oauth/revoke",
         "/oauth/token",
         "/.well-known/jwks.json",
         "/.well-known/oauth-authorization-server",
     }
 )
+
+# Where a session counts: for programs, predictions among them, there are tokens.
+PAGES = "/admin/"
 
 TOKEN_PATH = "/oauth/token"  # noqa: S105 - an address, not a password
 
@@ -46,11 +57,14 @@ def open_session(request: Request) -> Iterator[Session]:
     """One transaction for the request, committed before the answer is sent.
 
     To be used as `Depends(open_session, scope="function")`: otherwise FastAPI commits after the answer, and a request
-    whose commit fails has already said 200. Whoever changed something finds it in force here with the next request.
+    whose commit fails has already said 200. Whoever changed something finds it in force here with the next request,
+    and the audit log has an entry of it.
     """
     found = parts(request)
     with transaction(found.sessions) as session:
         yield session
+        record_act(session, request.scope, found.snapshot.catalog)
+    request.scope["state"]["audited"] = True
     # The change is committed: that the database is away now must not make a failure of it.
     with contextlib.suppress(DatabaseUnavailable):
         found.snapshot.refresh()
@@ -67,11 +81,49 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client is not None else ""
 
 
-class Require:
-    """Lets a request in whose bearer token has the scope: `caller: Annotated[Caller, Depends(Require(Scope.X))]`.
+async def caller_of(request: Request) -> Caller:
+    """Who a request comes from: whose token it is or, on pages for people and without a token, whose session.
 
-    Any of `others` opens the door as well. Raises TokenMissing, TokenInvalid (401), RequestInvalid (400), ScopeMissing
-    (403), RightsUnavailable (503).
+    Raises what `Admission.caller` and `signed_in` do, and SecondFactorDue.
+    """
+    found = parts(request)
+    # A header was sent on purpose, a cookie comes by itself: it never adds to a token's rights, nor replaces a bad one.
+    has_header = any(name == b"authorization" for name, _ in request.scope["headers"])
+    if not has_header and request.scope["path"].startswith(PAGES) and found.people.cookies.session(request):
+        return await person_of(request)
+    scope = request.scope
+    caller = found.admission.caller(scope["headers"], scope["query_string"], scope.get("extensions"))
+    request.scope["caller"] = caller
+    return caller
+
+
+async def person_of(request: Request) -> Caller:
+    """The person whose session's cookie a request has; raises SecondFactorDue (403) and what `signed_in` does."""
+    person = await signed_in(request)
+    if person.second_factor_due:
+        raise SecondFactorDue
+    return person.caller
+
+
+async def signed_in(request: Request) -> SignedIn:
+    """The person whose session's cookie a request has, also where a second factor has yet to be set up.
+
+    Raises SessionInvalid (401), RequestForged (403), RightsUnavailable (503).
+    """
+    people = parts(request).people
+    cookie = people.cookies.session(request)
+    if cookie is None:
+        raise SessionInvalid
+    person = await people.sessions.find(cookie)
+    request.scope["caller"] = person.caller
+    people.cookies.require_unforged(request, cookie)
+    return person
+
+
+class Require:
+    """Lets a request in whose token, or session, has the scope: `caller: Annotated[Caller, Depends(Require(Scope.X))]`.
+
+    Any of `others` opens the door as well. Raises what `caller_of` does, and ScopeMissing (403).
     """
 
     def __init__(self, scope: Scope, *others: Scope) -> None:
@@ -79,11 +131,20 @@ class Require:
         self.others = frozenset(others)
 
     async def __call__(self, request: Request) -> Caller:
-        admission = parts(request).admission
-        caller = admission.caller(request.scope["headers"], request.scope["query_string"])
+        caller = await caller_of(request)
         if not self.others & caller.scopes:
-            admission.require(caller, self.scope)
+            parts(request).admission.require(caller, self.scope)
         return caller
+
+
+class SignedInPerson:
+    """Lets a request in that has a session's cookie, also before a demanded second factor is set up.
+
+    Raises what `signed_in` does.
+    """
+
+    async def __call__(self, request: Request) -> SignedIn:
+        return await signed_in(request)
 
 
 class TokenFirst(APIRoute):
@@ -93,7 +154,7 @@ class TokenFirst(APIRoute):
         handle = super().get_route_handler()
 
         async def admit(request: Request) -> Response:
-            parts(request).admission.caller(request.scope["headers"], request.scope["query_string"])
+            await caller_of(request)
             return await handle(request)
 
         return admit
@@ -102,26 +163,32 @@ class TokenFirst(APIRoute):
 class Reader:
     """Lets people and programs look at a page: everybody where a setting makes it public, else by token or password.
 
-    Raises PersonAuthenticationFailed (401, so that a browser asks), FailuresTooMany (429), and what `Require` does.
+    Gives the caller of a token, who may see less than everything; None for the others. Raises
+    PersonAuthenticationFailed (401, so that a browser asks), FailuresTooMany (429), and what `Require` does.
     """
 
     def __init__(self, public: Callable[[GatewaySettings], bool], scope: Scope) -> None:
         self.public = public
         self.scope = scope
 
-    async def __call__(self, request: Request) -> None:
+    async def __call__(self, request: Request) -> Caller | None:
         found = parts(request)
         if self.public(found.settings):
-            return
+            return None
         sent = [value for name, value in request.scope["headers"] if name == b"authorization"]
         if len(sent) == 1 and is_basic(sent[0]):
             await _admit_person(request, sent[0])
-            return
+            return None
         try:
-            caller = found.admission.caller(request.scope["headers"], request.scope["query_string"])
-        except TokenMissing:
+            if not sent and found.people.cookies.session(request) is not None:
+                # As with a password: these pages are for everybody who is known.
+                await person_of(request)
+                return None
+            caller = await caller_of(request)
+        except (TokenMissing, SessionInvalid):
             raise PersonAuthenticationFailed from None
         found.admission.require(caller, self.scope)
+        return caller
 
 
 async def _admit_person(request: Request, sent: bytes) -> None:
@@ -129,5 +196,7 @@ async def _admit_person(request: Request, sent: bytes) -> None:
         name, password = read_basic(sent)
     except CredentialsMalformed:
         raise PersonAuthenticationFailed from None
-    # It reads SQL and may compute argon2: not for the event loop.
-    await run_in_threadpool(parts(request).password_check.check, name, password, address_of(request))
+    people = parts(request).people
+    # Known ones do not wait behind a flood of sign-ins: Prometheus comes every few seconds.
+    if not await run_in_threadpool(people.password_check.remembers, name, password):
+        await people.places.run(people.password_check.check, name, password, address_of(request))

@@ -9,10 +9,12 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from gateway.allowed_methods import methods_of
 from model_store.errors import ModelNotFound, SluiceError
 
 CODES = {400: "request_invalid", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported"}
 MOST_ERRORS_SHOWN = 10
+MOST_CHARACTERS = 1000
 OPEN_INFERENCE_MODELS = "/v2/models/"
 
 Rendered = tuple[int, dict[str, str], bytes]
@@ -21,6 +23,16 @@ Rendered = tuple[int, dict[str, str], bytes]
 class RequestTooLarge(SluiceError):
     status = 413
     code = "body_too_large"
+
+
+class ContentEncoded(SluiceError):
+    """Nothing is unpacked here: a small body could become a large one (RFC 9110, section 15.5.16)."""
+
+    status = 415
+    code = "content_encoding_unsupported"
+
+    def __init__(self) -> None:
+        super().__init__("send the body without Content-Encoding")
 
 
 class RightsUnavailable(SluiceError):
@@ -32,22 +44,24 @@ class RightsUnavailable(SluiceError):
 
 def render(path: str, error: SluiceError) -> Rendered:
     """Status, headers and body of an error in the shape that callers of this path can read."""
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", **error.headers}
     if error.retry_after_seconds is not None:
         headers["retry-after"] = str(error.retry_after_seconds)
     challenge = getattr(error, "challenge", None)
     if challenge:
         headers["www-authenticate"] = challenge
+    # It may name what was asked for, which has no bound of its own; nobody gets more back than a line or two.
+    message = error.message[:MOST_CHARACTERS]
     document: dict[str, object]
     if path.startswith("/oauth/"):
-        document = {"error": error.code, "error_description": error.message}
+        document = {"error": error.code, "error_description": message}
         headers["cache-control"] = "no-store"
     elif has_bare_errors(path):
-        document = {"error": _unknown_to_triton(path) if _names_unknown_model(path, error) else error.message}
+        document = {"error": _unknown_to_triton(path) if _names_unknown_model(path, error) else message}
     else:
         headers["content-type"] = "application/problem+json"
         document = {"type": "about:blank", "title": title(error.code), "status": error.status, "code": error.code}
-        document["detail"] = error.message
+        document["detail"] = message
     return error.status, headers, json.dumps(document).encode()
 
 
@@ -81,20 +95,33 @@ def install(app: FastAPI) -> None:
     """Register the handlers of every kind of error but the unforeseen, which RequestContext answers."""
 
     def sluice_error(request: Request, error: SluiceError) -> Response:
-        return response(render(request.url.path, error))
+        _remember(request, error)
+        return response(render(request.scope["path"], error))
 
     def validation_error(request: Request, error: RequestValidationError) -> Response:
-        return response(render(request.url.path, _invalid(error.errors())))
+        stated = _invalid(error.errors())
+        _remember(request, stated)
+        return response(render(request.scope["path"], stated))
 
     def http_error(request: Request, error: HTTPException) -> Response:
         stated = SluiceError(str(error.detail))
         stated.status, stated.code = error.status_code, CODES.get(error.status_code, "request_invalid")
-        status, headers, body = render(request.url.path, stated)
-        return response((status, {**headers, **(error.headers or {})}, body))
+        _remember(request, stated)
+        status, headers, body = render(request.scope["path"], stated)
+        if status == 405:
+            headers["Allow"] = methods_of(app, request.scope["path"])
+        else:
+            headers |= error.headers or {}
+        return response((status, headers, body))
 
     app.add_exception_handler(SluiceError, sluice_error)  # type: ignore[arg-type] # handlers are typed for Exception
     app.add_exception_handler(RequestValidationError, validation_error)  # type: ignore[arg-type] # as above
     app.add_exception_handler(HTTPException, http_error)  # type: ignore[arg-type] # as above
+
+
+def _remember(request: Request, error: SluiceError) -> None:
+    # For the audit log, which says why something was refused.
+    request.scope.setdefault("state", {})["refusal"] = error.code
 
 
 def response(rendered: Rendered) -> Response:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from gateway.limit_headers import Kind, Policy, refusal_headers
 from gateway.submission import Submission
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, transaction
 from model_store.errors import SluiceError
+from monitoring.metrics import LIMITED
 from workers import jobs
 from workers.errors import QueueFull
 from workers.lanes import JOB_FIELD, Keys, Lane
@@ -23,6 +25,7 @@ from workers.settings import QueueSettings
 
 MOST_AT_ONCE = 500
 ROOM_SECONDS = 0.5
+FULL_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,13 @@ class Submitted:
     instances: int
     body: bytes
     max_batch: int
+    # Of the client, of all its models and of this one; None is the setting's, and no bound.
+    most_queued: int | None = None
+    most_queued_of_model: int | None = None
 
+
+Counted = tuple[str, str | None]
+"""A client, and the model whose jobs are counted; None is all."""
 
 Pending = tuple[Submitted, "asyncio.Future[str]"]
 
@@ -49,8 +58,9 @@ class Room:
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
         self._clock = clock
-        self._left: dict[str, int] = {}
-        self._asked: set[str] = set()
+        # By client, and by client and model where there is a bound for one.
+        self._left: dict[Counted, int] = {}
+        self._asked: set[Counted] = set()
         self._begun_at = clock()
 
     def begin_group(self) -> None:
@@ -61,13 +71,25 @@ class Room:
             self._begun_at = now
             self._left.clear()
 
-    def take(self, session: Session, client_id: str) -> bool:
-        """Whether the client may have one more."""
-        left = self._left.get(client_id, 0)
-        if left <= 0 and client_id not in self._asked:
-            self._asked.add(client_id)
-            left = self._limit - jobs.queued_of(session, client_id)
-        self._left[client_id] = left - 1
+    def take(self, session: Session, submitted: Submitted) -> QueueFull | None:
+        """None where the client may have one more; otherwise what to tell it."""
+        lane, of_all, of_model = submitted.lane, submitted.most_queued, submitted.most_queued_of_model
+        bounds: list[tuple[Counted, int]] = [((lane.client_id, None), self._limit if of_all is None else of_all)]
+        if of_model is not None:
+            bounds.append(((lane.client_id, lane.model), of_model))
+        full = next(((counted, most) for counted, most in bounds if not self._has_room(session, counted, most)), None)
+        if full is not None:
+            return _full(*full)
+        for counted, _ in bounds:
+            self._left[counted] -= 1
+        return None
+
+    def _has_room(self, session: Session, counted: Counted, most: int) -> bool:
+        left = self._left.get(counted, 0)
+        if left <= 0 and counted not in self._asked:
+            self._asked.add(counted)
+            left = most - jobs.queued_of(session, *counted)
+        self._left[counted] = left
         return left > 0
 
 
@@ -130,28 +152,30 @@ class JobSubmission:
             self._room.begin_group()
             answers: list[str | SluiceError] = []
             kept: list[jobs.Draft] = []
-            for draft in drafts:
-                if not self._room.take(session, draft.lane.client_id):
+            for draft, submitted in zip(drafts, group, strict=True):
+                full = self._room.take(session, submitted)
+                if full is not None:
                     self._forget(draft)
-                    answers.append(_full(self._settings.queued_jobs_limit))
+                    answers.append(full)
                     continue
                 kept.append(draft)
                 answers.append(draft.id)
-            limit = ahead_limit(max(submitted.max_batch for submitted in group))
+            limit = ahead_limit(max(one.max_batch for one in group))
             laid_out = jobs.accept(session, kept, limit) if kept else []
         return answers, laid_out
 
     def _draft(self, submitted: Submitted) -> jobs.Draft:
         job_id, body = jobs.new_id(), submitted.body
+        name = jobs.input_name(job_id)
         stored = len(body) > self._settings.inline_bytes
         if stored:
-            self._artifacts.put_payload(jobs.input_name(job_id), body)
+            self._artifacts.put_payload(name, body)
         return jobs.Draft(
             job_id,
             submitted.lane,
             submitted.dialect,
             submitted.instances,
-            None if stored else body,
+            None if stored else self._artifacts.sealed(name, body),
             self._settings.job_seconds,
         )
 
@@ -168,5 +192,11 @@ class JobSubmission:
             self._submission.add_jobs(lane, entries)
 
 
-def _full(limit: int) -> QueueFull:
-    return QueueFull(f"{limit} jobs of this client wait already; try again when some are done", retry_after_seconds=5)
+def _full(counted: Counted, most: int) -> QueueFull:
+    model = counted[1] or ""
+    where = f" for {model}" if model else ""
+    text = f"{most} jobs of this client{where} wait already; try again when some are done"
+    error = QueueFull(text, retry_after_seconds=FULL_SECONDS)
+    error.headers = refusal_headers(Policy(Kind.QUEUED, model, most), FULL_SECONDS)
+    LIMITED.labels(Kind.QUEUED).inc()
+    return error

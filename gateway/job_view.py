@@ -51,9 +51,11 @@ def find(session: Session, job_id: str, client_id: str) -> Job:
 def view(session: Session, artifacts: Artifacts, job_id: str, client_id: str) -> JobView:
     """Look a job up with its result; raises JobNotFound."""
     job = find(session, job_id, client_id)
-    result = artifacts.get_payload(jobs.result_name(job.id, job.fence)) if job.result_stored else None
+    name = jobs.result_name(job.id, job.fence)
+    result = artifacts.get_payload(name) if job.result_stored else None
     if result is None and job.state == jobs.JobState.SUCCEEDED:
-        result = jobs.result_of(session, job)
+        kept = jobs.result_of(session, job)
+        result = None if kept is None else artifacts.unsealed(name, kept)
     body = None if result is None else restored(result, dialect_named(job.dialect))
     return JobView(job, waiting.position(session, job), body)
 

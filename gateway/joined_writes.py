@@ -11,6 +11,8 @@ from typing import Any
 
 HEAD_START = b"HTTP/1.1 "
 HEAD_END = b"\r\n\r\n"
+# How long an answer waits for its reader when the connection is to be closed.
+UNREAD_SECONDS = 20.0
 
 
 class JoinedWrites:
@@ -39,8 +41,11 @@ class JoinedWrites:
             self._transport.write(head)
 
     def close(self) -> None:
+        """Close once everything is sent; who does not read it is not waited for for ever."""
         self.flush()
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._loop.call_later(UNREAD_SECONDS, self._transport.abort)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the transport has
         return getattr(self._transport, name)

@@ -6,10 +6,13 @@ import logging
 import random
 import re
 import time
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import Rendered, RequestTooLarge, render, unforeseen
+from gateway.errors import ContentEncoded, Rendered, RequestTooLarge, render, unforeseen
+from gateway.prediction_bodies import is_longer
+from model_store.errors import SluiceError
 from monitoring import logs
 from monitoring.metrics import request_metrics
 
@@ -21,6 +24,7 @@ SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
+NO_STORE = (b"cache-control", b"no-store")
 CLOSED_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 
 
@@ -34,10 +38,12 @@ def request_id_of(headers: list[tuple[bytes, bytes]]) -> bytes:
 
 
 class RequestContext:
-    """Gives each request an id, security headers, a log context and a place in the metrics."""
+    """Gives each request an id, security headers, a log context, and a place in the metrics and the audit log."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, conclude: Callable[[Scope, int], None]) -> None:
+        """`conclude` is told of every request with the status of its answer, for the audit log."""
         self._app = app
+        self._conclude = conclude
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,8 +59,9 @@ class RequestContext:
                 status, answered = message["status"], True
                 headers = [pair for pair in message.get("headers", []) if pair[0] != b"x-request-id"]
                 headers += [(b"x-request-id", request_id), *SECURITY_HEADERS]
-                if all(name != b"content-security-policy" for name, _ in headers):
-                    headers.append(CLOSED_POLICY)
+                said = {name for name, _ in headers}
+                # What is about a caller's rights must not be found in a cache by somebody else.
+                headers += [pair for pair in (CLOSED_POLICY, NO_STORE) if pair[0] not in said]
                 message = {**message, "headers": headers}
             await send(message)
 
@@ -71,23 +78,27 @@ class RequestContext:
         finally:
             seconds = time.perf_counter() - started
             request_metrics(route_of(scope), "", "").observe(outcome_of(status), seconds)
+            self._conclude(scope, status)
 
 
 class BodyLimit:
-    """Refuses a body over the limit before it is read whole; uploads have a limit of their own."""
+    """Refuses a body that is packed, or over the limit, before it is read whole; uploads have a limit of their own."""
 
     def __init__(self, app: ASGIApp, limit_bytes: int) -> None:
         self._app = app
         self._limit_bytes = limit_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_upload(scope):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        for name, value in scope["headers"]:
-            if name == b"content-length" and (not value.isdigit() or int(value) > self._limit_bytes):
-                await self._refuse(scope, send)
-                return
+        fault = self._fault_of_head(scope)
+        if fault is not None:
+            await self._refuse(scope, send, fault)
+            return
+        if is_upload(scope):
+            await self._app(scope, receive, send)
+            return
         received, answered = 0, False
 
         async def receive_counted() -> Message:
@@ -107,10 +118,18 @@ class BodyLimit:
 
         await self._app(scope, receive_counted, send_unless_refused)
         if not answered and received > self._limit_bytes:
-            await self._refuse(scope, send)
+            await self._refuse(scope, send, self._too_large())
 
-    async def _refuse(self, scope: Scope, send: Send) -> None:
-        status, headers, body = render(scope["path"], self._too_large())
+    def _fault_of_head(self, scope: Scope) -> SluiceError | None:
+        for name, value in scope["headers"]:
+            if name == b"content-encoding" and value.lower() != b"identity":
+                return ContentEncoded()
+            if name == b"content-length" and is_longer(value, self._limit_bytes) and not is_upload(scope):
+                return self._too_large()
+        return None
+
+    async def _refuse(self, scope: Scope, send: Send, error: SluiceError) -> None:
+        status, headers, body = render(scope["path"], error)
         # The rest of the body is not read, so the connection cannot be used again.
         await answer(send, (status, {**headers, "connection": "close"}, body))
 

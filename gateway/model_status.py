@@ -18,6 +18,7 @@ from model_store.tensors import element_type
 # The error codes of gRPC by those of preparations; whatever is not here was wrong with the upload.
 ERROR_CODES = {
     "preparation_crashed": "INTERNAL",
+    "lockdown_unavailable": "UNAVAILABLE",
     "runner_crashed": "INTERNAL",
     "runner_memory": "RESOURCE_EXHAUSTED",
     "runner_timeout": "DEADLINE_EXCEEDED",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from sqlalchemy.orm import Session
 
+from gateway.sight import Sight
 from model_store import listing
 from model_store.signature import Signature, TensorSpec
 from model_store.tables import Label, Model, State, Variant, Version
@@ -38,6 +39,7 @@ VERSION_EXAMPLE: JsonDict = {
     "digest": DIGEST,
     "size_bytes": 1236542,
     "uploaded_by": "cli_4mZQhVYwW0qK7bN2sT9xLd3R",
+    "signed_by": None,
     "labels": ["stable"],
     "signature": {
         "inputs": [{"name": "image", "dtype": "float32", "shape": [None, 28, 28]}],
@@ -143,6 +145,7 @@ class VersionShown(VersionSummary):
     digest: str = Field(description="SHA-256 of the uploaded file.")
     size_bytes: int
     uploaded_by: str = Field(description="Id of the client that uploaded it.")
+    signed_by: str | None = Field(description="Id of the upload key that signed the file.")
     labels: list[str] = Field(description="Labels that point to it.")
     signature: SignatureShown | None = Field(description="Known once preparation has loaded the model.")
     variants: list[VariantShown]
@@ -163,6 +166,7 @@ def show_version(session: Session, model: str, number: int) -> VersionShown:
         digest=version.digest,
         size_bytes=version.size_bytes,
         uploaded_by=version.uploaded_by,
+        signed_by=version.signed_by,
         labels=[label.name for label in listing.labels_of(session, [model]) if label.version == number],
         signature=None if version.signature is None else _signature(Signature.from_json(version.signature)),
         variants=[_variant(variant, version.variant) for variant in listing.variants_of(session, model, number)],
@@ -174,15 +178,17 @@ def show_version(session: Session, model: str, number: int) -> VersionShown:
     )
 
 
-def show_models(session: Session, models: Sequence[Model]) -> list[ModelShown]:
-    """Each model with its versions and labels, in three queries whatever their number."""
+def show_models(session: Session, models: Sequence[Model], sight: Sight) -> list[ModelShown]:
+    """Each model with those versions and labels that may be seen, in three queries whatever their number."""
     names = [model.name for model in models]
     versions: dict[str, list[Version]] = {name: [] for name in names}
     for version in listing.versions_of(session, names):
-        versions[version.model].append(version)
+        if sight.version(version.model, version.number):
+            versions[version.model].append(version)
     labels: dict[str, list[Label]] = {name: [] for name in names}
     for label in listing.labels_of(session, names):
-        labels[label.model].append(label)
+        if sight.version(label.model, label.version):
+            labels[label.model].append(label)
     return [_model(model, versions[model.name], labels[model.name]) for model in models]
 
 

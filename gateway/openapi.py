@@ -15,12 +15,17 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 
 from auth.scopes import MEANINGS
-from gateway.dependencies import TOKEN_PATH, Reader, Require
+from gateway.dependencies import PAGES, TOKEN_PATH, Reader, Require, SignedInPerson
 from gateway.errors import has_bare_errors
 from gateway.infer_description import INFER_SCHEMAS, INFER_TAG, infer_paths
-from gateway.prediction_description import SCHEMAS, TAG, Json, header, prediction_paths, reference
+from gateway.prediction_description import NAME_PATTERN, SCHEMAS, TAG, Json, header, prediction_paths, reference
 
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
+# Of models and labels, and of whatever else has a name in a path.
+PATTERNS = {"model": NAME_PATTERN, "label": NAME_PATTERN, "version": "^[0-9]{1,9}$"}
+# What a route says that only keeps NUL from the database.
+ANYTHING = r"^[^\x00]*$"
+IDENTIFIER = "^[A-Za-z0-9_.-]{1,128}$"
 FASTAPI_ERROR = "HTTPValidationError"
 
 TOKEN_SCHEME: Json = {
@@ -35,6 +40,14 @@ TOKEN_SCHEME: Json = {
             "scopes": {str(scope): meaning for scope, meaning in MEANINGS.items()},
         }
     },
+}
+SESSION_SCHEME: Json = {
+    "type": "apiKey",
+    "in": "cookie",
+    "description": (
+        "A person's session, which `POST /admin/session` begins. Changing requests need the session's `csrf_token` in "
+        "the header `X-CSRF-Token`."
+    ),
 }
 ERROR_SCHEMAS: dict[str, Json] = {
     "Error": {
@@ -68,10 +81,12 @@ def describe(app: FastAPI) -> Json:
     """The complete OpenAPI 3.1 document of `app`, a new one at each call; it needs no request and no token."""
     document = copy.deepcopy(FastAPI.openapi(app))
     paths: dict[str, Json] = {**document["paths"], **prediction_paths(), **infer_paths()}
-    scopes = scopes_of(app)
+    scopes, sessions = scopes_of(app), routes_of_sessions(app)
     for path, method, operation in operations(paths):
         if "security" not in operation or (path, method) in scopes:
             operation["security"] = [{"token": scopes[path, method]}] if (path, method) in scopes else []
+        if (path, method) in sessions or (operation["security"] and path.startswith(PAGES)):
+            operation["security"].append({"session": []})
         add_refusals(path, operation)
         for status, response in operation["responses"].items():
             if int(status) >= 400:
@@ -81,7 +96,10 @@ def describe(app: FastAPI) -> Json:
     components.setdefault("schemas", {}).update(ERROR_SCHEMAS | SCHEMAS | INFER_SCHEMAS)
     for unused in (FASTAPI_ERROR, "ValidationError"):
         components["schemas"].pop(unused, None)
-    components["securitySchemes"] = {"token": TOKEN_SCHEME}
+    components["securitySchemes"] = {
+        "token": TOKEN_SCHEME,
+        "session": SESSION_SCHEME | {"name": app.state.parts.people.cookies.session_name},
+    }
     document["tags"] = [TAG, INFER_TAG, *document.get("tags", [])]
     return document
 
@@ -105,6 +123,22 @@ def scopes_of(app: FastAPI) -> dict[tuple[str, str], list[str]]:
     return found
 
 
+def routes_of_sessions(app: FastAPI) -> set[tuple[str, str]]:
+    """Path and method of the routes that only a person's session opens."""
+    return {
+        (str(route.path_format), method.lower())
+        for route in iter_route_contexts(app.routes)
+        for method in route.methods or ()
+        if asks_for_session(getattr(route, "dependant", None))
+    }
+
+
+def asks_for_session(dependant: Dependant | None) -> bool:
+    if dependant is None:
+        return False
+    return isinstance(dependant.call, SignedInPerson) or any(map(asks_for_session, dependant.dependencies))
+
+
 def required_scopes(dependant: Dependant) -> Iterator[str]:
     if isinstance(dependant.call, Require | Reader):
         yield str(dependant.call.scope)
@@ -118,14 +152,26 @@ def add_refusals(path: str, operation: Json) -> None:
     if operation["security"]:
         challenge = {"headers": {"WWW-Authenticate": header("How to authenticate (RFC 6750).")}}
         responses.setdefault("401", {"description": "There is no valid access token.", **challenge})
-        needed = ", ".join(operation["security"][0]["token"])
-        responses.setdefault("403", {"description": f"The token does not have the scope: {needed}.", **challenge})
+        needed = ", ".join(operation["security"][0].get("token", ()))
+        reason = f"The token, or the role, does not have the scope: {needed}." if needed else "The request was forged."
+        responses.setdefault("403", {"description": reason, **challenge})
         responses.setdefault("503", {"description": "Rights cannot be read, or the database is away."})
+    responses.setdefault("400", {"description": "The request cannot be read: its address, a header, or its JSON."})
+    name_parameters(operation)
     if "{" in path:
         responses.setdefault("404", {"description": "What the path names does not exist, or not for this caller."})
     if "422" in responses and FASTAPI_ERROR in str(responses["422"].get("content")):
         responses["422"] = {"description": "A field is missing, unknown, or out of its bounds: the text says which."}
     operation["responses"] = dict(sorted(responses.items()))
+
+
+def name_parameters(operation: Json) -> None:
+    """Say how the names in a path are written, so that nobody has to find out by trying."""
+    for parameter in operation.get("parameters", []):
+        schema = parameter["schema"]
+        said = "enum" in schema or schema.get("pattern", ANYTHING) != ANYTHING
+        if parameter["in"] == "path" and schema.get("type") == "string" and not said:
+            schema["pattern"] = PATTERNS.get(parameter["name"], IDENTIFIER)
 
 
 def add_error_shape(path: str, response: Json) -> None:

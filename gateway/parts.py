@@ -6,14 +6,20 @@ from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
+from auth.assertions import Assertions
 from auth.failures import Failures
-from auth.keys import KeyRing
-from auth.people import PasswordCheck
+from auth.foreign_tokens import FederatedVerifier
+from auth.signing_keys import SigningKeys
 from auth.tokens import Issuer
 from gateway.admission import Admission
+from gateway.audit_log import AuditLog
+from gateway.audit_trail import AuditTrail
 from gateway.health import Health
 from gateway.job_submission import JobSubmission
 from gateway.job_watch import JobWatch
+from gateway.key_keeping import KeyKeeping
+from gateway.limits import Limits
+from gateway.people_parts import PeopleParts
 from gateway.settings import GatewaySettings
 from gateway.snapshot import Snapshot
 from gateway.submission import Submission
@@ -31,12 +37,18 @@ class Parts:
     sessions: Sessions
     artifacts: Artifacts
     snapshot: Snapshot
-    keys: KeyRing
+    keys: SigningKeys
+    key_keeping: KeyKeeping
+    verifier: FederatedVerifier
     issuer: Issuer
+    assertions: Assertions
     failures: Failures
-    password_check: PasswordCheck
+    people: PeopleParts
+    audit_log: AuditLog
+    audit: AuditTrail
     admission: Admission
     submission: Submission
+    limits: Limits
     jobs: JobSubmission
     watch: JobWatch
     publisher: Publisher

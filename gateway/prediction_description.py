@@ -178,7 +178,7 @@ def refusals() -> dict[str, Json]:
         "404": failure("No such model or version, or no grant for it: the two answers are equal."),
         "413": failure("The body is larger than the limit (16 MiB unless set otherwise)."),
         "415": failure("The body has a Content-Encoding."),
-        "429": failure("Too many jobs of this client are waiting (submits only).", retry=True),
+        "429": failure("The client is at one of its limits: `RateLimit-Policy` says at which.", retry=True),
     }
 
 

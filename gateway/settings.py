@@ -6,12 +6,15 @@ import secrets
 
 from pydantic import Field
 
+from auth.audit_settings import AuditSettings
+from auth.people_settings import PeopleSettings
 from auth.settings import AuthSettings
+from gateway.transport_settings import TransportSettings
 from model_store.settings import StoreSettings
 from workers.settings import QueueSettings
 
 
-class GatewaySettings(AuthSettings, QueueSettings, StoreSettings):
+class GatewaySettings(TransportSettings, AuthSettings, PeopleSettings, AuditSettings, QueueSettings, StoreSettings):
     """What a gateway needs: it alone sees signing keys and the key of the clients' secrets."""
 
     host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
@@ -22,6 +25,24 @@ class GatewaySettings(AuthSettings, QueueSettings, StoreSettings):
         description="Name of this gateway process; unique; made up at start by default.",
     )
     body_limit_bytes: int = Field(16 * 1024**2, ge=1024, description="Largest body of a prediction request.")
+    client_concurrency: int = Field(
+        1000,
+        ge=0,
+        description=(
+            "Most requests for predictions of one client that are answered at the same time, over all gateways; 0 is "
+            "any number. A client's own limits come before this and the three that follow."
+        ),
+    )
+    client_requests_per_second: float = Field(
+        0, ge=0, le=1_000_000, description="Requests for predictions a second of one client; 0 is any number."
+    )
+    client_instances_per_day: int = Field(0, ge=0, description="Instances of one client on one day; 0 is any number.")
+    client_bytes_per_day: int = Field(0, ge=0, description="Bytes of bodies of one client on one day; 0 is any number.")
+    upload_signatures: str = Field(
+        "optional",
+        pattern="^(optional|required)$",
+        description="Whether uploads must carry a signature of a known upload key: `optional` or `required`.",
+    )
     docs_public: bool = Field(True, description="Whether `/docs` and `/openapi.json` answer without a token.")
     metrics_public: bool = Field(False, description="Whether `/metrics` answers without a token.")
     gateway_metrics_port: int = Field(

@@ -14,8 +14,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from model_store.artifacts import PIECE_BYTES, Artifacts, Stored, empty, too_large
+from model_store.artifacts import PIECE_BYTES, Artifacts
 from model_store.errors import FormatUnsupported, SluiceError
+from model_store.receipts import Stored, empty, too_large
 
 # What a form may add to its file: a boundary, a few headers and the file's name.
 FORM_BYTES = 64 * 1024

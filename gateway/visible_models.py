@@ -6,7 +6,6 @@ import re
 
 from fastapi import Request
 
-from auth.grants import Action, ClientRights
 from gateway.admission import Caller
 from gateway.dependencies import parts
 from model_store.catalog import CatalogModel, not_found
@@ -28,18 +27,15 @@ def visible_model(request: Request, caller: Caller, name: str, version: int | No
 
     Raises ModelNotFound, about the version where one is asked for, when it may see none.
     """
-    found = parts(request).snapshot.catalog.models.get(model_name(request, name))
+    sight = parts(request).admission.sight(caller)
+    found = sight.catalog.models.get(model_name(request, name))
     if found is None:
         raise not_found(name, version)
-    versions = {number: known for number, known in found.versions.items() if _sees(caller.rights, found, number)}
+    versions = {number: known for number, known in found.versions.items() if sight.version(name, number)}
     if not versions:
         raise not_found(name, version)
     labels = {label: number for label, number in found.labels.items() if number in versions}
     return CatalogModel(name, versions, labels, found.latest if found.latest in versions else None)
-
-
-def _sees(rights: ClientRights, model: CatalogModel, number: int) -> bool:
-    return rights.allows(Action.METADATA, model.name, number, model.labels_of(number))
 
 
 def model_name(request: Request, model: str) -> str:

@@ -2,6 +2,9 @@
 
 `blobs/ab/<sha256>` holds models and their variants, `payloads/<name>` inputs and results of jobs that are too large for
 SQL, `incoming/` what is still being written: a file there belongs to nobody after its writer died.
+
+With keys, everything that is written from then on is encrypted (model_store/sealed_files.py). Names stay the digests of
+what is inside, which is what an opened file is compared with.
 """
 
 from __future__ import annotations
@@ -15,86 +18,46 @@ import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO
 
-from model_store.errors import ArtifactCorrupt, ArtifactEmpty, ArtifactMissing, ArtifactTooLarge, StoreFull
+from model_store.errors import ArtifactCorrupt, ArtifactMissing, SealBroken
+from model_store.receipts import Receipt, Stored, full_disk
+
+if TYPE_CHECKING:
+    # Only where a store is encrypted: importing the cipher takes memory that every prediction process would pay for.
+    from model_store.sealed_files import AtRest
+    from model_store.settings import StoreSettings
 
 PIECE_BYTES = 1024 * 1024
+# The first byte of what `AtRest.seal` gives. No payload begins with it: they are JSON, or begin with a NUL.
+SEALED = b"\x01"
 DIGEST = re.compile(r"[0-9a-f]{64}")
 PAYLOAD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
-# EFBIG: the file system, or the process's own limit (RLIMIT_FSIZE), takes no larger file.
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What the store now holds: the SHA-256 in hexadecimal, and the size in bytes."""
-
-    digest: str
-    size_bytes: int
-
-
-class Receipt:
-    """A file on its way into the store; left without `commit`, nothing of it remains."""
-
-    def __init__(
-        self, file: BinaryIO, temporary: Path, limit_bytes: int | None, keep: Callable[[Path, str], None]
-    ) -> None:
-        self._file = file
-        self.temporary = temporary
-        self._limit_bytes = limit_bytes
-        self._keep = keep
-        self._hash = hashlib.sha256()
-        self.size_bytes = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def write(self, chunk: bytes) -> None:
-        """Appends; raises ArtifactTooLarge before anything over the limit is written, StoreFull on a full disk."""
-        if self._limit_bytes is not None and self.size_bytes + len(chunk) > self._limit_bytes:
-            raise too_large(self._limit_bytes)
-        with _full_disk():
-            self._file.write(chunk)
-        self._hash.update(chunk)
-        self.size_bytes += len(chunk)
-
-    def close(self) -> None:
-        """Removes what was not committed."""
-        # What a failed write left in the buffer cannot be written now either; the first error has said so.
-        with contextlib.suppress(OSError):
-            self._file.close()
-        self.temporary.unlink(missing_ok=True)
-
-    def commit(self) -> Stored:
-        """Puts the file under its digest, durably; raises ArtifactEmpty, StoreFull."""
-        if not self.size_bytes:
-            raise empty()
-        digest = self._hash.hexdigest()
-        with _full_disk():
-            self._file.flush()
-            os.fchmod(self._file.fileno(), 0o440)
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._keep(self.temporary, digest)
-        return Stored(digest, self.size_bytes)
-
 
 class Artifacts:
-    """The store in the folder `root`; `limit_bytes` bounds what `receive` takes, not what Sluice itself adds."""
+    """The store in the folder `root`; `limit_bytes` bounds what `receive` takes, not what Sluice itself adds.
 
-    def __init__(self, root: Path, limit_bytes: int) -> None:
+    With `at_rest`, what is written is encrypted; without it, what is encrypted cannot be read.
+    """
+
+    def __init__(self, root: Path, limit_bytes: int, at_rest: AtRest | None = None) -> None:
         self.root = root
         self.limit_bytes = limit_bytes
+        self._at_rest = at_rest
+
+    @classmethod
+    def of(cls, settings: StoreSettings) -> Artifacts:
+        """The store that the settings name; raises SealingKeysInvalid."""
+        if settings.storage_key is None:
+            return cls(settings.store_dir, settings.upload_limit_bytes)
+        from model_store.sealed_files import AtRest
+        from model_store.sealing import SealingKeys
+
+        keys = SealingKeys.parse(settings.storage_key.get_secret_value())
+        return cls(settings.store_dir, settings.upload_limit_bytes, AtRest(keys))
 
     def receive(self) -> Receipt:
         """An empty file to write an upload into, as a context manager."""
@@ -116,11 +79,57 @@ class Artifacts:
     def exists(self, digest: str) -> bool:
         return self.path(digest).is_file()
 
-    def open_verified(self, digest: str) -> Path:
-        """The path of a file whose bytes were just found to have this digest.
+    @contextlib.contextmanager
+    def opened(self, digest: str) -> Iterator[Path]:
+        """A path, good within the context, of a file whose bytes were just found to have this digest.
 
-        Raises ArtifactMissing, or ArtifactCorrupt for other bytes, a symbolic link, or anything but a regular file.
+        What may be encrypted is decrypted into memory, and the path is that of the memory. Raises ArtifactMissing, or
+        ArtifactCorrupt for other bytes, a symbolic link, or anything but a regular file.
         """
+        with self._open_regular(digest) as file:
+            if self._at_rest is None:
+                _require_digest(file, digest)
+                yield self.path(digest)
+                return
+            with os.fdopen(os.memfd_create("artifact", os.MFD_CLOEXEC), "w+b") as memory:
+                _copy(self._at_rest.pieces(file), memory, digest)
+                _require_digest(memory, digest)
+                yield Path(f"/proc/self/fd/{memory.fileno()}")
+
+    def seal(self, digest: str) -> bool:
+        """Writes an artifact again unless it is encrypted under the newest key; returns whether it did.
+
+        Raises what `opened` does, and StoreFull.
+        """
+        if self._at_rest is None:
+            return False
+        with self._open_regular(digest) as file:
+            if self._at_rest.is_newest(file):
+                return False
+        with self.opened(digest) as path:
+            self.add_file(path)
+        return True
+
+    def digests(self) -> Iterator[str]:
+        """All digests in the store."""
+        return (path.name for path in (self.root / "blobs").glob("??/*") if DIGEST.fullmatch(path.name))
+
+    def sealed(self, name: str, data: bytes) -> bytes:
+        """A payload's bytes as they are to be kept under this name, in SQL or in a file."""
+        return data if self._at_rest is None else self._at_rest.seal(name, data)
+
+    def unsealed(self, name: str, data: bytes) -> bytes:
+        """What `sealed` was given; raises ArtifactCorrupt."""
+        if data[:1] != SEALED:
+            return data
+        if self._at_rest is None:
+            raise ArtifactCorrupt("a payload is encrypted, and this process has no SLUICE_STORAGE_KEY")
+        try:
+            return self._at_rest.unseal(name, data)
+        except SealBroken as error:
+            raise ArtifactCorrupt(f"a payload cannot be decrypted: {error}") from error
+
+    def _open_regular(self, digest: str) -> BufferedReader:
         path = self.path(digest)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -130,12 +139,10 @@ class Artifacts:
             if error.errno == errno.ELOOP:
                 raise ArtifactCorrupt(f"artifact {digest} is a symbolic link") from error
             raise
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ArtifactCorrupt(f"artifact {digest} is not a regular file")
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                raise ArtifactCorrupt(f"artifact {digest} does not have the bytes that were stored")
-        return path
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise ArtifactCorrupt(f"artifact {digest} is not a regular file")
+        return os.fdopen(descriptor, "rb")
 
     def delete(self, digest: str) -> None:
         """Removes the bytes of `digest`; they may be gone already."""
@@ -144,11 +151,11 @@ class Artifacts:
     def put_payload(self, name: str, data: bytes) -> None:
         """Keeps a job's input or result under a name, durably; raises StoreFull."""
         target = self._payload(name)
-        with _full_disk():
+        with full_disk():
             file, temporary = self._create()
             try:
                 with file:
-                    file.write(data)
+                    file.write(self.sealed(name, data))
                     file.flush()
                     os.fsync(file.fileno())
                 _move(temporary, target)
@@ -156,9 +163,9 @@ class Artifacts:
                 temporary.unlink(missing_ok=True)
 
     def get_payload(self, name: str) -> bytes:
-        """The bytes kept under a name; raises ArtifactMissing."""
+        """The bytes kept under a name; raises ArtifactMissing, ArtifactCorrupt."""
         try:
-            return self._payload(name).read_bytes()
+            return self.unsealed(name, self._payload(name).read_bytes())
         except FileNotFoundError:
             raise ArtifactMissing(f"the store has no payload {name}") from None
 
@@ -200,9 +207,10 @@ class Artifacts:
         return 1
 
     def _receipt(self, limit_bytes: int | None) -> Receipt:
-        with _full_disk():
+        with full_disk():
             file, temporary = self._create()
-        return Receipt(file, temporary, limit_bytes, self._keep)
+            sealed = None if self._at_rest is None else self._at_rest.writer(file)
+        return Receipt(file, temporary, limit_bytes, self._keep, sealed)
 
     def _create(self) -> tuple[BinaryIO, Path]:
         temporary = self.root / "incoming" / secrets.token_hex(16)
@@ -220,12 +228,22 @@ class Artifacts:
         return self.root / "payloads" / name
 
 
-def too_large(limit_bytes: int) -> ArtifactTooLarge:
-    return ArtifactTooLarge(f"the file is larger than the {limit_bytes} bytes that this store takes")
+def _require_digest(file: BufferedReader | BufferedRandom, digest: str) -> None:
+    file.seek(0)
+    if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+        raise ArtifactCorrupt(
+            f"artifact {digest} does not have the bytes that were stored, or is encrypted and this process has not "
+            "the SLUICE_STORAGE_KEY"
+        )
 
 
-def empty() -> ArtifactEmpty:
-    return ArtifactEmpty("the file is empty")
+def _copy(pieces: Iterator[bytes], memory: BinaryIO, digest: str) -> None:
+    try:
+        for piece in pieces:
+            memory.write(piece)
+    except SealBroken as error:
+        raise ArtifactCorrupt(f"artifact {digest} cannot be decrypted: {error}") from error
+    memory.flush()
 
 
 def _move(temporary: Path, target: Path) -> None:
@@ -254,13 +272,3 @@ def _age_seconds(path: Path) -> float:
         return time.time() - path.lstat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-@contextlib.contextmanager
-def _full_disk() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StoreFull("the store's disk is full; nothing was kept") from error
-        raise

@@ -28,6 +28,7 @@ class CatalogVersion:
     max_parallelism: int
     batch_seconds: float | None
     available_at: int | None
+    digest: str = ""  # of the artifact
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ def load_catalog(session: Session) -> Catalog:
         Version.max_parallelism,
         Version.batch_seconds,
         Version.available_at,
+        Version.digest,
     )  # fmt: skip - one line a group; above all not `report`, which is long and never needed here
     versions: dict[str, dict[int, CatalogVersion]] = {}
     for row in session.execute(select(*columns).order_by(Version.model, Version.number)):
@@ -111,6 +113,7 @@ def load_catalog(session: Session) -> Catalog:
             max_parallelism=row.max_parallelism,
             batch_seconds=row.batch_seconds,
             available_at=row.available_at,
+            digest=row.digest,
         )
     labels: dict[str, dict[str, int]] = {}
     for label in session.scalars(select(Label).order_by(Label.model, Label.name)):

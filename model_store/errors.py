@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 
 class SluiceError(Exception):
     """An expected failure: `status` is its HTTP status, `code` a stable identifier, the message is for the caller."""
 
     status = 500
     code = "internal"
+    # Further fields of its answer, by their names in lower case.
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, message: str, *, retry_after_seconds: int | None = None) -> None:
         super().__init__(message)
@@ -93,3 +98,17 @@ class DatabaseUnavailable(SluiceError):
 class DatabaseNotMigrated(SluiceError):
     status = 503
     code = "database_not_migrated"
+
+
+class SealBroken(SluiceError):
+    """What was sealed cannot be opened: under none of these keys, for something else, or changed since."""
+
+    status = 500
+    code = "seal_broken"
+
+
+class SealingKeysInvalid(SluiceError):
+    """The text of the keys is not what keys look like; the process does not start."""
+
+    status = 500
+    code = "sealing_keys_invalid"

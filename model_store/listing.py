@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, load_only
 
 from model_store.catalog import not_found
 from model_store.tables import Label, Model, Variant, Version
+
+PAGE_ROWS = 1000
 
 
 def find_model(session: Session, name: str) -> Model:
@@ -27,9 +29,15 @@ def find_version(session: Session, model: str, number: int) -> Version:
     return found
 
 
-def models_after(session: Session, name: str, limit: int) -> Sequence[Model]:
-    """At most `limit` models in the order of their names, beginning after `name`."""
-    return session.scalars(select(Model).where(Model.name > name).order_by(Model.name).limit(limit)).all()
+def models_after(session: Session, name: str, limit: int, seen: Callable[[str], bool]) -> Sequence[Model]:
+    """At most `limit` models in the order of their names, beginning after `name`: those whose names are `seen`."""
+    found: list[Model] = []
+    while True:
+        page = session.scalars(select(Model).where(Model.name > name).order_by(Model.name).limit(PAGE_ROWS)).all()
+        found += [model for model in page if seen(model.name)]
+        if len(page) < PAGE_ROWS or len(found) >= limit:
+            return found[:limit]
+        name = page[-1].name
 
 
 def versions_of(session: Session, models: Collection[str]) -> Sequence[Version]:

@@ -65,7 +65,14 @@ def check_name(name: str, what: str = "model") -> str:
 
 
 def publish(
-    session: Session, model: str, *, format: str, digest: str, size_bytes: int, uploaded_by: str
+    session: Session,
+    model: str,
+    *,
+    format: str,
+    digest: str,
+    size_bytes: int,
+    uploaded_by: str,
+    signed_by: str | None = None,
 ) -> tuple[Version, bool]:
     """A new version in state START with the model's next number, and True.
 
@@ -80,11 +87,12 @@ def publish(
         .limit(1)
     ).first()
     if existing is not None:
+        existing.signed_by = existing.signed_by or signed_by
         return existing, False
     owner.last_version += 1
     version = Version(
         model=model, number=owner.last_version, state=State.START.value, format=format, digest=digest,
-        size_bytes=size_bytes, uploaded_by=uploaded_by,
+        size_bytes=size_bytes, uploaded_by=uploaded_by, signed_by=signed_by,
     )  # fmt: skip
     session.add(version)
     session.flush()

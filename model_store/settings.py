@@ -1,12 +1,14 @@
 """Settings of the database and the model store, and the base class of all settings.
 
 Every setting is an environment variable `SLUICE_<NAME>`. A secret may come from a file instead:
-`SLUICE_<NAME>_FILE` names it, as container platforms mount secrets.
+`SLUICE_<NAME>_FILE` names it, as container platforms mount secrets; or `SLUICE_<NAME>_COMMAND` prints it.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "SLUICE_"
+COMMAND_SECONDS = 30
 
 
 class FileSource(PydanticBaseSettingsSource):
@@ -27,6 +30,24 @@ class FileSource(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
         return {name: value for name, value in found.items() if value is not None}
+
+
+class CommandSource(FileSource):
+    """Reads `SLUICE_<NAME>_COMMAND` of secrets: the value is what the command prints, as a key service's tool does."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        command = os.environ.get(f"{PREFIX}{field_name.upper()}_COMMAND")
+        if not command or field.annotation not in (SecretStr, SecretStr | None):
+            return None, field_name, False
+        try:
+            # No shell: the words are the program and its arguments.
+            ended = subprocess.run(  # noqa: S603 - whoever sets the environment decides what this process is
+                shlex.split(command), check=True, capture_output=True, text=True, timeout=COMMAND_SECONDS
+            )
+        except subprocess.SubprocessError as error:
+            # Neither the command nor what it printed: both may hold secrets.
+            raise OSError(f"{PREFIX}{field_name.upper()}_COMMAND failed: {type(error).__name__}") from None
+        return ended.stdout.strip(), field_name, False
 
 
 class Settings(BaseSettings):
@@ -43,7 +64,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's signature
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, FileSource(settings_cls)
+        return init_settings, env_settings, FileSource(settings_cls), CommandSource(settings_cls)
 
 
 class StoreSettings(Settings):
@@ -54,4 +75,12 @@ class StoreSettings(Settings):
         description="SQLAlchemy URL: `sqlite:///path` (one host) or `postgresql+psycopg://user:password@host/name`.",
     )
     store_dir: Path = Field(Path("sluice-data/store"), description="Folder of the model store; all processes share it.")
+    storage_key: SecretStr | None = Field(
+        None,
+        min_length=43,
+        description=(
+            "Key under which models and the inputs and results of jobs are encrypted where they are kept: as "
+            "`SLUICE_MASTER_KEY`, but another one. Gateways and workers need it. Without it nothing is encrypted."
+        ),
+    )
     upload_limit_bytes: int = Field(2 * 1024**3, ge=1, description="Largest model file that an upload may bring.")

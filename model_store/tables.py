@@ -46,6 +46,7 @@ class Version(Base):
     digest: Mapped[str] = mapped_column(String(64))  # SHA-256 of the upload
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     uploaded_by: Mapped[str] = mapped_column(String(128))
+    signed_by: Mapped[str | None] = mapped_column(String(64))  # id of the upload key that signed the file
     created_at: Mapped[int] = mapped_column(BigInteger, server_default=now_ms())
     available_at: Mapped[int | None] = mapped_column(BigInteger)
     signature: Mapped[str | None] = mapped_column(Text)  # Signature.to_json()

@@ -30,7 +30,7 @@ _FOREIGN = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "celer
 _SECRETS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), MASK),
     (re.compile(r"eyJ[A-Za-z0-9_.=-]*"), MASK),
-    (re.compile(r"sls_[A-Za-z0-9_-]+"), MASK),
+    (re.compile(r"sl[ors]_[A-Za-z0-9_-]+"), MASK),
     (re.compile(r"(://[^\s/:@]*:)[^\s/]*@"), rf"\1{MASK}@"),
     (
         re.compile(r"(\bauthorization\b['\"]?\s*[:=,]\s*b?['\"]?)(?:[a-z]+\s+)?[^\s'\",;)\]}]+", re.IGNORECASE),

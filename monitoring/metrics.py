@@ -121,6 +121,14 @@ REQUEST_SECONDS = _histogram(
 )
 TOKENS_ISSUED = Counter("sluice_tokens_issued_total", "Access tokens issued.")
 TOKENS_REFUSED = _counter("sluice_tokens_refused_total", "Access tokens refused, by reason.", "reason")
+AUDIT_ENTRIES = _counter("sluice_audit_entries_total", "Acts that the audit log holds.", "act", "outcome")
+AUDIT_DROPPED = Counter("sluice_audit_dropped_total", "Acts that the audit log lost because its buffer was full.")
+# `sealing`: until entries have their place in the chain; `syslog`: until they were handed on.
+AUDIT_LAG = _latest("sluice_audit_lag_seconds", "Age of the oldest entry that still waits.", "stage")
+LIMITED = _counter("sluice_limited_requests_total", "Requests refused by a client's limit, by its kind.", "limit")
+RATE_LEASES = _counter(
+    "sluice_rate_leases_total", "Leases of rate tokens: whole, short, or local while Redis is away.", "outcome"
+)
 DEPENDENCY_UP = Labelled(
     Gauge(
         "sluice_dependency_up",
@@ -178,6 +186,17 @@ PREDICTOR_BYTES = Gauge("sluice_predictor_bytes", "Memory of loaded predictors."
 # Written once by each process (`watch_memory`), measured at each scrape for all of them: needs no thread anywhere.
 RESIDENT_BYTES = Gauge(
     RESIDENT, "Resident memory of all processes of a kind.", ("process",), multiprocess_mode="liveall"
+)
+
+# 2 strict, 1 partial, 0 none; `demanded` is the least level that the setting allows.
+RUNNER_LOCKDOWN = Labelled(
+    Gauge(
+        "sluice_runner_lockdown_level",
+        "Lock-down of runners: 2 strict, 1 partial, 0 none; the worst of all processes.",
+        ("process", "demanded"),
+        multiprocess_mode="livemin",
+    ),
+    ("process", "demanded"),
 )
 
 # Preparation.

@@ -11,7 +11,20 @@ from rich.console import Console
 from rich.markup import escape
 
 from model_store.errors import SluiceError
-from sluice import client_commands, model_commands, server_commands
+from sluice import (
+    access_commands,
+    audit_commands,
+    client_commands,
+    client_key_commands,
+    key_commands,
+    limit_commands,
+    model_commands,
+    people_commands,
+    server_commands,
+    storage_commands,
+    token_commands,
+    upload_key_commands,
+)
 from sluice.client import SluiceFailed
 from sluice.failures import CommandFailed
 
@@ -32,9 +45,19 @@ for command, panel in (
 ):
     app.command(rich_help_panel=panel)(command)
 app.add_typer(model_commands.app, name="models", rich_help_panel="Working with a gateway")
+client_commands.app.command("access")(access_commands.access)
+client_commands.app.command("keys")(client_key_commands.keys)
+client_commands.app.command("identities")(client_key_commands.identities)
+client_commands.app.add_typer(limit_commands.app, name="limits")
 app.add_typer(client_commands.app, name="clients", rich_help_panel="Working with a gateway")
+app.add_typer(token_commands.app, name="tokens", rich_help_panel="Working with a gateway")
+app.add_typer(upload_key_commands.app, name="upload-keys", rich_help_panel="Working with a gateway")
+server_commands.admin.command("setup-token")(people_commands.setup_token)
 app.add_typer(server_commands.admin, name="admin", rich_help_panel="On the machine that has the database")
-app.add_typer(server_commands.people, name="people", rich_help_panel="On the machine that has the database")
+app.add_typer(audit_commands.app, name="audit", rich_help_panel="On the machine that has the database")
+app.add_typer(key_commands.app, name="keys", rich_help_panel="On the machine that has the database")
+app.add_typer(storage_commands.app, name="storage", rich_help_panel="On the machine that has the database")
+app.add_typer(people_commands.app, name="people", rich_help_panel="On the machine that has the database")
 
 
 @app.callback()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -51,11 +53,19 @@ class Sluice:
     """A client of one gateway; may be used from several threads. Close it, or use it as a context manager."""
 
     def __init__(self, base_url: str, client_id: str, client_secret: str, *, timeout_seconds: float = 60.0) -> None:
-        """Makes no connection yet; `timeout_seconds` bounds each wait for the network, not a whole call."""
+        """Makes no connection yet; `timeout_seconds` bounds each wait for the network, not a whole call.
+
+        For `https://`, the environment says whom to trust and what to show: `SLUICE_CA_FILE` (or `SSL_CERT_FILE`) is a
+        PEM file of authorities in the place of the usual ones, `SLUICE_CLIENT_CERTIFICATE` and `SLUICE_CLIENT_KEY` are
+        the caller's own certificate and key. Raises CredentialsInvalid where one of these files cannot be used.
+        """
         self._basic = httpx.BasicAuth(client_id, client_secret)
         # A proxy of the environment cannot reach what listens on this machine's loopback address.
         self._http = httpx.Client(
-            base_url=base_url.rstrip("/"), timeout=timeout_seconds, trust_env=not _is_loopback(base_url)
+            base_url=base_url.rstrip("/"),
+            timeout=timeout_seconds,
+            trust_env=not _is_loopback(base_url),
+            verify=_trusted() if base_url.startswith("https:") else True,
         )
         self._lock = threading.Lock()
         self._token = ""
@@ -103,6 +113,10 @@ class Sluice:
         """The JSON that a POST of this JSON answers, None for an empty answer. Raises Refused, Unreachable."""
         return self._call("POST", path, content=_encode(body))
 
+    def delete(self, path: str) -> None:
+        """Asks for something to be removed; raises Refused, Unreachable."""
+        self._call("DELETE", path)
+
     def put(self, path: str, body: object) -> Json:
         """As `post`."""
         return self._call("PUT", path, content=_encode(body))
@@ -113,13 +127,14 @@ class Sluice:
         file: Path,
         *,
         format: str | None = None,
+        signature: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Json:
         """Uploads a file as a new version of a model and returns what the gateway answers; preparation follows.
 
         `format` is keras, h5 or onnx; only for ONNX the gateway cannot tell by itself, so the file's name must end in
-        `.onnx` then. Reads the file piece by piece and calls `progress` with the bytes sent so far and in all.
-        Raises Refused, Unreachable, OSError.
+        `.onnx` then. `signature` is one of an upload key over the model's name and the file. Reads the file piece by
+        piece and calls `progress` with the bytes sent so far and in all. Raises Refused, Unreachable, OSError.
         """
         size = file.stat().st_size
         format = format or ("onnx" if file.suffix.lower() == ".onnx" else None)
@@ -131,9 +146,21 @@ class Sluice:
                 f"/admin/models/{quote(model, safe='')}/versions",
                 query={"format": format} if format else {},
                 content=_pieces(file, size, progress),
-                headers={"Content-Length": str(size), "Content-Type": "application/octet-stream"},
+                headers={
+                    "Content-Length": str(size),
+                    "Content-Type": "application/octet-stream",
+                    **({} if signature is None else {"Sluice-Signature": signature}),
+                },
             )
         )
+
+    def revoke(self, token: str) -> None:
+        """Takes back an access token of this client (RFC 7009); another's stays as it is."""
+        self._ask_about("/oauth/revoke", token)
+
+    def introspect(self, token: str) -> Json:
+        """What a token of this client says and whether it is good (RFC 7662); any, for an administrator."""
+        return self._ask_about("/oauth/introspect", token)
 
     def close(self) -> None:
         self._http.close()
@@ -195,6 +222,12 @@ class Sluice:
         seconds = float(answer.get("expires_in", 0))
         self._renew_at = asked_at + max(seconds - RENEW_SECONDS, seconds / 2)
 
+    def _ask_about(self, path: str, token: str) -> Json:
+        try:
+            return _read(self._http.post(path, data={"token": token}, auth=self._basic))
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
     def _unreachable(self, error: httpx.HTTPError) -> Unreachable:
         reason = (
             "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
@@ -208,6 +241,22 @@ def model_path(model: str, *, version: int | None = None, label: str | None = No
     if version is not None:
         return f"{path}/versions/{version}"
     return path if label is None else f"{path}/labels/{quote(label, safe='')}"
+
+
+def _trusted() -> ssl.SSLContext | bool:
+    """What is asked of a gateway's certificate, and shown to it; httpx's own where nothing is configured."""
+    authorities = os.environ.get("SLUICE_CA_FILE") or os.environ.get("SSL_CERT_FILE")
+    certificate = os.environ.get("SLUICE_CLIENT_CERTIFICATE")
+    if not authorities and not certificate:
+        return True
+    try:
+        context = ssl.create_default_context(cafile=authorities or None)
+        if certificate:
+            context.load_cert_chain(certificate, os.environ.get("SLUICE_CLIENT_KEY"))
+    except OSError as error:
+        # ssl's errors are of OSError, and name no file.
+        raise CredentialsInvalid(f"cannot use {authorities or ''} {certificate or ''} for TLS: {error}") from error
+    return context
 
 
 def _is_loopback(url: str) -> bool:

@@ -24,10 +24,23 @@ app = typer.Typer(help="Clients and their grants (for administrators).", no_args
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Which = Annotated[str, typer.Argument(help="Id or name of the client.", metavar="client")]
-Models = Annotated[list[str], typer.Option("--model", help="A model that the client may use; may be repeated.")]
+Models = Annotated[
+    list[str],
+    typer.Option("--model", help="A model that the client may use, or a pattern: 'team-a-*'; may be repeated."),
+]
 Actions = Annotated[
     list[str] | None,
-    typer.Option("--action", help="predict, submit or metadata; may be repeated. Without it: all three."),
+    typer.Option(
+        "--action",
+        help="predict, submit, metadata, upload, label or retire; may be repeated. Without it: the first three.",
+    ),
+]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option("--scope", help="What its tokens may do; may be repeated. Without it: predict, jobs and models:read."),
+]
+Expiry = Annotated[
+    str | None, typer.Option("--expires-at", help="When it ends, by RFC 3339: 2026-12-31T23:00:00Z.", metavar="time")
 ]
 Out = Annotated[
     Path | None, typer.Option(help="Write a file for --credentials (mode 600) instead of printing the secret.")
@@ -41,6 +54,7 @@ def create(
     name: Annotated[str, typer.Argument(help="Name of the new client.")],
     models: Models,
     actions: Actions = None,
+    scopes: Scopes = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -51,10 +65,13 @@ def create(
       sluice clients create reading-room --model mnist --model linear --out reading-room.json
 
       sluice clients create audit --model mnist --action metadata
+
+      sluice clients create team-a --scope models:write --model 'team-a-*' --action metadata --action upload
     """
     _require_place(out, None)
     grants = [_grant(model, actions) for model in models]
-    made = sluice.post("/admin/clients", {"name": name, "grants": grants})
+    body = {"name": name, "grants": grants} | ({"scopes": scopes} if scopes else {})
+    made = sluice.post("/admin/clients", body)
     _mention_unknown(sluice, grants)
     _show_secret(sluice, made, out, as_json=as_json)
 
@@ -85,16 +102,26 @@ def list_clients(sluice: Sluice, as_json: AsJson = False) -> None:
 
 @app.command("rotate")
 @connected(admin=True)
-def rotate(sluice: Sluice, which: Which, out: Out = None, as_json: AsJson = False) -> None:
-    """Give a client a new secret; the old one and its tokens stop working at once.
+def rotate(
+    sluice: Sluice,
+    which: Which,
+    grace_seconds: Annotated[int, typer.Option(min=0, help="How long the old secret works beside the new one.")] = 0,
+    keep_tokens: Annotated[bool, typer.Option("--keep-tokens", help="Let its tokens live until they expire.")] = False,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a client a new secret; the old one and its tokens stop working at once, unless you say otherwise.
 
-    Example:
+    Examples:
 
       sluice clients rotate reading-room --out reading-room.json
+
+      sluice clients rotate reading-room --grace-seconds 86400 --keep-tokens
     """
-    path = _path(sluice, which)
+    path = path_of(sluice, which)
     _require_place(out, path.rpartition("/")[2])
-    _show_secret(sluice, sluice.post(f"{path}/rotate"), out, as_json=as_json)
+    asked = {"grace_seconds": grace_seconds, "keep_tokens": keep_tokens}
+    _show_secret(sluice, sluice.post(f"{path}/rotate", asked), out, as_json=as_json)
 
 
 @app.command("disable")
@@ -106,7 +133,7 @@ def disable(sluice: Sluice, which: Which) -> None:
 
       sluice clients disable reading-room
     """
-    sluice.post(f"{_path(sluice, which)}/disable")
+    sluice.post(f"{path_of(sluice, which)}/disable")
     typer.echo(f"{which} is disabled")
 
 
@@ -119,7 +146,7 @@ def enable(sluice: Sluice, which: Which) -> None:
 
       sluice clients enable reading-room
     """
-    sluice.post(f"{_path(sluice, which)}/enable")
+    sluice.post(f"{path_of(sluice, which)}/enable")
     typer.echo(f"{which} is enabled")
 
 
@@ -132,6 +159,7 @@ def grant(  # noqa: PLR0913 - a command's arguments are its options
     version: Annotated[int | None, typer.Option(min=1, help="This version only.")] = None,
     label: Annotated[str | None, typer.Option(help="Only the version that this label points to.")] = None,
     actions: Actions = None,
+    expires_at: Expiry = None,
     replace: Annotated[bool, typer.Option("--replace", help="Withdraw all grants that it had.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -142,19 +170,22 @@ def grant(  # noqa: PLR0913 - a command's arguments are its options
       sluice clients grant reading-room --model mnist --version 2 --action predict
 
       sluice clients grant reading-room --model linear --replace
+
+      sluice clients grant reading-room --model 'team-a-*' --expires-at 2026-12-31T23:00:00Z
     """
-    path = f"{_path(sluice, which)}/grants"
+    path = f"{path_of(sluice, which)}/grants"
     had = [] if replace else sluice.get(path)["grants"]
-    new = [_grant(model, actions, version=version, label=label) for model in models]
+    new = [_grant(model, actions, version=version, label=label, expires_at=expires_at) for model in models]
     grants = sluice.put(path, {"grants": [*had, *new]})["grants"]
     _mention_unknown(sluice, new)
     if as_json:
         typer.echo(json.dumps(grants))
         return
-    table = Table("model", "version", "label", "actions")
+    table = Table("model", "version", "label", "actions", "until")
     for found in grants:
         versions = str(found["version"] or ("all" if found["label"] is None else ""))
-        row(table, found["model"], versions, found["label"] or "", " ".join(found["actions"]))
+        until = "" if found["expires_at"] is None else moment(found["expires_at"])
+        row(table, found["model"], versions, found["label"] or "", " ".join(found["actions"]), until)
     Console().print(table)
 
 
@@ -168,17 +199,34 @@ def all_clients(sluice: Sluice) -> list[Json]:
     return found
 
 
+def path_of(sluice: Sluice, which: str) -> str:
+    """The path of the client with this id or name. Raises CommandFailed."""
+    if which.startswith("cli_"):
+        return f"/admin/clients/{quote(which, safe='')}"
+    ids = [client["id"] for client in all_clients(sluice) if client["name"] == which]
+    if not ids:
+        raise CommandFailed(f"there is no client named {which}")
+    return f"/admin/clients/{ids[0]}"
+
+
 def _grant(
-    model: str, actions: list[str] | None, *, version: int | None = None, label: str | None = None
+    model: str,
+    actions: list[str] | None,
+    *,
+    version: int | None = None,
+    label: str | None = None,
+    expires_at: str | None = None,
 ) -> dict[str, Json]:
     """A grant as the interface takes it; what is not given is the gateway's to choose."""
-    given = {"model": model, "version": version, "label": label, "actions": actions or None}
+    given = {"model": model, "version": version, "label": label, "actions": actions or None, "expires_at": expires_at}
     return {name: value for name, value in given.items() if value is not None}
 
 
 def _mention_unknown(sluice: Sluice, grants: list[dict[str, Json]]) -> None:
     """Say which of these grants name what is not there: they count once it is, and until then may be slips."""
     for grant in grants:
+        if "*" in grant["model"]:
+            continue  # A pattern is meant for what is to come.
         try:
             model = sluice.get(f"/admin/models/{quote(grant['model'], safe='')}")
         except Refused as error:
@@ -189,16 +237,6 @@ def _mention_unknown(sluice: Sluice, grants: list[dict[str, Json]]) -> None:
             typer.echo(f"Note: {grant['model']} has no version {grant['version']} yet", err=True)
         if "label" in grant and grant["label"] not in model["labels"]:
             typer.echo(f"Note: {grant['model']} has no label {grant['label']} yet", err=True)
-
-
-def _path(sluice: Sluice, which: str) -> str:
-    """The path of the client with this id or name. Raises CommandFailed."""
-    if which.startswith("cli_"):
-        return f"/admin/clients/{quote(which, safe='')}"
-    ids = [client["id"] for client in all_clients(sluice) if client["name"] == which]
-    if not ids:
-        raise CommandFailed(f"there is no client named {which}")
-    return f"/admin/clients/{ids[0]}"
 
 
 def _require_place(out: Path | None, client_id: str | None) -> None:

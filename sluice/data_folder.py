@@ -16,7 +16,10 @@ from sluice.failures import CommandFailed
 
 SECRET_BYTES = 32
 # What the data folder decides, whatever the caller's environment says.
-DECIDED = ("DATABASE_URL", "REDIS_URL", "STORE_DIR", "KEYS_DIR", "CLIENT_SECRET_KEY", "SCRATCH_DIR", "HOST", "PORT")
+DECIDED = (
+    "DATABASE_URL", "REDIS_URL", "STORE_DIR", "KEYS_DIR", "CLIENT_SECRET_KEY", "MASTER_KEY", "SCRATCH_DIR", "HOST",
+    "PORT",
+)  # fmt: skip
 # What somebody may have set for the client's side; no server needs it.
 OF_CLIENTS = ("URL", "CLIENT_ID", "CLIENT_SECRET", "CREDENTIALS")
 
@@ -76,6 +79,10 @@ class DataFolder:
     def client_secret_key(self) -> Path:
         return self.root / "secrets" / "client-secret-key"
 
+    @property
+    def master_key(self) -> Path:
+        return self.root / "secrets" / "master-key"
+
     def make(self) -> None:
         """Make what is missing: the folders, open to this user only, and the secrets. Raises DataFolderInvalid."""
         if self._is_foreign():
@@ -87,7 +94,7 @@ class DataFolder:
             self.root.chmod(0o700)
         except OSError as error:
             raise DataFolderInvalid(f"the data folder {self.root} cannot be made: {error.strerror}") from error
-        for path in (self.redis_password, self.client_secret_key):
+        for path in (self.redis_password, self.client_secret_key, self.master_key):
             if not path.exists():
                 write_private(path, secrets.token_urlsafe(SECRET_BYTES))
 
@@ -114,7 +121,7 @@ class DataFolder:
 
     def environment_of_workers(self, inherited: Mapping[str, str]) -> dict[str, str]:
         """Settings for processes that run models: the queue and the store, no secret of clients, no signing key."""
-        names = {f"SLUICE_{name}{ending}" for name in DECIDED + OF_CLIENTS for ending in ("", "_FILE")}
+        names = {f"SLUICE_{name}{ending}" for name in DECIDED + OF_CLIENTS for ending in ("", "_FILE", "_COMMAND")}
         kept = {name: value for name, value in inherited.items() if name not in names}
         return kept | {
             "SLUICE_DATABASE_URL": f"sqlite:///{self.root / 'sluice.db'}",
@@ -124,10 +131,11 @@ class DataFolder:
         }
 
     def environment_of_gateways(self, inherited: Mapping[str, str]) -> dict[str, str]:
-        """Settings for processes that know clients: those of workers, the keys, and the key of clients' secrets."""
+        """Settings for processes that know clients: those of workers, the master key, the key of clients' secrets."""
         return self.environment_of_workers(inherited) | {
             "SLUICE_KEYS_DIR": str(self.root / "keys"),
             "SLUICE_CLIENT_SECRET_KEY_FILE": str(self.client_secret_key),
+            "SLUICE_MASTER_KEY_FILE": str(self.master_key),
         }
 
     def address(self) -> str | None:

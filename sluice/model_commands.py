@@ -18,6 +18,7 @@ from sluice.client import Json, Refused, Sluice, model_path
 from sluice.connection import connected
 from sluice.failures import CommandFailed
 from sluice.preparation import PreparationFailed, follow, version_path
+from sluice.upload_key_commands import signature_of
 from sluice.version_table import moment, row, state_of, tables
 
 PAGE = 1000
@@ -37,6 +38,9 @@ def push(
     model: Model,
     file: Annotated[Path, typer.Argument(help="A .keras, .h5 or .onnx file.", exists=True)],
     format: Annotated[Format | None, typer.Option(help="What it is, where the file does not say so.")] = None,
+    sign_with: Annotated[
+        Path | None, typer.Option(help="Sign the file with this upload key: see `sluice upload-keys`.", exists=True)
+    ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the version is prepared, and fail if it is refused.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -49,13 +53,16 @@ def push(
       sluice models push mnist model.keras
 
       sluice models push mnist model.onnx --no-wait
+
+      sluice models push mnist model.keras --sign-with upload-key.pem
     """
     if file.is_dir():
         raise CommandFailed(
             f'{file} is a folder: SavedModels are not taken; upload what model.save("model.keras") writes'
         )
     console = Console(stderr=True)
-    uploaded = _upload(sluice, model, file, format, console)
+    signature = None if sign_with is None else signature_of(sign_with, model, file)
+    uploaded = _upload(sluice, model, file, format, signature, console)
     if wait:
         try:
             with console.status("Preparing") as status:
@@ -173,7 +180,9 @@ def predict(
     typer.echo(json.dumps(answer))
 
 
-def _upload(sluice: Sluice, model: str, file: Path, format: Format | None, console: Console) -> Json:
+def _upload(
+    sluice: Sluice, model: str, file: Path, format: Format | None, signature: str | None, console: Console
+) -> Json:
     with _progress(console) as progress:
         task = progress.add_task("Uploading", total=file.stat().st_size)
         try:
@@ -181,6 +190,7 @@ def _upload(sluice: Sluice, model: str, file: Path, format: Format | None, conso
                 model,
                 file,
                 format=format,
+                signature=signature,
                 progress=lambda sent, size: progress.update(task, completed=sent, total=size),
             )
         except Refused as error:

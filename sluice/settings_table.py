@@ -84,6 +84,8 @@ def _default(name: str, field: FieldInfo) -> str:
     value = field.default
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
+    if value is None:
+        return "none"
     if isinstance(value, float):
         value = f"{value:g}"
     if isinstance(value, bool):

@@ -153,6 +153,7 @@ class System:
         if not self._options.demo:
             data = escape(shlex.quote(str(self._folder.root)))
             lines.append(f"  administrator  sluice admin create NAME --data {data}")
+            lines.append(f"  people         sluice admin setup-token --data {data}")
         console.print("\n".join(lines), highlight=False)
 
     def _errand(self, program: Program | None) -> Child | None:

@@ -49,6 +49,8 @@ def _summary(version: Json, reason: str | None) -> Table:
     if version["preparation"] is not None and not version["preparation"]["done"]:
         row(table, "preparation", f"{version['preparation']['step']}, attempt {version['preparation']['attempt']}")
     row(table, "uploaded", f"{moment(version['created_at'])} by {version['uploaded_by']}")
+    if version["signed_by"] is not None:
+        row(table, "signed by", version["signed_by"])
     row(table, "file", f"{version['format']}, {decimal(version['size_bytes'])}")
     row(table, "SHA-256", version["digest"])
     if version["labels"]:

@@ -15,6 +15,11 @@ from pathlib import Path
 import pytest
 import redis
 import sqlalchemy
+from hypothesis import settings
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("sluice", deadline=None)
+settings.load_profile("sluice")
 
 pytest_plugins = ["tests.models", "tests.shop", "tests.system", "tests.serving"]
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from auth.errors import Reason, TokenInvalid
-from auth.keys import PublicKey, SigningKey, thumbprint
+from auth.keys import HeldKey, KeyRing, PublicKey, SigningKey
 from auth.tokens import Verifier
 
 NOW = 1_800_000_000
@@ -21,7 +21,16 @@ NOW = 1_800_000_000
 
 def signing_key() -> SigningKey:
     key = ec.generate_private_key(ec.SECP256R1())
-    return SigningKey(key, PublicKey(thumbprint(key.public_key()), "ES256", key.public_key()))
+    return SigningKey(key, PublicKey.of(key.public_key()))
+
+
+class FixedKeys:
+    """Keys that never change: the first one signs, if its private part is known."""
+
+    def __init__(self, *keys: PublicKey | SigningKey) -> None:
+        self.ring = KeyRing(
+            HeldKey(key, None) if isinstance(key, PublicKey) else HeldKey(key.public, key.key) for key in keys
+        )
 
 
 KEY = signing_key()
@@ -69,8 +78,13 @@ def with_payload(text: str) -> str:
 
 
 def verifier(now: float = NOW, *keys: PublicKey) -> Verifier:
-    known = {key.kid: key for key in keys or (KEY.public, RETIRING_KEY.public)}
-    return Verifier(known, issuer="sluice", audience="sluice", max_seconds=900, clock=lambda: now)
+    return Verifier(
+        FixedKeys(*keys or (KEY.public, RETIRING_KEY.public)),
+        issuer="sluice",
+        audience="sluice",
+        max_seconds=900,
+        clock=lambda: now,
+    )
 
 
 def reason_of(token: object, now: float = NOW) -> Reason:

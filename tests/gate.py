@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from auth.grants import ClientRights, GrantSpec, Rights
-from auth.keys import PublicKey, SigningKey, thumbprint
+from auth.grants import GrantSpec
+from auth.model_patterns import is_pattern
+from auth.rights import ClientRights, Rights
 from auth.scopes import Scope
 from auth.tokens import Claims, Issuer, Verifier
 from gateway.admission import Admission, Caller
 from gateway.errors import RightsUnavailable
 from model_store.catalog import Catalog, CatalogModel, CatalogVersion
 from model_store.tables import State
+from tests.forgery import FixedKeys, signing_key
 
 NOW = 1_800_000_000
 
@@ -69,24 +69,25 @@ class Fixed:
     rights: Rights = field(default_factory=lambda: Rights({"cli_1": client(), "cli_2": client("cli_2")}))
     catalog: Catalog = field(default_factory=lambda: catalog({1: State.AVAILABLE, 2: State.AVAILABLE}))
     fresh: bool = True
+    now: int = NOW * 1000
 
     def require_fresh(self) -> None:
         if not self.fresh:
             raise RightsUnavailable("rights are unread", retry_after_seconds=1)
+
+    def now_ms(self) -> int:
+        return self.now
 
 
 class Gate:
     """An admission with its collaborators."""
 
     def __init__(self) -> None:
-        private = ec.generate_private_key(ec.SECP256R1())
-        key = SigningKey(private, PublicKey(thumbprint(private.public_key()), "ES256", private.public_key()))
+        keys = FixedKeys(signing_key())
         self.clock = Clock()
         self.snapshot = Fixed()
-        self.verifier = CountingVerifier(
-            {key.public.kid: key.public}, issuer="sluice", audience="sluice", max_seconds=900, clock=self.clock
-        )
-        self.issuer = Issuer(key, issuer="sluice", audience="sluice", seconds=900, clock=self.clock)
+        self.verifier = CountingVerifier(keys, issuer="sluice", audience="sluice", max_seconds=900, clock=self.clock)
+        self.issuer = Issuer(keys, issuer="sluice", audience="sluice", seconds=900, clock=self.clock)
         self.admission = Admission(self.verifier, self.snapshot)
 
     def token(self, client_id: str = "cli_1", *scopes: Scope) -> str:
@@ -97,7 +98,9 @@ class Gate:
 
     def with_grants(self, *specs: GrantSpec) -> Caller:
         """Gives the client exactly these grants and returns it as a caller."""
-        self.snapshot.rights = Rights({"cli_1": client(grants=granting(*specs))})
+        named = [spec for spec in specs if not is_pattern(spec.model)]
+        patterns = tuple(spec for spec in specs if is_pattern(spec.model))
+        self.snapshot.rights = Rights({"cli_1": client(grants=granting(*named), patterns=patterns)})
         return self.caller(self.token())
 
 

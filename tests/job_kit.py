@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from auth.grants import Standing
+from auth.standing import Standing
 from model_store.database import Sessions, now_ms, transaction
 from tests.queue_kit import Queue
 from workers import dispatch, jobs

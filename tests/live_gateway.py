@@ -11,12 +11,15 @@ from typing import Literal
 
 import httpx
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from auth import clients, grants
-from auth.grants import GrantSpec
+from auth.grants import ADMINISTRATION, GrantSpec
 from auth.scopes import Scope
 from gateway.app import create_app
+from gateway.certificates import LiveContext
+from gateway.connections import ConnectionBounds
+from gateway.listening import server_config
 from gateway.parts import Parts
 from gateway.settings import GatewaySettings
 from model_store import registry
@@ -27,6 +30,9 @@ from model_store.signature import Signature, TensorSpec
 from model_store.tables import Variant
 
 KERAS = b"PK\x03\x04 and what else belongs to an archive"
+# Of who administers every model, but no clients.
+EVERY_MODEL = GrantSpec("*", actions=ADMINISTRATION)
+BOUNDS = ConnectionBounds(connections=1000, per_address=0, least_bytes_per_second=4096)
 DIGITS = Signature((TensorSpec("image", "float32", (None, 28, 28)),), (TensorSpec("digit", "float32", (None, 10)),))
 
 
@@ -90,6 +96,7 @@ def live_gateway(folder: Path, **settings: object) -> Iterator[LiveGateway]:
             "store_dir": folder / "store",
             "keys_dir": folder / "keys",
             "client_secret_key": "k" * 32,
+            "master_key": "m" * 43,
             **settings,
         }
     )
@@ -100,11 +107,17 @@ def live_gateway(folder: Path, **settings: object) -> Iterator[LiveGateway]:
 
 
 @contextlib.contextmanager
-def listening(app: FastAPI, lifespan: Literal["on", "off"] = "on") -> Iterator[str]:
-    """The application under uvicorn in a thread, on a port of its own; its address."""
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_config=None, server_header=False, ws="none", lifespan=lifespan)
-    )
+def listening(
+    app: ASGIApp,
+    lifespan: Literal["on", "off"] = "on",
+    *,
+    tls: LiveContext | None = None,
+    bounds: ConnectionBounds = BOUNDS,
+) -> Iterator[str]:
+    """The application under the gateway's own server in a thread, on a port of its own; its address."""
+    config = server_config(app, ("127.0.0.1", 0), bounds, tls)
+    config.lifespan = lifespan
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -114,7 +127,7 @@ def listening(app: FastAPI, lifespan: Literal["on", "off"] = "on") -> Iterator[s
             assert time.monotonic() < until
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(20)

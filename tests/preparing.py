@@ -11,5 +11,5 @@ from workers.settings import WorkerSettings
 
 if __name__ == "__main__":
     settings = WorkerSettings()
-    artifacts = Artifacts(settings.store_dir, settings.upload_limit_bytes)
+    artifacts = Artifacts.of(settings)
     prepare(sessions_of(connect(settings)), artifacts, settings, sys.argv[1], int(sys.argv[2]))

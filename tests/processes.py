@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,9 @@ from tests.system import plain_environment
 
 START_SECONDS = 30
 PEPPER = "p" * 32
+MASTER_KEY = "m" * 43
+# Without `clients:admin`, for which every model exists.
+CALLING = frozenset(Scope) - {Scope.CLIENTS_ADMIN}
 
 
 @dataclass
@@ -72,7 +75,7 @@ class Cluster:
     def start_gateway(self, **more: object) -> str:
         """A gateway that can be reached; returns its address. Redis and the database must be there."""
         port = free_port()
-        secrets = {"client_secret_key": PEPPER, "keys_dir": self.folder / "keys"}
+        secrets = {"client_secret_key": PEPPER, "master_key": MASTER_KEY, "keys_dir": self.folder / "keys"}
         process = self.start("gateway", port=port, **secrets, **more)
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: process.poll() is not None or answers(url), START_SECONDS)
@@ -83,10 +86,10 @@ class Cluster:
     def wait_for_slots(self, number: int, gateway: int = 0) -> None:
         wait_for(lambda: ready(self.gateways[gateway]).get("slots", 0) >= number, START_SECONDS)
 
-    def caller(self, *models: str, gateway: int = 0) -> httpx.Client:
+    def caller(self, *models: str, gateway: int = 0, scopes: Collection[Scope] = CALLING) -> httpx.Client:
         """An HTTP client with a token and grants on the models, once the gateway knows it."""
         with transaction(self.sessions) as session:
-            made, secret = clients.create(session, f"caller-{len(self.clients)}", frozenset(Scope), PEPPER.encode())
+            made, secret = clients.create(session, f"caller-{len(self.clients)}", scopes, PEPPER.encode())
             set_grants(session, made.id, [GrantSpec(model) for model in models])
         url = self.gateways[gateway]
         token: list[str] = []
@@ -123,7 +126,7 @@ def cluster(folder: Path, redis_url: str, database_url: str) -> Iterator[Cluster
     settings = worker_settings(redis_url, database_url, folder)
     migrations.migrate(settings)
     sessions = sessions_of(connect(settings))
-    artifacts = Artifacts(settings.store_dir, settings.upload_limit_bytes)
+    artifacts = Artifacts.of(settings)
     serve_model(sessions, artifacts, doubling_model(folder / "double.onnx"))
     serve_model(sessions, artifacts, slow_model(folder / "slow.onnx"), "slow", batch_seconds=0.5)
     made = Cluster(folder, redis_url, database_url, sessions, artifacts, settings.key_prefix)

@@ -185,7 +185,7 @@ class Queue:
 def make_queue(settings: WorkerSettings, folder: Path) -> Queue:
     migrations.migrate(settings)
     sessions = sessions_of(connect(settings))
-    artifacts = Artifacts(settings.store_dir, settings.upload_limit_bytes)
+    artifacts = Artifacts.of(settings)
     version = serve_model(sessions, artifacts, doubling_model(folder / "double.onnx"))
     with transaction(sessions) as session:
         client, _ = clients.create(session, "tester", frozenset({Scope.PREDICT, Scope.JOBS}), b"p" * 32)

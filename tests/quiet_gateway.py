@@ -57,6 +57,7 @@ def quiet_gateway(folder: Path, **settings: object) -> Iterator[QuietGateway]:
             "store_dir": folder / "store",
             "keys_dir": folder / "keys",
             "client_secret_key": "k" * 32,
+            "master_key": "m" * 43,
             "redis_url": "redis://127.0.0.1:1/0",
             **settings,
         }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -78,10 +77,6 @@ def hold_the_lock(_held: State, _arguments: State, _tensors: Tensors) -> Answer:
     return {}, {}
 
 
-def start_another(_held: State, _arguments: State, _tensors: Tensors) -> Answer:
-    return {"pid": subprocess.Popen(["sleep", "600"]).pid}, {}
-
-
 def die(_held: State, arguments: State, _tensors: Tensors) -> Answer:
     os.write(2, arguments.get("last_words", "").encode())
     os.abort()
@@ -135,7 +130,7 @@ def make_savedmodel(_held: State, _arguments: State, _tensors: Tensors) -> Answe
 TEST_COMMANDS = {
     command.__name__: f"tests.runner_commands:{command.__name__}"
     for command in (
-        echo, look_around, fail, allocate, answer_with, write, spin, hold_the_lock, start_another, die, chatter,
+        echo, look_around, fail, allocate, answer_with, write, spin, hold_the_lock, die, chatter,
         break_the_frame, make_savedmodel,
     )
 }  # fmt: skip

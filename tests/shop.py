@@ -83,6 +83,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     )
     migrate(settings)
     engine = connect(settings)
-    yield Shop(sessions_of(engine), Artifacts(settings.store_dir, settings.upload_limit_bytes), settings)
+    yield Shop(sessions_of(engine), Artifacts.of(settings), settings)
     engine.dispose()
     assert list(settings.scratch_dir.iterdir()) == []

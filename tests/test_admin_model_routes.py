@@ -15,7 +15,7 @@ import pytest
 from auth.scopes import Scope
 from model_store.database import transaction
 from tests.conftest import RedisServer
-from tests.live_gateway import KERAS, LiveGateway, eventually, live_gateway, refused, upload
+from tests.live_gateway import EVERY_MODEL, KERAS, LiveGateway, eventually, live_gateway, refused, upload
 from workers import jobs
 from workers.lanes import Lane, Priority
 from workers.tables import Job
@@ -31,7 +31,7 @@ def gateway(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def admin(gateway: LiveGateway) -> Iterator[httpx.Client]:
-    with gateway.client([Scope.MODELS_WRITE]) as client:
+    with gateway.client([Scope.MODELS_WRITE], [EVERY_MODEL]) as client:
         yield client
 
 

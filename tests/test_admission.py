@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from auth.errors import Reason, RequestInvalid, ScopeMissing, TokenInvalid, TokenMissing
-from auth.grants import Rights
+from auth.rights import Rights
 from auth.scopes import Scope
 from gateway import admission as admission_module
 from gateway.errors import RightsUnavailable

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from auth.keys import load_keys
+from auth.keys import SigningKey
 from auth.scopes import Scope
+from auth.signing_keys import SigningKeys
 from auth.tokens import Issuer
-from tests.forgery import signing_key
-from tests.processes import Cluster
+from model_store.database import transaction
+from model_store.sealing import SealingKeys
+from tests.forgery import FixedKeys, signing_key
+from tests.processes import MASTER_KEY, Cluster
 from tests.serving import client_id_of
 
 PREDICTION_BYTES, OTHER_BYTES = 16 * 1024**2, 1024**2
@@ -148,11 +151,18 @@ def problem(status: int, code: str) -> dict[str, object]:
     return {"type": "about:blank", "status": status, "code": code}
 
 
+def signing_key_of(serving: Cluster) -> SigningKey:
+    keys = SigningKeys(SealingKeys.parse(MASTER_KEY))
+    with transaction(serving.sessions, write=False) as session:
+        keys.read(session)
+    return keys.ring.signing
+
+
 def token(serving: Cluster, caller: httpx.Client, **changes: object) -> str:
     """A token of the caller's own client, signed with the gateway's key unless `key` is another."""
-    key = changes.pop("key", load_keys(serving.folder / "keys").signing)
+    key = changes.pop("key", None) or signing_key_of(serving)
     issued_at = changes.pop("issued_at", None)
-    issuer = Issuer(key, **{"issuer": "sluice", "audience": "sluice", "seconds": 900, **changes})
+    issuer = Issuer(FixedKeys(key), **{"issuer": "sluice", "audience": "sluice", "seconds": 900, **changes})
     return issuer.issue(client_id_of(caller), frozenset(Scope), issued_at=issued_at)[0]
 
 
@@ -242,6 +252,11 @@ def test_a_version_in_preparation_is_for_later(caller: httpx.Client, path: str):
     assert list(refused.json()) == ["error"]
 
 
+@pytest.fixture(scope="module")
+def administrator(serving: Cluster) -> httpx.Client:
+    return serving.caller(scopes=frozenset(Scope))
+
+
 NOT_JSON = {
     "NaN": b'{"version": NaN}',
     "infinity": b'{"version": 1e400}',
@@ -259,19 +274,19 @@ NOT_JSON = {
 
 
 @pytest.mark.parametrize("case", NOT_JSON)
-def test_an_administrators_body_that_does_not_fit_is_a_short_problem(caller: httpx.Client, case: str):
+def test_an_administrators_body_that_does_not_fit_is_a_short_problem(administrator: httpx.Client, case: str):
     headers = {"content-type": "application/json"}
-    refused = caller.put("/admin/models/double/labels/bad", content=NOT_JSON[case], headers=headers)
+    refused = administrator.put("/admin/models/double/labels/bad", content=NOT_JSON[case], headers=headers)
     assert refused.status_code in (400, 422)
     assert refused.headers["content-type"] == "application/problem+json"
     assert refused.json().items() >= problem(refused.status_code, "request_invalid").items()
     assert len(refused.content) < 1024
 
 
-def test_a_long_list_of_wrong_grants_is_a_short_problem(caller: httpx.Client):
+def test_a_long_list_of_wrong_grants_is_a_short_problem(administrator: httpx.Client):
     for grants in ([1, None, {"model": ""}, {"model": "\ud800"}] * 250, [1] * 100_000):
         body = json.dumps({"name": "long-list", "grants": grants})
-        refused = caller.post("/admin/clients", content=body, headers={"content-type": "application/json"})
+        refused = administrator.post("/admin/clients", content=body, headers={"content-type": "application/json"})
         assert (refused.status_code, refused.json()["code"]) == (422, "request_invalid")
         assert len(refused.content) < 1024
 

@@ -16,10 +16,14 @@ from tests.onnx_models import line
 from tests.system import System, plain_environment
 
 COMMANDS = (
-    "up", "gateway", "worker", "prepare-worker", "migrate", "admin create", "people add",
-    "people password", "people disable", "people enable", "models push", "models list",
-    "models show", "clients create", "clients list", "clients rotate", "clients disable", "clients enable",
-    "clients grant", "predict",
+    "up", "gateway", "worker", "prepare-worker", "migrate", "admin create", "people add", "people password",
+    "people disable", "people enable", "people list", "people role", "people password-token",
+    "people remove-second-factor", "admin setup-token", "models push", "models list", "models show",
+    "clients create", "clients list", "clients rotate", "clients disable", "clients enable", "clients grant",
+    "clients limits show", "clients limits set", "clients limits clear",
+    "clients access", "clients keys", "clients identities", "tokens revoke", "tokens inspect", "predict",
+    "keys list", "keys rotate", "keys withdraw", "keys reseal", "keys new-master", "storage seal", "upload-keys new",
+    "upload-keys add", "upload-keys list", "upload-keys remove",
 )  # fmt: skip
 
 
@@ -106,6 +110,30 @@ def test_a_client_is_granted_rotated_disabled_and_enabled_by_name(system: System
         succeed("clients", verb, name, environment=environment)
         clients = json.loads(succeed("clients", "list", "--json", environment=environment))
         assert next(client for client in clients if client["name"] == name)["disabled"] is disabled
+
+
+def test_limits_are_set_shown_and_lifted_one_by_one(system: System) -> None:
+    # given a client
+    environment, name = system.environment(), f"t-{secrets.token_hex(4)}"
+    succeed("clients", "create", name, "--model", "a", environment=environment)
+    limits = ("clients", "limits")
+
+    # when limits are set on everything and on a model, and those on everything are replaced
+    succeed(*limits, "set", name, "--rate", "5", "--queued", "0", environment=environment)
+    succeed(*limits, "set", name, "--model", "a", "--instances", "1000000", environment=environment)
+    succeed(*limits, "set", name, "--rate", "2.5", "--burst", "9", environment=environment)
+
+    # then what was named holds, and nothing else
+    found = json.loads(succeed(*limits, "show", name, "--json", environment=environment))
+    bounds = [{key: value for key, value in limit.items() if value} for limit in found]
+    assert bounds == [{"requests_per_second": 2.5, "burst": 9}, {"model": "a", "instances_per_day": 1_000_000}]
+    assert "1000000" in succeed(*limits, "show", name, environment=environment)
+    assert "name at least one" in sluice(*limits, "set", name, environment=environment).stderr
+
+    # and it can be lifted
+    left = json.loads(succeed(*limits, "clear", name, "--model", "a", "--json", environment=environment))
+    assert [limit["model"] for limit in left] == [None]
+    assert "no limits" in succeed(*limits, "clear", name, environment=environment)
 
 
 def test_no_file_of_credentials_is_written_over_by_another_clients(system: System, tmp_path: Path) -> None:
@@ -230,6 +258,7 @@ def test_an_administrator_whose_secret_cannot_be_written_down_is_not_made(tmp_pa
     environment = {
         **plain_environment(),
         "SLUICE_CLIENT_SECRET_KEY": "k" * 32,
+        "SLUICE_MASTER_KEY": "m" * 43,
         "SLUICE_DATABASE_URL": f"sqlite:///{tmp_path}/sluice.db",
     }
     succeed("migrate", environment=environment)

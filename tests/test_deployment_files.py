@@ -15,6 +15,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from gateway.settings import GatewaySettings
+from model_store.sealing import SealingKeys
 from model_store.settings import PREFIX, Settings, StoreSettings
 from monitoring import metrics
 from sluice.cli import app
@@ -142,6 +143,7 @@ def test_signing_keys_and_the_key_of_clients_secrets_are_mounted_for_gateways_al
         mounted = json.dumps([service.get("volumes", []), service.get("secrets", [])])
         assert ("keys:" in mounted) == (name == "gateway")
         assert ("client_secret_key" in mounted) == (name == "gateway")
+        assert ("master_key" in mounted) == (name == "gateway")
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -178,6 +180,7 @@ def test_secrets_are_random_private_and_kept(tmp_path: Path):
     random = [made[name] for name in ("postgres_password", "redis_password", "client_secret_key", "grafana_password")]
     assert len(set(random)) == 4
     assert all(re.fullmatch(r"[0-9a-f]{64}", text) for text in random)
+    assert SealingKeys.parse(made["master_key"]).current_id
     assert made["postgres_password"] in made["database_url"]
     assert made["redis_password"] in made["redis_url"]
     assert not any(text in printed.stdout + printed.stderr for text in random)
@@ -285,5 +288,5 @@ def test_grafana_finds_its_data_source_and_its_dashboard():
     assert source["url"] == "http://prometheus:9090"
     assert f"./monitoring/dashboards:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
     titles = [panel["title"] for panel in panels if panel["type"] == "row"]
-    assert titles == ["State", "Traffic", "Latency", "Queue", "Workers", "Jobs", "Preparation"]
+    assert titles == ["State", "Traffic", "Latency", "Queue", "Workers", "Jobs", "Preparation", "Limits"]
     assert len({panel["id"] for panel in panels}) == len(panels)

@@ -53,7 +53,9 @@ PASTED = tuple(path for path in DOCUMENTS if any(block.runs for block in blocks(
 # Pages that are no part of the interface's description: they describe it.
 UNDESCRIBED = {"/docs", "/openapi.json"}
 # Variables of the command and of Compose, which are no settings of a process.
-OTHER_VARIABLES = {"URL", "CLIENT_ID", "CLIENT_SECRET", "CREDENTIALS", "WORKER_TARGET"}
+OTHER_VARIABLES = {
+    "URL", "CA", "CLIENT_CERTIFICATE", "CLIENT_KEY", "CLIENT_ID", "CLIENT_SECRET", "CREDENTIALS", "WORKER_TARGET",
+}  # fmt: skip
 # Documents whose tables list codes of errors and findings.
 CODES_IN = ("http-api.md", "jobs.md", "models.md")
 
@@ -162,7 +164,7 @@ def test_settings_and_metrics_that_are_named_exist(path: Path) -> None:
     declared = (ROOT / "monitoring" / "metrics.py").read_text() + (ROOT / "monitoring" / "processes.py").read_text()
 
     for name in re.findall(r"\bSLUICE_([A-Z][A-Z_]*[A-Z])\b", path.read_text()):
-        assert name.removesuffix("_FILE") in settings | OTHER_VARIABLES, name
+        assert name.removesuffix("_FILE").removesuffix("_COMMAND") in settings | OTHER_VARIABLES, name
     for named in spans(path):
         if re.fullmatch(r"sluice_[a-z_]+", named):
             assert f'"{named}"' in declared, named
@@ -214,7 +216,7 @@ def serve(system: System, model: str, path: Path, signature: Signature) -> None:
     """Registers an ONNX file as version 1 of a model that serves."""
     settings = StoreSettings(database_url=f"sqlite:///{system.data / 'sluice.db'}", store_dir=system.data / "store")
     engine = connect(settings)
-    stored = Artifacts(settings.store_dir, settings.upload_limit_bytes).add_file(path)
+    stored = Artifacts.of(settings).add_file(path)
     with transaction(sessions_of(engine)) as session:
         version, _ = registry.publish(
             session, model, format="onnx", digest=stored.digest, size_bytes=stored.size_bytes, uploaded_by="tests"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, Engine, event, select, text, update
 
-from auth.grants import Standing
+from auth.standing import Standing
 from gateway.routes.jobs import newest_first
 from model_store import migrations
 from model_store.database import Sessions, connect, now_ms, sessions_of, transaction

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select, update
 
 from auth import clients
-from auth.grants import Standing
+from auth.standing import Standing
 from model_store.database import now_ms, transaction
 from tests.conftest import RedisServer
 from tests.job_kit import accept, claim, collaborators, counts, end_lease, finish, recover, state
@@ -141,7 +141,7 @@ def test_a_job_whose_client_lost_its_right_is_canceled_when_claimed(queue: Queue
     assert claim(queue, [number]) == []
     assert state(queue.sessions, number) == "canceled"
     with transaction(queue.sessions, write=False) as session:
-        assert session.scalars(select(Job.error_code)).one() == "rights_withdrawn"
+        assert session.scalars(select(Job.error_code)).one() == "client_disabled"
 
 
 def test_leases_are_renewed_for_the_holder_only(queue: Queue):

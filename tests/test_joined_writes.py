@@ -24,6 +24,9 @@ class Sink(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def get_write_buffer_size(self) -> int:
+        return 0
+
 
 async def turn() -> None:
     """Until what was planned for the end of this turn of the loop is done."""

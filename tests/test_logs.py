@@ -138,6 +138,7 @@ def test_an_exception_is_one_escaped_string_without_its_secrets():
         "{'Authorization': 'Bearer opaque-token-0123456789'}",
         "sent bearer opaque-token-0123456789 to it",
         f"created with {SECRET}",
+        f"refreshed with {SECRET.replace('sls_', 'slr_')}, chosen with {SECRET.replace('sls_', 'slo_')}",
         "redis://:opaque-token-0123456789@127.0.0.1:6379/0 is away",
         "redis://user:opaque-token-0123456789@host/0",
         "postgresql+psycopg://sluice:opaque-token-0123456789@db/sluice",

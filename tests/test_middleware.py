@@ -68,7 +68,7 @@ def test_an_unforeseen_failure_is_answered_with_the_id_under_which_it_is_logged(
     path: str, caplog: pytest.LogCaptureFixture
 ):
     with caplog.at_level(logging.ERROR):
-        answer = asked(RequestContext(failing), path)
+        answer = asked(RequestContext(failing, conclude=lambda *_: None), path)
     assert (answer.status_code, answer.headers["x-request-id"]) == (500, "request-1")
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert list(answer.json()) == (["error"] if "models" in path else ["type", "title", "status", "code", "detail"])
@@ -80,7 +80,7 @@ def test_an_unforeseen_failure_is_answered_with_the_id_under_which_it_is_logged(
 
 def test_half_an_answer_is_not_followed_by_another_one():
     with pytest.raises(ZeroDivisionError):
-        asked(RequestContext(failing_halfway))
+        asked(RequestContext(failing_halfway, conclude=lambda *_: None))
 
 
 @pytest.mark.parametrize(("size", "status"), [(LIMIT_BYTES, 200), (LIMIT_BYTES + 1, 413)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,14 @@ import pytest
 import sqlalchemy
 from alembic import command
 
+import auth.audit_tables
+import auth.key_tables
+import auth.limit_tables
+import auth.people_tables
 import auth.tables
+import auth.token_tables
 import model_store.tables
+import model_store.upload_signatures
 import workers.tables
 from model_store import migrations
 from model_store.database import Base, connect, sessions_of, transaction
@@ -23,7 +30,17 @@ from model_store.generation import bump_generation, read_generation
 from model_store.registry import publish
 from model_store.settings import StoreSettings
 
-TABLES = (model_store.tables, auth.tables, workers.tables)
+TABLES = (
+    model_store.tables,
+    model_store.upload_signatures,
+    auth.tables,
+    auth.audit_tables,
+    auth.key_tables,
+    auth.limit_tables,
+    auth.token_tables,
+    auth.people_tables,
+    workers.tables,
+)
 
 
 @pytest.fixture
@@ -39,7 +56,7 @@ def names_of_tables(settings: StoreSettings) -> set[str]:
 
 
 def test_upgrade_downgrade_upgrade_ends_with_the_tables_that_the_code_declares(settings: StoreSettings):
-    assert len(TABLES) == 3
+    assert len(TABLES) >= 4
     migrations.migrate(settings)
     assert names_of_tables(settings) == set(Base.metadata.tables)
 
@@ -114,6 +131,79 @@ def test_jobs_of_the_release_before_keep_their_bodies_forwards_and_backwards(set
     assert [(row.id, row.input and bytes(row.input), row.result and bytes(row.result)) for row in back] == [
         ("a", None, b"out"), ("b", b"in", None),
     ]  # fmt: skip
+
+
+def test_what_scopes_alone_allowed_becomes_grants_and_back_they_lose_what_was_not_known(settings: StoreSettings):
+    configuration = migrations.configuration(settings)
+    command.upgrade(configuration, "0004")
+    engine = connect(settings)
+    scopes = {
+        "cli_uploader": "models:read models:write",
+        "cli_chief": "models:write clients:admin",
+        "cli_scraper": "metrics:read",
+        "cli_caller": "predict models:read metrics:read",
+    }
+    held = sqlalchemy.text("SELECT client_id, model, actions FROM grants ORDER BY id")
+    with engine.begin() as connection:
+        for client, text in scopes.items():
+            connection.execute(
+                sqlalchemy.text(
+                    "INSERT INTO clients (id, name, secret_hash, scopes, disabled) VALUES (:id, :id, '', :scopes, :no)"
+                ),
+                {"id": client, "scopes": text, "no": False},
+            )
+        connection.execute(
+            sqlalchemy.text("INSERT INTO grants (client_id, model, actions) VALUES ('cli_caller', 'm', 'predict')")
+        )
+    command.upgrade(configuration, "0005")
+    with engine.begin() as connection:
+        assert connection.execute(held).all() == [
+            ("cli_caller", "m", "predict"),
+            ("cli_uploader", "*", "metadata upload label retire"),
+            ("cli_scraper", "*", "metadata"),
+        ]
+        changed = sqlalchemy.text("UPDATE grants SET model = :model, actions = :actions WHERE client_id = :client")
+        row = {"client": "cli_uploader", "model": "m", "actions": "submit metadata upload"}
+        connection.execute(changed, row)
+        connection.execute(changed, row | {"client": "cli_scraper", "actions": "upload"})
+    command.downgrade(configuration, "0004")
+    with engine.connect() as connection:
+        assert connection.execute(held).all() == [
+            ("cli_caller", "m", "predict"), ("cli_uploader", "m", "submit metadata"),
+        ]  # fmt: skip
+    engine.dispose()
+
+
+def test_people_of_the_release_before_keep_what_they_had_forwards_and_backwards(settings: StoreSettings):
+    configuration = migrations.configuration(settings)
+    command.upgrade(configuration, "0006")
+    engine = connect(settings)
+    with engine.begin() as connection:
+        columns = "(name, password_hash, disabled, created_at)"
+        for name, disabled in (("ada", False), ("gone", True)):
+            insert = f"INSERT INTO people {columns} VALUES (:name, :hash, :disabled, 7)"  # noqa: S608 - names from above
+            connection.execute(sqlalchemy.text(insert), {"name": name, "hash": f"of {name}", "disabled": disabled})
+
+    command.upgrade(configuration, "0007")
+    with engine.begin() as connection:
+        wanted = "SELECT id, name, role, password_hash, disabled, second_factor, last_step FROM people ORDER BY name"
+        rows = connection.execute(sqlalchemy.text(wanted)).all()
+        insert = "INSERT INTO people (id, name, role, password_hash, disabled, last_step) VALUES "
+        insert += "('usr_x', 'invited', 'admin', '', :disabled, 0)"
+        connection.execute(sqlalchemy.text(insert), {"disabled": False})
+    assert [(row.name, row.role, row.password_hash, bool(row.disabled)) for row in rows] == [
+        ("ada", "reader", "of ada", False),
+        ("gone", "reader", "of gone", True),
+    ]
+    assert all(re.fullmatch("usr_[0-9a-f]{32}", row.id) for row in rows)
+    assert len({row.id for row in rows}) == 2
+
+    command.downgrade(configuration, "0006")
+    with engine.connect() as connection:
+        wanted = "SELECT name, password_hash, created_at FROM people ORDER BY name"
+        back = [tuple(row) for row in connection.execute(sqlalchemy.text(wanted))]
+    engine.dispose()
+    assert back == [("ada", "of ada", 7), ("gone", "of gone", 7)], "nobody is left without a password"
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

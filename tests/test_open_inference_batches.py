@@ -87,7 +87,7 @@ def test_a_bundle_carries_bodies_with_their_dialects_and_heads():
 
 def test_a_bundle_of_another_release_is_refused():
     former = struct.pack("<BHI", 1, 5, 20_000) + b"reply" + struct.pack("<QI", 7, 2) + b"{}"
-    with pytest.raises(ValueError, match="the entry is a bundle of format 1, not 2"):
+    with pytest.raises(ValueError, match="the entry is a bundle of format 1, not 3"):
         unpack_bundle(former)
 
 

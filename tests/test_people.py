@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from auth import people
+from auth.attempts import Attempts
+from auth.devices import Devices
 from auth.errors import (
     FailuresTooMany,
     PasswordInvalid,
@@ -19,35 +20,19 @@ from auth.errors import (
     PersonNotFound,
 )
 from auth.failures import Failures
+from auth.password_check import PasswordCheck
 from auth.passwords import Passwords
-from auth.people import PasswordCheck
 from model_store.database import Sessions, connect, sessions_of, transaction
 from model_store.errors import NameInvalid
 from model_store.migrations import migrate
 from model_store.settings import StoreSettings
+from tests.people_kit import PASSWORD, Clock, CountingPasswords
 
-PASSWORD = "correct horse battery"
 ADDRESS = "192.0.2.1"
 
 
-@dataclass
-class Clock:
-    """A clock that moves when it is told to; in seconds."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class CountingPasswords(Passwords):
-    """Counts how often a password is really verified."""
-
-    verified = 0
-
-    def verify(self, password: str, stored: str | None) -> bool:
-        self.verified += 1
-        return super().verify(password, stored)
+def attempts(failures: Failures | None = None) -> Attempts:
+    return Attempts(failures or Failures(), Devices(b"p" * 32))
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +47,7 @@ def sessions(tmp_path: Path) -> Iterator[Sessions]:
     engine = connect(settings)
     made = sessions_of(engine)
     with transaction(made) as session:
-        people.create(session, Passwords(), "ada", PASSWORD)
+        people.create(session, "ada", Passwords().hash(PASSWORD))
     yield made
     engine.dispose()
 
@@ -125,7 +110,7 @@ def test_only_so_many_passwords_are_checked_at_once():
 
 
 def test_a_person_is_known_by_name_and_password(sessions: Sessions, passwords: Passwords):
-    check = PasswordCheck(sessions, passwords, Failures())
+    check = PasswordCheck(sessions, passwords, attempts())
     assert check.check("ada", PASSWORD, ADDRESS) == "ada"
     for name, password in (
         ("ada", "wrong password"),
@@ -139,18 +124,18 @@ def test_a_person_is_known_by_name_and_password(sessions: Sessions, passwords: P
         assert refused.value.status == 401
 
 
-def test_a_name_is_taken_once_and_follows_the_rule(sessions: Sessions, passwords: Passwords):
+def test_a_name_is_taken_once_and_follows_the_rule(sessions: Sessions):
     with pytest.raises(PersonExists), transaction(sessions) as session:
-        people.create(session, passwords, "ada", PASSWORD)
+        people.create(session, "ada")
     with pytest.raises(NameInvalid), transaction(sessions) as session:
-        people.create(session, passwords, "a:b", PASSWORD)
+        people.create(session, "a:b")
     with pytest.raises(PersonNotFound), transaction(sessions) as session:
-        people.set_password(session, passwords, "bob", PASSWORD)
+        people.named(session, "bob")
 
 
 def test_a_success_is_remembered_for_a_minute(sessions: Sessions):
     passwords, clock = CountingPasswords(), Clock()
-    check = PasswordCheck(sessions, passwords, Failures(), clock=clock)
+    check = PasswordCheck(sessions, passwords, attempts(), clock=clock)
     for _ in range(5):
         check.check("ada", PASSWORD, ADDRESS)
     assert passwords.verified == 1
@@ -160,7 +145,7 @@ def test_a_success_is_remembered_for_a_minute(sessions: Sessions):
 
 
 def test_what_is_remembered_opens_for_nothing_else(sessions: Sessions, passwords: Passwords):
-    check = PasswordCheck(sessions, passwords, Failures())
+    check = PasswordCheck(sessions, passwords, attempts())
     check.check("ada", PASSWORD, ADDRESS)
     for name, password in (("ada", PASSWORD + "x"), ("bob", PASSWORD), ("adac", PASSWORD[1:])):
         with pytest.raises(PersonAuthenticationFailed):
@@ -168,19 +153,19 @@ def test_what_is_remembered_opens_for_nothing_else(sessions: Sessions, passwords
 
 
 def test_a_disabled_person_is_refused_at_once(sessions: Sessions, passwords: Passwords):
-    check = PasswordCheck(sessions, passwords, Failures())
+    check = PasswordCheck(sessions, passwords, attempts())
     check.check("ada", PASSWORD, ADDRESS)
     with transaction(sessions) as session:
-        people.set_disabled(session, "ada", True)
+        people.set_disabled(session, people.named(session, "ada"), True)
     with pytest.raises(PersonAuthenticationFailed):
         check.check("ada", PASSWORD, ADDRESS)
 
 
 def test_a_new_password_counts_at_once(sessions: Sessions, passwords: Passwords):
-    check = PasswordCheck(sessions, passwords, Failures())
+    check = PasswordCheck(sessions, passwords, attempts())
     check.check("ada", PASSWORD, ADDRESS)
     with transaction(sessions) as session:
-        people.set_password(session, passwords, "ada", "another long password")
+        people.set_password(session, people.named(session, "ada"), passwords.hash("another long password"))
     with pytest.raises(PersonAuthenticationFailed):
         check.check("ada", PASSWORD, ADDRESS)
     assert check.check("ada", "another long password", ADDRESS) == "ada"
@@ -188,7 +173,7 @@ def test_a_new_password_counts_at_once(sessions: Sessions, passwords: Passwords)
 
 def test_guessing_is_slowed_down_without_locking_anybody_else_out(sessions: Sessions):
     passwords, clock = CountingPasswords(), Clock()
-    check = PasswordCheck(sessions, passwords, Failures(allowed=2, clock=clock), clock=clock)
+    check = PasswordCheck(sessions, passwords, attempts(Failures(allowed=2, clock=clock)), clock=clock)
     for _ in range(2):
         with pytest.raises(PersonAuthenticationFailed):
             check.check("ada", "a wrong password", ADDRESS)

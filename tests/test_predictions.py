@@ -11,6 +11,7 @@ import pytest
 
 from auth import clients
 from auth.grants import GrantSpec, set_grants
+from auth.scopes import DEFAULT
 from model_store.database import transaction
 from tests.processes import Cluster, wait_for
 from tests.serving import client_id_of, ended, paused_workers, submit
@@ -64,7 +65,7 @@ def test_a_request_id_comes_back_if_it_is_a_sane_one(caller: httpx.Client):
 
 def test_the_list_has_the_models_of_ones_grants(serving: Cluster, caller: httpx.Client):
     assert caller.get("/v1/models").json() == {"models": ["double", "slow", "table", "times", "unready", "whole"]}
-    assert serving.caller("times").get("/v1/models").json() == {"models": ["times"]}
+    assert serving.caller("times", scopes=DEFAULT).get("/v1/models").json() == {"models": ["times"]}
 
 
 def test_a_submitted_prediction_becomes_a_job_with_the_same_answer(caller: httpx.Client):
@@ -190,7 +191,7 @@ def test_a_disabled_client_is_out_within_a_second(serving: Cluster):
 
 
 def test_a_model_whose_grant_is_withdrawn_is_unknown_and_its_waiting_jobs_never_run(serving: Cluster):
-    caller = serving.caller("double", "times")
+    caller = serving.caller("double", "times", scopes=DEFAULT)
     unknown = predict(caller, "whole").json()["error"]
     with paused_workers(serving):
         job = submit(caller, "double", 1.0, 2.0)
@@ -203,7 +204,7 @@ def test_a_model_whose_grant_is_withdrawn_is_unknown_and_its_waiting_jobs_never_
     canceled = ended(caller, job)
     assert (canceled["state"], canceled["error"]) == (
         "canceled",
-        {"code": "rights_withdrawn", "message": "the right to this model was withdrawn"},
+        {"code": "grant_withdrawn", "message": "the right to this model was withdrawn"},
     )
 
 

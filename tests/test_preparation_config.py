@@ -71,6 +71,16 @@ def test_the_training_configuration_is_dropped():
     assert "compile_config" not in structure.inspect(sequential(dense()))
 
 
+@pytest.mark.parametrize("value", ["...x,xy->...y", "b (h two) ... -> b ...", "int4/128", "int4/-1_from_float32"])
+def test_what_only_looks_like_a_path_passes(value: str):
+    structure.inspect(sequential(dense(note=value)))
+
+
+@pytest.mark.parametrize("value", ["..", "x..y", ".../x", "int4/../x", "int8/128", "~x"])
+def test_what_could_be_a_path_is_refused(value: str):
+    assert refusal(sequential(dense(note=value))) == "path_string"
+
+
 def bomb(value: object) -> Json:
     """A function reference as Keras would resolve it, around a value."""
     return {"module": "builtins", "class_name": "function", "config": value, "registered_name": "function"}

@@ -132,6 +132,21 @@ def test_outputs_that_do_not_fit_the_signature_are_named():
     assert "1 rows" in (parity.misfit(signature, inputs, {"y": np.zeros((1, 2), np.float32)}) or "")
 
 
+@pytest.mark.parametrize(
+    ("inputs", "shape"),
+    [
+        ((None, 1), (None, 5)),
+        ((None, None), (None, None)),  # its free dimensions may be those of the output
+    ],
+)
+def test_an_output_is_described_with_the_rank_that_it_really_has(
+    inputs: tuple[int | None, ...], shape: tuple[int | None, ...]
+):
+    declared = Signature((TensorSpec("x", "string", inputs),), (TensorSpec("y", "float32", (None, 1, 5)),))
+    found = parity.observed(declared, {"y": np.zeros((1, 5), np.float32)})
+    assert found.outputs == (TensorSpec("y", "float32", shape),)
+
+
 def asks(per_instance: float, fixed: float = 0.0) -> tuple[list[int], Callable[[int], float]]:
     """A model that takes `fixed` seconds and then the same for each instance, and the batches that were tried."""
     tried: list[int] = []

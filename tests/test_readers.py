@@ -15,7 +15,7 @@ PASSWORD = "correct horse battery"
 
 def add_person(gateway: QuietGateway, name: str = "ada") -> tuple[str, str]:
     with transaction(gateway.parts.sessions) as session:
-        people.create(session, Passwords(), name, PASSWORD)
+        people.create(session, name, Passwords().hash(PASSWORD))
     return name, PASSWORD
 
 

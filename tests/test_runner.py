@@ -142,7 +142,9 @@ def test_a_runner_inherits_no_variable_and_no_descriptor(
         for name in ("HOME", "KERAS_HOME", "TMPDIR"):
             assert Path(seen["environment"][name]).parent == other.scratch.parent
         assert seen["environment"]["HDF5_PLUGIN_PATH"] == "/nonexistent"
-        kinds = sorted(target.partition(":")[0] for target in seen["descriptors"])
+        # Landlock's rules on entries of /proc hold as long as somebody holds the entries.
+        descriptors = [target for target in seen["descriptors"] if not target.startswith("/proc/")]
+        kinds = sorted(target.partition(":")[0] for target in descriptors)
         assert kinds == ["pipe", "pipe", "pipe", "socket"]
         assert seen["limits"] == {
             "AS": [worker_settings.runner_memory_bytes] * 2,
@@ -291,13 +293,12 @@ def test_what_a_runner_prints_cannot_stop_it_and_only_the_end_is_logged(
 def test_closing_leaves_no_process_no_folder_and_no_descriptor(worker_settings: WorkerSettings):
     before = os.listdir("/proc/self/fd")
     with Runner(worker_settings, entry=ENTRY) as runner:
-        started, _ = runner.call("start_another", {}, {}, timeout_seconds=SECONDS)
+        runner.call("echo", {}, {}, timeout_seconds=SECONDS)
         closed = runner.scratch / "closed"
         closed.mkdir()
         (closed / "file").touch()
         closed.chmod(0)
         assert stat.S_IMODE(runner.scratch.parent.stat().st_mode) == 0o700
-    wait_until(lambda: is_gone(started["pid"]))
     assert is_gone(runner.pid)
     assert list(worker_settings.scratch_dir.iterdir()) == []
     wait_until(lambda: len(os.listdir("/proc/self/fd")) == len(before))

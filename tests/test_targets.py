@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from auth.grants import ACTIONS, Action, GrantSpec, Rights
+from auth.grants import USE, Action, GrantSpec
+from auth.rights import Rights
 from gateway import admission as admission_module
 from gateway.admission import Caller
 from model_store.errors import LabelNotFound, ModelNotFound, SluiceError, VersionNotReady
@@ -97,7 +98,7 @@ def test_a_grant_for_a_label_opens_the_version_under_any_name(gate: Gate):
 
 
 def test_a_grant_for_another_action_is_no_grant(gate: Gate):
-    caller = gate.with_grants(GrantSpec("mnist", actions=ACTIONS - {Action.PREDICT}))
+    caller = gate.with_grants(GrantSpec("mnist", actions=USE - {Action.PREDICT}))
     assert "ModelNotFound" in refusal(gate, caller)
     assert "ModelNotFound" in refusal(gate, caller, version=1)
     assert gate.admission.target(caller, Action.METADATA, "mnist").number == 2
@@ -112,6 +113,36 @@ def test_a_granted_version_in_preparation_is_not_ready_rather_than_unknown(gate:
                 target(gate, caller, version)
     caller = gate.with_grants(GrantSpec("mnist", version=2))
     assert refusal(gate, caller) == "ModelNotFound 404 Servable not found for request: Latest(MODEL)"
+
+
+def test_a_pattern_opens_the_models_that_it_matches(gate: Gate):
+    gate.snapshot.catalog = catalog({1: State.AVAILABLE}, also=["team-a-net", "team-b-net"])
+    caller = gate.with_grants(GrantSpec("team-a-*"))
+    assert target(gate, caller, model="team-a-net") == 1
+    for hidden in ("team-b-net", "mnist", "team-a-"):
+        assert "ModelNotFound 404" in refusal(gate, caller, model=hidden)
+
+
+def test_a_target_that_is_remembered_is_forgotten_when_its_grant_ends(gate: Gate):
+    end = gate.snapshot.now + 60_000
+    caller = gate.with_grants(GrantSpec("mnist", expires_at=end), GrantSpec("mnist", version=1, expires_at=end + 1))
+    assert (target(gate, caller), target(gate, caller, version=1)) == (2, 1)
+    gate.snapshot.now = end - 1
+    assert (target(gate, caller), target(gate, caller, version=1)) == (2, 1)
+    gate.snapshot.now = end
+    assert "ModelNotFound" in refusal(gate, caller)
+    # Another grant for the same lasts longer.
+    assert target(gate, caller, version=1) == 1
+    gate.snapshot.now = end + 1
+    assert "ModelNotFound" in refusal(gate, caller, version=1)
+
+
+def test_an_expired_grant_answers_as_no_grant(gate: Gate):
+    gate.snapshot.catalog = catalog({1: State.AVAILABLE}, {"stable": 1})
+    caller = gate.with_grants(GrantSpec("mnist", expires_at=gate.snapshot.now))
+    for version, label in ((None, None), (1, None), (None, "stable"), (None, "nosuch")):
+        answer = refusal(gate, caller, version, label)
+        assert answer == refusal(gate, caller, version, label, model="unknown")
 
 
 def test_a_withdrawn_grant_counts_for_the_next_request(gate: Gate):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ def shout_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shout(shout_archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunnerPredictor]:
     """One predictor for the tests below; each leaves it able to answer."""
     settings = WorkerSettings(scratch_dir=tmp_path_factory.mktemp("scratch"), hang_limit_seconds=3)
-    predictor = RunnerPredictor(lambda: shout_archive, SHOUT, SMALL, settings)
+    predictor = RunnerPredictor(lambda: contextlib.nullcontext(shout_archive), SHOUT, SMALL, settings)
     yield predictor
     predictor.close()
     assert list(settings.scratch_dir.iterdir()) == []

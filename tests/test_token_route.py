@@ -86,9 +86,7 @@ def test_the_client_id_may_stand_in_the_form_as_well(gateway: QuietGateway, cred
     assert_refused(post(gateway, {**FORM, "client_id": "cli_other"}, auth=credentials), 400, "invalid_request")
 
 
-@pytest.mark.parametrize(
-    "grant_type", ["password", "authorization_code", "implicit", "refresh_token", "CLIENT_CREDENTIALS"]
-)
+@pytest.mark.parametrize("grant_type", ["password", "authorization_code", "implicit", "CLIENT_CREDENTIALS"])
 def test_another_grant_type_is_refused(gateway: QuietGateway, credentials: tuple[str, str], grant_type: str):
     assert_refused(post(gateway, {"grant_type": grant_type}, auth=credentials), 400, "unsupported_grant_type")
 
@@ -268,11 +266,21 @@ def test_the_metadata_names_the_issuer_and_not_the_host(tmp_path: Path):
         == {
             "issuer": "https://sluice.example/",
             "token_endpoint": "https://sluice.example/oauth/token",
+            "revocation_endpoint": "https://sluice.example/oauth/revoke",
+            "introspection_endpoint": "https://sluice.example/oauth/introspect",
             "jwks_uri": "https://sluice.example/.well-known/jwks.json",
-            "scopes_supported": ["predict", "jobs", "models:read", "models:write", "clients:admin", "metrics:read"],
+            "scopes_supported": [str(scope) for scope in Scope],
             "response_types_supported": [],
-            "grant_types_supported": ["client_credentials"],
-            "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+            "grant_types_supported": ["client_credentials", "refresh_token"],
+            "tls_client_certificate_bound_access_tokens": False,
+            **{
+                f"{endpoint}_endpoint_auth_{what}": values
+                for endpoint in ("token", "revocation", "introspection")
+                for what, values in (
+                    ("methods_supported", ["client_secret_basic", "client_secret_post", "private_key_jwt"]),
+                    ("signing_alg_values_supported", ["ES256", "RS256", "RS384", "RS512"]),
+                )
+            },
         }
     )
 

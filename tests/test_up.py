@@ -101,13 +101,14 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 def test_only_this_user_can_read_the_data_and_the_secrets(system: System) -> None:
     assert stat.S_IMODE(system.data.stat().st_mode) == 0o700
     secrets = list((system.data / "secrets").iterdir())
-    assert {secret.name for secret in secrets} == {"redis-password", "redis-url", "client-secret-key"}
+    assert {secret.name for secret in secrets} == {"redis-password", "redis-url", "client-secret-key", "master-key"}
     for file in (*secrets, system.data / "redis" / "redis.conf"):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_no_secret_is_in_an_argument_or_an_environment(system: System) -> None:
-    secrets = [(system.data / "secrets" / name).read_text() for name in ("redis-password", "client-secret-key")]
+    names = ("redis-password", "client-secret-key", "master-key")
+    secrets = [(system.data / "secrets" / name).read_text() for name in names]
 
     for process in family_of(system.process):
         shown = " ".join(process.cmdline()) + " ".join(process.environ().values())

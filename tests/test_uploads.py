@@ -21,7 +21,7 @@ import redis
 from auth.scopes import Scope
 from model_store.database import transaction
 from tests.conftest import RedisServer
-from tests.live_gateway import KERAS, LiveGateway, eventually, live_gateway, refused, upload
+from tests.live_gateway import EVERY_MODEL, KERAS, LiveGateway, eventually, live_gateway, refused, upload
 from workers.broker import PREPARE_QUEUE
 from workers.tables import Preparation
 
@@ -40,7 +40,7 @@ def gateway(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def admin(gateway: LiveGateway) -> Iterator[httpx.Client]:
-    with gateway.client([Scope.MODELS_WRITE]) as client:
+    with gateway.client([Scope.MODELS_WRITE], [EVERY_MODEL]) as client:
         yield client
 
 
@@ -75,7 +75,8 @@ def test_a_file_sent_as_it_is_becomes_a_version_that_waits_to_be_prepared(
     shown = admin.get(location).json()
     digest = hashlib.sha256(KERAS).hexdigest()
     assert (shown["format"], shown["digest"], shown["size_bytes"]) == ("keras", digest, len(KERAS))
-    assert gateway.artifacts.open_verified(digest).read_bytes() == KERAS
+    with gateway.artifacts.opened(digest) as path:
+        assert path.read_bytes() == KERAS
     with transaction(gateway.parts.sessions) as session:
         assert session.get(Preparation, (model, 1)) is not None
 

@@ -154,7 +154,7 @@ def _asked(entries: Sequence[Entry]) -> list[Asked]:
 def _answer(number: int, dialect: int, outcome: Outcome) -> Answer:
     if isinstance(outcome, SluiceError):
         return Answer(number, outcome.status, GRAMMARS[dialect].format_error(outcome.message))
-    return Answer(number, 200, outcome.data, outcome.head)
+    return Answer(number, 200, outcome.data, outcome.head, outcome.instances)
 
 
 def _refusals(asked: Sequence[Asked], error: SluiceError) -> dict[bytes, list[Answer]]:

@@ -162,9 +162,10 @@ def _predict_group(loaded: Loaded, run: Run, requests: Sequence[Request]) -> lis
 
 def _format(outputs: Tensors, contract: Contract, request: Request) -> Outcome:
     try:
-        return request.format(outputs, contract)
+        data, dialect, head, _ = request.format(outputs, contract)
     except SluiceError as error:
         return error
+    return Body(data, dialect, head, request.instances)
 
 
 def _joined(requests: Sequence[Request]) -> Tensors:

@@ -34,7 +34,7 @@ class Child:
 def make_child(settings: WorkerSettings, publisher: Publisher) -> Child:
     """Connect; called in the process itself, since neither connections nor threads survive a fork."""
     sessions = sessions_of(connect(settings))
-    artifacts = Artifacts(settings.store_dir, settings.upload_limit_bytes)
+    artifacts = Artifacts.of(settings)
     publisher.start()
     return Child(
         settings,

@@ -41,6 +41,16 @@ class RunnerFailed(SluiceError):
         self.code = code
 
 
+class LockdownUnavailable(RunnerFailed):
+    """A runner is locked down less than the setting demands; the message says what is missing and what to do."""
+
+    status = 503
+    code = "lockdown_unavailable"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code=self.code)
+
+
 class ModelQuarantined(SluiceError):
     status = 503
     code = "model_quarantined"
@@ -53,7 +63,7 @@ class QueueUnavailable(SluiceError):
 
 class QueueFull(SluiceError):
     status = 429
-    code = "queue_full"
+    code = "too_many_queued"
 
 
 class DeadlinePassed(SluiceError):

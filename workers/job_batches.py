@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from auth.grants import Standing
+from auth.standing import Standing
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, transaction
 from model_store.errors import DatabaseUnavailable, SluiceError, StoreFull
@@ -93,7 +93,8 @@ class JobBatches:
         return [ending for job, outcome in zip(claimed, outcomes, strict=True) for ending in self._kept(job, outcome)]
 
     def _body(self, job: jobs.Claimed) -> Body:
-        data = job.input if job.input is not None else self.artifacts.get_payload(jobs.input_name(job.id))
+        name = jobs.input_name(job.id)
+        data = self.artifacts.unsealed(name, job.input) if job.input is not None else self.artifacts.get_payload(name)
         return restored(data, dialect_named(job.dialect))
 
     def _retried(self, job: jobs.Claimed, error: SluiceError) -> list[jobs.Ending]:
@@ -106,11 +107,11 @@ class JobBatches:
     def _kept(self, job: jobs.Claimed, outcome: Outcome) -> list[jobs.Ending]:
         if isinstance(outcome, SluiceError):
             return [_ending(job, outcome)]
-        result = stored(outcome)
+        result, name = stored(outcome), jobs.result_name(job.id, job.fence)
         if len(result) <= self.settings.inline_bytes:
-            return [jobs.Ending(job.number, job.fence, result=result)]
+            return [jobs.Ending(job.number, job.fence, result=self.artifacts.sealed(name, result))]
         try:
-            self.artifacts.put_payload(jobs.result_name(job.id, job.fence), result)
+            self.artifacts.put_payload(name, result)
         except StoreFull as error:
             # Its own trouble: the others of its batch are finished.
             return self._retried(job, error)

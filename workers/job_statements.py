@@ -51,6 +51,7 @@ INSERT_INPUT = insert(JobInput.__table__)  # type: ignore[arg-type] # as above
 INSERT_RESULT = insert(JobResult.__table__)  # type: ignore[arg-type] # as above
 
 QUEUED_OF = select(func.coalesce(func.sum(LaneCount.queued), 0)).where(LaneCount.client_id == bindparam("of_client"))
+QUEUED_OF_MODEL = QUEUED_OF.where(LaneCount.model == bindparam("of_model"))
 INPUTS = select(JobInput.job, JobInput.body).where(JobInput.job.in_(NUMBERS))
 
 CLAIM = (

@@ -21,9 +21,9 @@ from enum import StrEnum
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from auth.grants import Standing
+from auth.standing import REASONS, Standing
 from model_store.database import clock_ms, now_ms
-from model_store.generation import read_generation
+from model_store.generation import read_moment
 from workers import job_statements as sql
 from workers.job_statements import QUEUED, RUNNING
 from workers.lane_counts import count_in, count_out
@@ -141,15 +141,16 @@ def claim(
         return []
     inside = [row.number for row in rows if not row.input_stored]
     inputs = dict(iter(connection.execute(sql.INPUTS, {"numbers": inside}))) if inside else {}
-    generation = read_generation(session)
+    moment = read_moment(session)
     claimed = []
     for row in rows:
-        if standing.allows(session, generation, (row.client_id, "submit", model, number)):
+        withdrawal = standing.withdrawn(session, moment, (row.client_id, "submit", model, number))
+        if withdrawal is None:
             claimed.append(
                 Claimed(row.number, row.id, row.fence, row.attempt, row.dialect, row.instances, inputs.get(row.number))
             )
         else:
-            _end(session, row.number, JobState.CANCELED, "rights_withdrawn", "the right to this model was withdrawn")
+            _end(session, row.number, JobState.CANCELED, withdrawal.value, REASONS[withdrawal])
     # Last, as in `accept`.
     count_out(session, [(row.lane, row.dispatched_at is None) for row in rows])
     return claimed
@@ -283,9 +284,12 @@ def result_of(session: Session, job: Job) -> bytes | None:
     return session.scalar(select(JobResult.body).where(JobResult.job == job.number))
 
 
-def queued_of(session: Session, client_id: str) -> int:
-    """How many jobs of a client wait."""
-    return session.connection().execute(sql.QUEUED_OF, {"of_client": client_id}).scalar_one()
+def queued_of(session: Session, client_id: str, model: str | None = None) -> int:
+    """How many jobs of a client wait; of one model, if it is given."""
+    if model is None:
+        return session.connection().execute(sql.QUEUED_OF, {"of_client": client_id}).scalar_one()
+    asked = {"of_client": client_id, "of_model": model}
+    return session.connection().execute(sql.QUEUED_OF_MODEL, asked).scalar_one()
 
 
 def _count_in(session: Session, drafts: Sequence[Draft], ahead_limit: int) -> set[str]:

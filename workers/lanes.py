@@ -28,10 +28,11 @@ REPLY_MILLISECONDS = 180_000
 
 _HEAD = struct.Struct("<BHI")  # version of the format, length of the reply list's name, limit in milliseconds
 _PREDICTION = struct.Struct("<QBII")  # number, dialect, length of the JSON in the body or TEXT, length of the body
-_ANSWER = struct.Struct("<QHII")  # number, HTTP status, length of the JSON in the body or TEXT, length of the body
+# Number, HTTP status, instances answered, length of the JSON in the body or TEXT, length of the body.
+_ANSWER = struct.Struct("<QHIII")
 # A worker drops bundles of another format, and their callers get 504: of two releases side by side, neither may take
 # the other's bytes for something else. Answers need no number: only bundles that could be read are answered.
-_FORMAT = 2
+_FORMAT = 3
 _DIALECTS = frozenset(map(int, Dialect))
 
 
@@ -141,7 +142,7 @@ class Bundle:
 def pack_bundle(reply_to: bytes, limit_ms: int, predictions: Iterable[Prediction]) -> list[bytes]:
     """The bytes of an entry in pieces, the bodies among them as they are: nothing is copied yet."""
     parts = [_HEAD.pack(_FORMAT, len(reply_to), limit_ms), reply_to]
-    for number, (data, dialect, head) in predictions:
+    for number, (data, dialect, head, _) in predictions:
         parts += (_PREDICTION.pack(number, dialect, head, len(data)), data)
     return parts
 
@@ -171,28 +172,30 @@ def unpack_bundle(data: bytes) -> Bundle:
 class Answer:
     """The answer to one synchronous prediction: an HTTP status and the body in the caller's dialect.
 
-    `head` is the length of the JSON in front of tensors, or TEXT.
+    `head` is the length of the JSON in front of tensors, or TEXT; `instances` is what a quota is charged for.
     """
 
     number: int
     status: int
     body: bytes
     head: int = TEXT
+    instances: int = 0
 
 
 def pack_answers(answers: Sequence[Answer]) -> bytes:
     parts: list[bytes] = []
     for answer in answers:
-        parts += (_ANSWER.pack(answer.number, answer.status, answer.head, len(answer.body)), answer.body)
+        head = _ANSWER.pack(answer.number, answer.status, answer.instances, answer.head, len(answer.body))
+        parts += (head, answer.body)
     return b"".join(parts)
 
 
 def unpack_answers(data: bytes) -> list[Answer]:
     answers, position = [], 0
     while position < len(data):
-        number, status, head, length = _ANSWER.unpack_from(data, position)
+        number, status, instances, head, length = _ANSWER.unpack_from(data, position)
         position += _ANSWER.size
-        answers.append(Answer(number, status, data[position : position + length], head))
+        answers.append(Answer(number, status, data[position : position + length], head, instances))
         position += length
     return answers
 

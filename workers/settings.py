@@ -59,6 +59,16 @@ class WorkerSettings(StoreSettings, QueueSettings):
     runner_memory_bytes: int = Field(6 * 1024**3, ge=1, description="Address space that a runner may take.")
     runner_file_bytes: int = Field(4 * 1024**3, ge=1, description="Largest file that a runner may write.")
     runner_open_files: int = Field(256, ge=16, description="Files that a runner may have open.")
+    runner_lockdown: str = Field(
+        "partial",
+        pattern="^(strict|partial|none)$",
+        description="Least lock-down of a runner: `strict`, `partial` or `none`; below it, no upload is loaded.",
+    )
+    runner_user: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]{0,64}$",
+        description="User of runners where the worker is root, by name or number; empty: an unused number for each.",
+    )
     preparation_seconds: float = Field(600.0, gt=0, description="How long one step of a preparation may take.")
     max_batch: int = Field(
         128,

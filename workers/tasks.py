@@ -34,4 +34,4 @@ def register_prepare(app: Celery, settings: WorkerSettings) -> None:
     @app.task(name=PREPARE)
     def prepare_version(model: str, version: int) -> None:
         sessions = sessions_of(connect(settings))
-        prepare(sessions, Artifacts(settings.store_dir, settings.upload_limit_bytes), settings, model, version)
+        prepare(sessions, Artifacts.of(settings), settings, model, version)

@@ -22,6 +22,7 @@ from workers.child import Child, make_child
 from workers.crashes import note_crash
 from workers.lanes import Keys
 from workers.publisher import Publisher
+from workers.runner import detection
 from workers.settings import WorkerSettings
 from workers.slots import Announcer, queue_of, slots_of
 from workers.tasks import register_drain, register_prepare
@@ -133,6 +134,7 @@ def _run(
         # Not weakly: the functions live on this stack only.
         signalled.connect(reaction, weak=False)
     metrics.watch_memory(kind)
+    detection.announce(settings, kind)
     if settings.worker_metrics_port:
         metrics.serve_metrics(settings.worker_metrics_host, settings.worker_metrics_port)
     arguments = [

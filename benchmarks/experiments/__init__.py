@@ -9,6 +9,8 @@ from benchmarks.experiments.compute import COMPUTE
 from benchmarks.experiments.crowds import CLIENTS, GATEWAYS, VERSIONS
 from benchmarks.experiments.fairness import FAIRNESS
 from benchmarks.experiments.formats import FORMAT, INSTANCES
+from benchmarks.experiments.limits import LIMITS, RATE
+from benchmarks.experiments.slowness import SLOWNESS
 from benchmarks.experiments.starts import STARTS
 from benchmarks.experiments.submits import SUBMITS
 from benchmarks.experiments.throughput import THROUGHPUT
@@ -25,7 +27,10 @@ ALL = (
     CLIENTS,
     VERSIONS,
     FAIRNESS,
+    SLOWNESS,
     GATEWAYS,
+    LIMITS,
+    RATE,
     APPEND_ONLY,
     STARTS,
 )

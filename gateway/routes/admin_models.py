@@ -7,22 +7,27 @@ import logging
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, BackgroundTasks, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, BackgroundTasks, Depends, Header, Path, Query, Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from auth.grants import Action
 from auth.scopes import Scope
 from gateway import model_views
 from gateway.admission import Caller
+from gateway.audit_trail import note
 from gateway.dependencies import Require, TokenFirst, open_session, parts, read_session
-from gateway.model_views import ModelShown, ModelsPage, PreparationShown, VersionShown
+from gateway.model_rights import RequireOnModel, spelt_as_number
+from gateway.model_views import ModelShown, ModelsPage, VersionShown
 from gateway.parts import Parts
+from gateway.upload_description import UPLOAD, Accepted
 from gateway.uploads import Format, Upload, receive
 from model_store import listing, registry
 from model_store.errors import DatabaseUnavailable, VersionInUse
 from model_store.registry import NAME, check_name
 from model_store.sweep import sweep
 from model_store.tables import State
+from model_store.upload_signatures import SignatureMissing, verify
 from workers import waiting
 from workers.preparation import schedule
 from workers.tables import Preparation
@@ -37,40 +42,25 @@ HIGHEST_VERSION = 2**31 - 1
 router = APIRouter(prefix="/admin/models", tags=["Models"], route_class=TokenFirst)
 
 Admin = Annotated[Caller, Depends(Require(Scope.MODELS_WRITE))]
+Viewer = Annotated[Caller, Depends(RequireOnModel(Scope.MODELS_WRITE, Action.METADATA))]
+UPLOADING = RequireOnModel(Scope.MODELS_WRITE, Action.UPLOAD)
+Uploader = Annotated[Caller, Depends(UPLOADING)]
+Labeller = Annotated[Caller, Depends(RequireOnModel(Scope.MODELS_WRITE, Action.LABEL))]
+Retirer = Annotated[Caller, Depends(RequireOnModel(Scope.MODELS_WRITE, Action.RETIRE))]
 Writing = Annotated[Session, Depends(open_session, scope="function")]
 Reading = Annotated[Session, Depends(read_session, scope="function")]
 ModelName = Annotated[str, Path(pattern=WITHOUT_NUL, description="The model's name.", examples=["mnist"])]
-Number = Annotated[int, Path(ge=1, le=HIGHEST_VERSION, description="The version's number.", examples=[1])]
+Number = Annotated[
+    int,
+    BeforeValidator(spelt_as_number),
+    Path(ge=1, le=HIGHEST_VERSION, description="The version's number.", examples=[1]),
+]
 LabelName = Annotated[str, Path(pattern=WITHOUT_NUL, description="The label's name.", examples=["stable"])]
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such model or version."}}
 IN_USE: dict[int | str, dict[str, Any]] = {
     409: {"description": "Something still uses the version; `detail` says what."}
 }
-
-
-class Accepted(BaseModel):
-    """A version whose file is in the store; `location` shows how its preparation goes."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "model": "mnist",
-                    "version": 1,
-                    "state": "START",
-                    "preparation": {"step": "receive", "attempt": 0, "done": False},
-                    "location": "/admin/models/mnist/versions/1",
-                }
-            ]
-        }
-    )
-
-    model: str
-    version: int
-    state: State
-    preparation: PreparationShown | None
-    location: str
 
 
 class LabelBody(BaseModel):
@@ -91,60 +81,30 @@ class LabelShown(BaseModel):
     version: int
 
 
-UPLOAD: dict[str, Any] = {
-    "status_code": 202,
-    "summary": "Upload a new version",
-    "description": (
-        "The body is the file itself, or a form with the file as its only part. PUT and POST do the same, since"
-        " `curl -T` sends PUT:\n\n"
-        '    curl -T mnist.keras -H "Authorization: Bearer $TOKEN" '
-        "http://127.0.0.1:8080/admin/models/mnist/versions\n"
-        '    curl -F file=@mnist.keras -H "Authorization: Bearer $TOKEN" '
-        "http://127.0.0.1:8080/admin/models/mnist/versions\n\n"
-        "The model is made with its first version; the store numbers versions 1, 2, 3 and so on. Keras archives and"
-        " HDF5 files are known by their first bytes; an ONNX model needs `?format=onnx`, or a form whose file name ends"
-        " in `.onnx`. The version is then prepared: `location` in the answer shows how far that is, and in the end"
-        " either the signature or what was wrong with the file."
-    ),
-    "responses": {
-        200: {"model": Accepted, "description": "The model has a version with the same bytes: this one."},
-        202: {"description": "The file is stored and its version waits to be prepared."},
-        400: {"description": "The body broke off before the file was complete."},
-        413: {"description": "The file is larger than the store takes."},
-        415: {"description": "What the file is could not be told."},
-        422: {"description": "The name breaks the rule, the file is empty, or the form has other parts."},
-        507: {"description": "The store's disk is full; nothing was kept."},
-    },
-    "openapi_extra": {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "properties": {"file": {"type": "string", "format": "binary"}},
-                        "required": ["file"],
-                    }
-                },
-            },
-        }
-    },
-}
-
-
 @router.put("/{model}/versions", **UPLOAD)
 @router.post("/{model}/versions", **UPLOAD)
 async def upload_version(
     request: Request,
     response: Response,
-    admin: Admin,
+    admin: Uploader,
     model: ModelName,
     format: Annotated[Format | None, Query(description="What the file is, where it does not say so itself.")] = None,
+    signature: Annotated[
+        str | None,
+        Header(
+            alias="sluice-signature",
+            description="By an upload key, as `sluice models push --sign-with` makes it.",
+            examples=[f"kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k.{'A' * 86}"],
+        ),
+    ] = None,
 ) -> Accepted:
     check_name(model)
+    if signature is None and parts(request).settings.upload_signatures == "required":
+        raise SignatureMissing("uploads must be signed here: `sluice models push --sign-with KEY`")
     upload = await receive(request, parts(request).artifacts, format)
-    accepted, new = await run_sync(_publish, request, model, upload, admin.client_id)
+    # A large file takes minutes to come in: by now the right may be gone.
+    UPLOADING.check_again(request, admin)
+    accepted, new = await run_sync(_publish, request, model, upload, admin.client_id, signature)
     if new:
         parts(request).publisher.prepare(model, accepted.version)
         log.info("version %s of model %s uploaded by %s", accepted.version, model, admin.client_id)
@@ -153,24 +113,31 @@ async def upload_version(
     return accepted
 
 
-@router.get("", summary="List models", description="With their versions and labels, in the order of their names.")
+@router.get(
+    "",
+    summary="List models",
+    description="Those that the caller may see, with their versions and labels, in the order of their names.",
+)
 def list_models(
-    admin: Admin,  # noqa: ARG001 - asking for it is the check
+    request: Request,
+    admin: Admin,
     session: Reading,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     page_token: Annotated[
         str | None, Query(pattern=NAME_PATTERN, description="`next_page_token` of the page before.")
     ] = None,
 ) -> ModelsPage:
+    sight = parts(request).admission.sight(admin)
     # One more than asked for tells whether there is a next page.
-    found = listing.models_after(session, page_token or "", limit + 1)
-    shown = model_views.show_models(session, found[:limit])
+    found = listing.models_after(session, page_token or "", limit + 1, sight.model)
+    shown = model_views.show_models(session, found[:limit], sight)
     return ModelsPage(models=shown, next_page_token=shown[-1].name if len(found) > limit else None)
 
 
 @router.get("/{model}", summary="Show a model", responses=NOT_FOUND)
-def show_model(admin: Admin, session: Reading, model: ModelName) -> ModelShown:  # noqa: ARG001 - as above
-    return model_views.show_models(session, [listing.find_model(session, model)])[0]
+def show_model(request: Request, admin: Viewer, session: Reading, model: ModelName) -> ModelShown:
+    sight = parts(request).admission.sight(admin)
+    return model_views.show_models(session, [listing.find_model(session, model)], sight)[0]
 
 
 @router.get(
@@ -181,7 +148,7 @@ def show_model(admin: Admin, session: Reading, model: ModelName) -> ModelShown: 
 )
 def show_version(
     request: Request,
-    admin: Admin,  # noqa: ARG001 - as above
+    admin: Viewer,  # noqa: ARG001 - asking for it is the check
     session: Reading,
     model: ModelName,
     version: Number,
@@ -202,7 +169,7 @@ def show_version(
     ),
     responses=NOT_FOUND | IN_USE,
 )
-def retire_version(admin: Admin, session: Writing, model: ModelName, version: Number) -> VersionShown:
+def retire_version(admin: Retirer, session: Writing, model: ModelName, version: Number) -> VersionShown:
     if registry.retire(session, model, version):
         log.info("version %s of model %s retired by %s", version, model, admin.client_id)
     return model_views.show_version(session, model, version)
@@ -220,7 +187,7 @@ def retire_version(admin: Admin, session: Writing, model: ModelName, version: Nu
 )
 def delete_version(
     request: Request,
-    admin: Admin,
+    admin: Retirer,
     session: Writing,
     model: ModelName,
     version: Number,
@@ -239,7 +206,10 @@ def delete_version(
     description="Makes or moves the label; callers that use it get the new version within a second.",
     responses=NOT_FOUND | {409: {"description": "The version is not AVAILABLE."}},
 )
-def put_label(admin: Admin, session: Writing, model: ModelName, label: LabelName, body: LabelBody) -> LabelShown:
+def put_label(
+    request: Request, admin: Labeller, session: Writing, model: ModelName, label: LabelName, body: LabelBody
+) -> LabelShown:
+    note(request, version=body.version)
     registry.set_label(session, model, label, body.version)
     log.info("label %s of model %s points to version %s, by %s", label, model, body.version, admin.client_id)
     return LabelShown(model=model, label=label, version=body.version)
@@ -251,14 +221,17 @@ def put_label(admin: Admin, session: Writing, model: ModelName, label: LabelName
     summary="Delete a label",
     responses={404: {"description": "There is no such label."}},
 )
-def delete_label(admin: Admin, session: Writing, model: ModelName, label: LabelName) -> None:
+def delete_label(admin: Labeller, session: Writing, model: ModelName, label: LabelName) -> None:
     registry.delete_label(session, model, label)
     log.info("label %s of model %s deleted by %s", label, model, admin.client_id)
 
 
-def _publish(request: Request, model: str, upload: Upload, client_id: str) -> tuple[Accepted, bool]:
+def _publish(
+    request: Request, model: str, upload: Upload, client_id: str, signature: str | None
+) -> tuple[Accepted, bool]:
     # A transaction of its own, not the request's: on SQLite that would lock out every writer while the file comes in.
     with contextlib.contextmanager(open_session)(request) as session:
+        signed_by = None if signature is None else verify(session, signature, model, upload.stored.digest)
         version, new = registry.publish(
             session,
             model,
@@ -266,10 +239,12 @@ def _publish(request: Request, model: str, upload: Upload, client_id: str) -> tu
             digest=upload.stored.digest,
             size_bytes=upload.stored.size_bytes,
             uploaded_by=client_id,
+            signed_by=signed_by,
         )
         if new:
             schedule.create(session, model, version.number)
             session.flush()
+        note(request, version=version.number, digest=upload.stored.digest, new=new)
         preparation = session.get(Preparation, (model, version.number))
         accepted = Accepted(
             model=model,

@@ -11,16 +11,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from auth import clients, grants
-from auth.grants import ACTIONS, HIGHEST_VERSION, MOST_GRANTS, Action, GrantSpec
+from auth.grants import MOST_GRANTS
 from auth.scopes import DEFAULT, Scope, known_scopes
 from auth.tables import Client
 from gateway.admission import Caller
+from gateway.audit_trail import note
 from gateway.dependencies import Require, TokenFirst, open_session, parts, read_session
+from gateway.grant_bodies import NAME_PATTERN, GrantBody, Grants, Name, grants_shown
 
 log = logging.getLogger(__name__)
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 NO_STORE = {"cache-control": "no-store"}
+# A week, to replace a secret in many places one after the other.
+MOST_GRACE_SECONDS = 7 * 86_400
 
 router = APIRouter(prefix="/admin/clients", tags=["Clients"], route_class=TokenFirst)
 
@@ -28,48 +31,8 @@ Admin = Annotated[Caller, Depends(Require(Scope.CLIENTS_ADMIN))]
 Writing = Annotated[Session, Depends(open_session, scope="function")]
 Reading = Annotated[Session, Depends(read_session, scope="function")]
 ClientId = Annotated[str, Path(description="The client's id: `cli_…`.", examples=["cli_4mZQhVYwW0qK7bN2sT9xLd3R"])]
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such client."}}
-
-
-class GrantBody(BaseModel):
-    """What a client may do with a model: with one version, with what a label points to, or with all of its versions."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: Name = Field(examples=["mnist"])
-    version: int | None = Field(None, ge=1, le=HIGHEST_VERSION, description="This version only.")
-    label: Name | None = Field(None, description="Whatever version this label points to.")
-    actions: list[Action] = Field(
-        default_factory=lambda: [action for action in Action if action in ACTIONS],
-        min_length=1,
-        max_length=len(ACTIONS),
-        description="`predict`: predict and wait. `submit`: submit jobs. `metadata`: read status and signature.",
-    )
-
-    def spec(self) -> GrantSpec:
-        return GrantSpec(self.model, self.version, self.label, frozenset(self.actions))
-
-
-class Grants(BaseModel):
-    """All grants of a client."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "grants": [
-                        {"model": "mnist", "actions": ["predict", "submit", "metadata"]},
-                        {"model": "linear", "version": 1, "actions": ["predict"]},
-                    ]
-                }
-            ]
-        },
-    )
-
-    grants: list[GrantBody] = Field(max_length=MOST_GRANTS)
 
 
 class NewClient(BaseModel):
@@ -140,6 +103,17 @@ class ClientWithSecret(ClientShown):
     client_secret: str
 
 
+class SecretRotation(BaseModel):
+    """What happens to the old secret and to tokens when a client gets a new secret."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    grace_seconds: int = Field(
+        0, ge=0, le=MOST_GRACE_SECONDS, description="How long the old secret is good beside the new one."
+    )
+    keep_tokens: bool = Field(False, description="Whether tokens issued so far stay good until they expire.")
+
+
 class ClientsPage(BaseModel):
     """A page of the list; `next_page_token` is null on the last one."""
 
@@ -160,6 +134,7 @@ def create_client(
     client, secret = clients.create(session, body.name, body.scopes, parts(request).settings.pepper)
     if body.grants:
         grants.set_grants(session, client.id, [grant.spec() for grant in body.grants])
+    note(request, client_id=client.id, client=client.name, scopes=client.scopes)
     log.info("client %s created by %s", client.id, admin.client_id)
     response.headers.update({**NO_STORE, "location": f"/admin/clients/{client.id}"})
     return _with_secret(client, secret)
@@ -188,13 +163,28 @@ def show_client(admin: Admin, session: Reading, client_id: ClientId) -> ClientSh
 @router.post(
     "/{client_id}/rotate",
     summary="Rotate a client's secret",
-    description="The old secret and every token issued with it stop working at once; the answer has the new secret.",
+    description=(
+        "The answer has the new secret. The old one and every token issued so far stop working at once, unless the "
+        "body says otherwise."
+    ),
     responses=NOT_FOUND,
 )
 def rotate_secret(
-    request: Request, response: Response, admin: Admin, session: Writing, client_id: ClientId
+    request: Request,
+    response: Response,
+    admin: Admin,
+    session: Writing,
+    client_id: ClientId,
+    body: SecretRotation | None = None,
 ) -> ClientWithSecret:
-    secret = clients.rotate_secret(session, client_id, parts(request).settings.pepper)
+    asked = body or SecretRotation()
+    secret = clients.rotate_secret(
+        session,
+        client_id,
+        parts(request).settings.pepper,
+        grace_seconds=asked.grace_seconds,
+        keep_tokens=asked.keep_tokens,
+    )
     log.info("secret of client %s rotated by %s", client_id, admin.client_id)
     response.headers.update(NO_STORE)
     return _with_secret(clients.get(session, client_id), secret)
@@ -234,11 +224,13 @@ def show_grants(admin: Admin, session: Reading, client_id: ClientId) -> Grants: 
     summary="Replace a client's grants",
     description=(
         "The list replaces all grants. A grant names a version, a label, or neither, for all versions of the model. "
-        "A model need not exist yet. A model without a grant does not exist for the client."
+        "`*` in a model's name stands for any letters. A model need not exist yet. A model without a grant does not"
+        " exist for the client."
     ),
     responses=NOT_FOUND,
 )
-def replace_grants(admin: Admin, session: Writing, client_id: ClientId, body: Grants) -> Grants:
+def replace_grants(request: Request, admin: Admin, session: Writing, client_id: ClientId, body: Grants) -> Grants:
+    note(request, grants=body.model_dump_json(exclude_none=True))
     grants.set_grants(session, client_id, [grant.spec() for grant in body.grants])
     log.info("grants of client %s replaced by %s", client_id, admin.client_id)
     return _grants(session, client_id)
@@ -276,14 +268,4 @@ def _scopes(client: Client) -> list[Scope]:
 
 
 def _grants(session: Session, client_id: str) -> Grants:
-    return Grants(
-        grants=[
-            GrantBody(
-                model=spec.model,
-                version=spec.version,
-                label=spec.label,
-                actions=[action for action in Action if action in spec.actions],
-            )
-            for spec in grants.grants_of(session, client_id)
-        ]
-    )
+    return grants_shown(grants.grants_of(session, client_id))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
 from auth.scopes import Scope
+from gateway.admission import Caller
 from gateway.dependencies import Reader, parts
+from gateway.visible_metrics import visible_samples
 from monitoring.metrics import CONTENT_TYPE, exposition
 
 router = APIRouter(tags=["Health"])
+
+MetricsViewer = Annotated[Caller | None, Depends(Reader(lambda settings: settings.metrics_public, Scope.METRICS_READ))]
 
 ALIVE: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": {"status": "alive"}}}}}
 LIVE = {200: {"content": {"application/json": {"example": {"status": "live"}}}}}
@@ -57,9 +61,14 @@ async def ready(request: Request) -> Response:
     "/metrics",
     summary="Metrics in Prometheus's text format",
     response_class=Response,
-    dependencies=[Depends(Reader(lambda settings: settings.metrics_public, Scope.METRICS_READ))],
     responses={200: {"content": {"text/plain": {"example": "# TYPE sluice_requests_total counter\n"}}}},
 )
-def metrics() -> Response:
-    """Of all processes that share this gateway's metrics folder; workers elsewhere have a port of their own."""
-    return Response(exposition(), media_type=CONTENT_TYPE)
+def metrics(request: Request, viewer: MetricsViewer) -> Response:
+    """Of all processes that share this gateway's metrics folder; workers elsewhere have a port of their own.
+
+    A client that may not see every model gets no samples about those that it may not see.
+    """
+    found = exposition()
+    if viewer is not None:
+        found = visible_samples(found, parts(request).admission.sight(viewer))
+    return Response(found, media_type=CONTENT_TYPE)

@@ -85,7 +85,11 @@ async def get_job(
     wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_SECONDS, description="Seconds to wait for a final state.")] = 0,
 ) -> Response:
     """The job's state, and its result once it succeeded."""
-    return _answer(await wait_for_end(parts(request), job_id, caller.client_id, wait))
+    found = await wait_for_end(parts(request), job_id, caller.client_id, wait)
+    if wait:
+        # A minute at most, in which the right to see the result may have been withdrawn.
+        parts(request).admission.renewed(caller)
+    return _answer(found)
 
 
 @router.get("/{job_id}/result", summary="The bare answer of a job", responses=ENDED)

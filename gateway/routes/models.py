@@ -7,13 +7,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict
 
-from auth.grants import ACTIONS, Action, ClientRights
+from auth.grants import Action
 from auth.scopes import Scope
 from gateway.admission import Caller
 from gateway.dependencies import Require, parts
 from gateway.model_status import ModelMetadata, ModelStatus, metadata_of, status_of
 from gateway.visible_models import malformed_request, model_name, version_number, visible_model
-from model_store.catalog import CatalogModel, label_not_found, not_found
+from model_store.catalog import label_not_found, not_found
 from model_store.errors import VersionNotReady
 
 router = APIRouter(prefix="/v1/models", tags=["Models in use"])
@@ -51,8 +51,8 @@ class ModelNames(BaseModel):
 
 @router.get("", summary="List the models that this client may use")
 async def list_models(request: Request, caller: KnownCaller) -> ModelNames:
-    models = parts(request).snapshot.catalog.models
-    return ModelNames(models=sorted(name for name, model in models.items() if _allowed(caller.rights, model)))
+    sight = parts(request).admission.sight(caller)
+    return ModelNames(models=sorted(name for name, model in sight.catalog.models.items() if sight.uses(model)))
 
 
 @router.get("/{model}/versions/{version}/metadata", summary="A version's signature", responses=NOT_FOUND | NOT_READY)
@@ -118,11 +118,3 @@ def _metadata(
     if target.signature is None:
         raise VersionNotReady(f"version {target.number} of model {model} has no signature yet", retry_after_seconds=1)
     return metadata_of(model, target.number, target.signature)
-
-
-def _allowed(rights: ClientRights, model: CatalogModel) -> bool:
-    return any(
-        rights.allows(action, model.name, number, model.labels_of(number))
-        for number in model.versions
-        for action in ACTIONS
-    )

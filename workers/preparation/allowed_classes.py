@@ -50,10 +50,14 @@ ACTIVATIONS = _names(
 )
 
 FUNCTIONAL = "keras.src.models.functional"
+_APPLICATIONS = "keras.src.applications"
 
 ALLOWED: dict[str, frozenset[str]] = {
     "keras": frozenset({"Sequential", "DTypePolicy", "FloatDTypePolicy"}),
     FUNCTIONAL: frozenset({"Functional"}),
+    # The layers that models of keras.applications bring along and Keras does not export.
+    f"{_APPLICATIONS}.convnext": frozenset({"LayerScale", "StochasticDepth"}),
+    f"{_APPLICATIONS}.inception_resnet_v2": frozenset({"CustomScaleLayer"}),
     "keras.layers": LAYERS,
     "keras.initializers": _names(
         """

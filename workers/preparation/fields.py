@@ -15,7 +15,10 @@ STRING_LIMIT = 1024
 ITEM_LIMIT = 64 * 1024
 
 LAYER_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_PATH = re.compile(r"[/\\\x00]|\.\.|^~")
+# "..." is the ellipsis of an equation ("...x,xy->...y") and leads nowhere; ".." alone is the folder above.
+_PATH = re.compile(r"[/\\\x00]|(?<!\.)\.\.(?!\.)|^~")
+# Keras writes the weights' blocks into the name of the policy.
+_QUANTISED = re.compile(r"int4/-?[0-9]{1,6}(?:_from_[a-z0-9_]{1,32})?")
 
 # Counts, which Keras multiplies into shapes; a float, a string or a negative one fails late and oddly.
 _COUNTS = frozenset({"units", "filters", "output_dim", "num_heads", "key_dim", "value_dim", "depth_multiplier", "n"})
@@ -54,7 +57,7 @@ def text(value: str, place: str) -> str:
     """A string that names neither a file nor an address and is short."""
     if len(value) > STRING_LIMIT:
         raise refused("config_string", f"longer than {STRING_LIMIT} characters", place)
-    if _PATH.search(value):
+    if _PATH.search(value) and not _QUANTISED.fullmatch(value):
         raise refused("path_string", "looks like a path or an address", place)
     return value
 

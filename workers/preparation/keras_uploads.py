@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 from model_store.signature import Tensors
-from workers.preparation import archive, strict_json, structure
+from workers.preparation import archive, budget, strict_json, structure
 from workers.preparation.archive import Archive
 from workers.preparation.candidates import Candidate, OnnxCandidate, SavedModelCandidate
 from workers.preparation.findings import refused, shown
@@ -26,6 +26,8 @@ UPLOADED, CONFIG, SAVEDMODEL, ONNX = "upload.h5", "config.json", "savedmodel.tar
 
 class KerasUpload(Upload):
     """Everything from the canonical archive on."""
+
+    _config: structure.Json
 
     def load(self, trial: Runner) -> Loaded:  # noqa: ARG002 - for formats that ONNX Runtime loads
         answer = self._call("preparation_load")
@@ -55,6 +57,7 @@ class KerasUpload(Upload):
         return self._settings.upload_limit_bytes
 
     def _write_config(self, config: structure.Json) -> None:
+        self._config = config
         own = self._folder / CONFIG
         own.write_text(json.dumps(config, allow_nan=False), encoding="utf-8")
         self._runner.give(CONFIG, own)
@@ -81,6 +84,7 @@ class KerasArchive(KerasUpload):
             self._archive.copy(name, folder / file)
             _check_text(folder / file, name)
         answer = self._call("preparation_rebuild_keras", assets=assets, limit_bytes=self._limit_bytes)
+        budget.check(self._config, int(answer["weight_bytes"]))
         return f"{answer['objects']} objects of HDF5, {answer['weight_bytes']:,} bytes of weights"
 
 
@@ -99,6 +103,7 @@ class KerasH5(KerasUpload):
         return f"{self._found['objects']} objects of HDF5, a {config['class_name']} model of allowed classes only"
 
     def rebuild(self) -> str:
+        budget.check(self._config, int(self._found["weight_bytes"]))
         self._call("preparation_rebuild_h5", limit_bytes=self._limit_bytes)
         return f"{self._found['weight_bytes']:,} bytes of weights"
 

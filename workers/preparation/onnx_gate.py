@@ -6,6 +6,7 @@ other domains, functions in other domains.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,16 @@ from model_store.signature import STRING, Tensors
 from workers.errors import brief
 from workers.preparation.convert import ONNX
 from workers.preparation.findings import refused, shown
+from workers.preparation.onnx_functions import expanded_nodes
 
 UPLOAD = "upload.onnx"
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 NODES_LIMIT = 200_000
-DEPTH_LIMIT = 32
+# Protobuf itself reads messages up to 100 deep, which are 33 graphs in each other.
+DEPTH_LIMIT = 16
 NAME_LIMIT = 128
+# ONNX Runtime lays out sparse weights in full when it loads them.
+SPARSE_NUMBERS_LIMIT = 2**24
 DTYPES = frozenset({"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"})
 DTYPES |= {"float16", "float32", "float64"}
 
@@ -33,7 +38,7 @@ def rebuild_onnx(held: dict[str, Any], arguments: dict[str, Any], tensors: Tenso
     """Checks upload.onnx and writes model.onnx. Answers `inputs`, `outputs`, `nodes`, `opset`, `size_bytes`.
 
     Raises UploadRefused: onnx_structure, onnx_domain, onnx_operator, onnx_external_data, onnx_nodes, onnx_depth,
-    signature.
+    onnx_functions, onnx_sparse, signature.
     """
     source = Path(UPLOAD)
     model = _parsed(source.read_bytes())
@@ -73,6 +78,8 @@ def _parsed(data: bytes) -> onnx.ModelProto:
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with its own functions, as PyTorch writes them, put in the places of their calls."""
+    if expanded_nodes(model) > NODES_LIMIT:
+        raise refused("onnx_nodes", f"with its functions, the graph has more than {NODES_LIMIT} nodes")
     try:
         return inliner.inline_local_functions(model)
     except (ValueError, RuntimeError, onnx.checker.ValidationError) as error:
@@ -125,15 +132,22 @@ def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 def _check_data(graph: onnx.GraphProto, depth: int) -> None:
     """All weights lie in the file itself."""
     held = list(graph.initializer)
-    for sparse in graph.sparse_initializer:
-        held += [sparse.values, sparse.indices]
+    sparse = list(graph.sparse_initializer)
     for node in graph.node:
         for attribute in node.attribute:
-            held += [attribute.t, *attribute.tensors, attribute.sparse_tensor.values, attribute.sparse_tensor.indices]
-            for sparse in attribute.sparse_tensors:
-                held += [sparse.values, sparse.indices]
+            if attribute.ref_attr_name:
+                raise refused(
+                    "onnx_structure", "a node takes an attribute of a function it is not in", shown(node.name)
+                )
+            held += [attribute.t, *attribute.tensors]
+            sparse += [attribute.sparse_tensor, *attribute.sparse_tensors]
         for inner in _inner_graphs(node):
             _check_data(inner, depth + 1)
+    for tensor in sparse:
+        held += [tensor.values, tensor.indices]
+        if min(tensor.dims, default=0) < 0 or math.prod(tensor.dims) > SPARSE_NUMBERS_LIMIT:
+            name = shown(tensor.values.name)
+            raise refused("onnx_sparse", f"sparse weights of more than {SPARSE_NUMBERS_LIMIT} numbers", name)
     for tensor in held:
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise refused("onnx_external_data", "weights in other files are not taken", shown(tensor.name))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from model_store.signature import STRING, Signature, Tensor, Tensors
+from model_store.signature import STRING, Signature, Tensor, Tensors, TensorSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,24 @@ def misfit(signature: Signature, inputs: Tensors, outputs: Tensors) -> str | Non
 
 
 def observed(signature: Signature, outputs: Tensors) -> Signature:
-    """The signature with the dtypes that outputs really have: Keras declares an inverted lookup's texts as integers."""
-    real = {name: STRING if output.dtype == object else output.dtype.name for name, output in outputs.items()}
-    specs = tuple(replace(spec, dtype=real.get(spec.name, spec.dtype)) for spec in signature.outputs)
+    """The signature with the dtypes and ranks that outputs really have.
+
+    Keras declares an inverted lookup's texts as integers, and a text's counts with a dimension that they lack.
+    """
+    specs = tuple(
+        _as_observed(spec, outputs[spec.name], signature) if spec.name in outputs else spec
+        for spec in signature.outputs
+    )
     return replace(signature, outputs=specs)
+
+
+def _as_observed(spec: TensorSpec, output: Tensor, signature: Signature) -> TensorSpec:
+    spec = replace(spec, dtype=STRING if output.dtype == object else output.dtype.name)
+    if output.ndim == len(spec.shape) or not output.ndim:
+        return spec
+    free = any(size is None for given in signature.inputs for size in given.shape[1:])
+    sizes: tuple[int | None, ...] = (None,) * (output.ndim - 1) if free else output.shape[1:]
+    return replace(spec, shape=(spec.shape[0], *sizes))
 
 
 def _close(expected: Tensor, found: Tensor, tolerance: Tolerance) -> bool:

@@ -20,7 +20,7 @@ from model_store.errors import DatabaseUnavailable, SluiceError, StoreFull
 from model_store.tables import State, Variant, Version
 from monitoring.logs import bind
 from monitoring.metrics import PREPARATIONS
-from workers.errors import RunnerFailed
+from workers.errors import LockdownUnavailable, RunnerFailed
 from workers.preparation import proof, schedule
 from workers.preparation.candidates import Candidate, SavedModelCandidate
 from workers.preparation.findings import refused, shown
@@ -38,6 +38,8 @@ from workers.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 FORMATS: dict[str, type[Upload]] = {"keras": KerasArchive, "h5": KerasH5, "onnx": OnnxUpload}
+# Refusals that say nothing about the upload, by what they count as.
+UNJUDGED = {"preparation_crashed": "crashed", "lockdown_unavailable": "lockdown_unavailable"}
 POSTPONE_SECONDS = 5.0
 ALONE_BYTES = 32 * 1024**2
 # How long a database that went away is waited for before the lease is left to run out.
@@ -138,7 +140,7 @@ def _refuse(sessions: Sessions, claim: Claim, finding: SluiceError, report: Repo
                     message=finding.message,
                     report=report.to_json(),
                 )
-        return "crashed" if finding.code == "preparation_crashed" else "refused"
+        return UNJUDGED.get(finding.code, "refused")
 
     return _patiently(write)
 
@@ -189,9 +191,11 @@ class _Work:
         if kind is None:
             raise refused("unsupported_format", f"files of format {shown(upload_format)} cannot be prepared")
         with report.step("receive") as step:
-            path = self._artifacts.open_verified(self._digest)
+            path = self._held.enter_context(self._artifacts.opened(self._digest))
             step.detail = f"{path.stat().st_size:,} bytes"
-        upload = kind(path, self._runner(), self._folder(), self._settings)
+        runner = self._runner()
+        report.lockdown = runner.lockdown
+        upload = kind(path, runner, self._folder(), self._settings)
         with report.step("inspect") as step:
             step.detail = upload.inspect()
         with report.step("rebuild") as step:
@@ -269,6 +273,8 @@ class _Work:
     def _runner(self) -> Runner:
         try:
             return self._held.enter_context(Runner(self._settings))
+        except LockdownUnavailable:
+            raise
         except RunnerFailed as error:
             raise Interrupted("a runner could not be started") from error
 

@@ -16,6 +16,7 @@ from model_store.errors import SluiceError
 from model_store.signature import Signature
 from monitoring.metrics import PREPARATION_SECONDS
 from workers.preparation.measure import Measured
+from workers.runner.lockdown import Lockdown
 
 # Distributions whose versions decide what a model computes; TensorFlow comes under two names.
 _DISTRIBUTIONS = ("keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx", "onnxruntime", "numpy")
@@ -67,6 +68,7 @@ class Report:
     chosen: str | None = None
     reason: str | None = None
     measured: Measured | None = None  # of the variant that serves
+    lockdown: Lockdown | None = None  # of the runner that read the upload
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Step]:
@@ -96,6 +98,7 @@ class Report:
             "chosen": self.chosen,
             "reason": self.reason,
             "batching": None if self.measured is None else _batching(self.measured),
+            "lockdown": None if self.lockdown is None else self.lockdown.to_json(),
             "versions": versions(),
         }
 

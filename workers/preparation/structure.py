@@ -119,15 +119,16 @@ class _Walk:
         if self._layers > LAYERS_LIMIT:
             raise refused("config_layers", f"the model has more than {LAYERS_LIMIT} layers", place)
         copies: list[object] = []
-        names: set[object] = set()
+        names: set[str] = set()
         for index, layer in enumerate(layers):
             if not isinstance(layer, dict):
                 raise refused("config_field", "a layer is not an object", f"{place}[{index}]")
             copy = self.named_class(layer, "layers", f"{place}[{index}]")
-            names.add(_layer_name(copy, f"{place}[{index}]"))
+            name = _layer_name(copy, f"{place}[{index}]")
+            if name in names:
+                raise refused("layer_name", f"a second layer is named {shown(name)}", f"{place}[{index}].config.name")
+            names.add(name)
             copies.append(copy)
-        if len(names) != len(copies):
-            raise refused("layer_name", "two layers have the same name", place)
         return copies
 
     def _around(self, node: Json, place: str) -> Json:
@@ -183,4 +184,4 @@ def _layer_name(layer: Json, place: str) -> str:
     outer = layer.get("name", own)
     if own is not None and own != outer:
         raise refused("layer_name", "a layer has two names", place)
-    return fields.layer_name(outer, f"{place}.name")
+    return fields.layer_name(outer, f"{place}.config.name")

@@ -28,11 +28,15 @@ class Dialect(IntEnum):
 
 
 class Body(NamedTuple):
-    """The bytes of a request or an answer; `head` counts the bytes of JSON in front of tensors, or is TEXT."""
+    """The bytes of a request or an answer; `head` counts the bytes of JSON in front of tensors, or is TEXT.
+
+    An answer says of how many `instances` it is; of a request that nobody has parsed this is not known.
+    """
 
     data: bytes
     dialect: int = Dialect.TENSORFLOW_SERVING
     head: int = TEXT
+    instances: int = 0
 
 
 def stored(body: Body) -> bytes:

@@ -94,7 +94,7 @@ class TextPlan:
 
 def parse(body: Body, contract: Contract) -> InferRequest:
     """The request in a body of a caller of one version; raises InputInvalid."""
-    data, _, head = body
+    data, head = body.data, body.head
     if head == TEXT:
         return parse_text(data, contract)
     if head > len(data):

@@ -19,6 +19,7 @@ OUT_OF_MEMORY = (
     "bad_alloc",
     "out of memory",
     "Cannot allocate memory",
+    "Failed to allocate memory",  # ONNX Runtime's arena
     "OOM when allocating",
     "mmap error: 12",
     "pthread_create() failed",

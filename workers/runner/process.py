@@ -13,25 +13,29 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
-import workers
 from model_store.errors import SluiceError
 from model_store.signature import Tensors
-from workers.errors import PredictionFailed, RunnerFailed, UploadRefused
+from workers.errors import LockdownUnavailable, PredictionFailed, RunnerFailed, UploadRefused
 from workers.runner import frames, scratch
+from workers.runner.environment import environment
+from workers.runner.identity import Identity
 from workers.runner.limits import Limits, tells_of_memory
+from workers.runner.lockdown import OWN_USER, Level, Lockdown
 from workers.runner.scratch import Scratch
+from workers.runner.tail import Tail
 from workers.settings import WorkerSettings
 
 ENTRY = "workers.runner"
-STDERR_BYTES = 16 * 1024
 LOGGED_CHARACTERS = 4096
 MESSAGE_CHARACTERS = 500
 END_SECONDS = 2.0
+# Python and numpy take 0.3 s to start; a busy machine many times that.
+START_SECONDS = 60.0
 # What a write into its folder meets where the child has laid something else in the way.
 OBSTRUCTED = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 MESSAGES = {
@@ -39,6 +43,7 @@ MESSAGES = {
     "runner_memory": "the model needs more memory than it may have",
     "runner_disk": "the model writes larger files than it may",
     "runner_crashed": "the process that ran the model ended unexpectedly",
+    "runner_forbidden": "the model made a call to the system that it may not make",
 }
 
 log = logging.getLogger(__name__)
@@ -53,19 +58,23 @@ class Runner:
     def __init__(self, settings: WorkerSettings, *, limits: Limits | None = None, entry: str = ENTRY) -> None:
         """`entry` is the module to execute: one that calls `main` of workers/runner/__main__.py with its commands."""
         self._limits = limits or Limits.of(settings)
+        self._demanded = Level[settings.runner_lockdown.upper()]
+        self._lockdown: Lockdown | None = None
         self._calling = threading.RLock()
+        identity = _identity(settings)
+        self._own_user = bool(settings.runner_user) and identity is not None
         try:
             scratch.sweep(settings.scratch_dir)
             folders = Scratch(settings.scratch_dir)
             with contextlib.ExitStack() as undo:
                 undo.callback(folders.remove)
-                self._process, self._channel = _start(folders, self._limits, entry)
+                self._process, self._channel = _start(folders, self._limits, entry, identity)
                 undo.pop_all()
         except OSError as error:
             log.warning("a runner cannot be started: %s", error)
             raise RunnerFailed(MESSAGES["runner_crashed"], code="runner_crashed") from error
         self.scratch: Path = folders.work
-        self._stderr = _Tail(self._process.stdout)
+        self._stderr = Tail(self._process.stdout)
         # Also runs when the object is forgotten, and at the interpreter's end.
         self._end = weakref.finalize(self, _end, os.getpid(), self._process, self._channel, self._calling, folders)
 
@@ -78,17 +87,31 @@ class Runner:
         """Whether it can still be called."""
         return self._end.alive and not _has_ended(self._process.pid)
 
+    @property
+    def lockdown(self) -> Lockdown:
+        """What the runner told of itself before it read anything; waits for its start.
+
+        Raises LockdownUnavailable where that is less than the settings demand, and RunnerFailed as `call` does.
+        """
+        if self._lockdown is not None:
+            return self._lockdown
+        with self._calling, self._failing():
+            return self._greeted(time.monotonic() + START_SECONDS)
+
     def give(self, name: str, source: Path) -> None:
         """Copies a file into its folder, as a new file in the place of whatever has the name.
 
         The child executes what was uploaded: it may have laid a link there, which must not be written through. Raises
-        RunnerFailed where something there cannot be replaced, and OSError on a full disk.
+        RunnerFailed where something there cannot be replaced, OSError on a full disk, and what `lockdown` raises.
         """
         path = self.scratch / name
+        user = self.lockdown.user
         with source.open("rb") as content:
             try:
                 path.unlink(missing_ok=True)
                 with path.open("xb") as copy:
+                    if user != os.geteuid():
+                        os.chown(copy.fileno(), user, -1)
                     shutil.copyfileobj(content, copy, 1024**2)
             except OBSTRUCTED as error:
                 raise self._failed("runner_crashed") from error
@@ -106,19 +129,10 @@ class Runner:
             if not self._end.alive:
                 raise RunnerFailed(MESSAGES["runner_crashed"], code="runner_crashed")
             deadline = time.monotonic() + timeout_seconds
-            try:
+            with self._failing():
+                self._greeted(deadline)
                 frames.send(self._channel, frame, deadline=deadline)
                 header, outputs = frames.receive(self._channel, self._limits.answer_bytes, deadline=deadline)
-            except TimeoutError as error:
-                raise self._failed("runner_timeout") from error
-            except frames.FrameInvalid as error:
-                raise self._failed("runner_crashed") from error
-            except (OSError, EOFError) as error:
-                raise self._failed(self._cause_of_death()) from error
-            except BaseException:  # closed and raised again
-                # A signal's exception, say: the answer that comes now would be taken for that of the next call.
-                self.close()
-                raise
         if "error" in header:
             raise self._raised(header["error"])
         answer = header.get("answer")
@@ -138,20 +152,55 @@ class Runner:
     ) -> None:
         self.close()
 
+    def _greeted(self, deadline: float) -> Lockdown:
+        if self._lockdown is None:
+            header, _ = frames.receive(self._channel, 0, deadline=deadline)
+            try:
+                found = Lockdown.from_json(header.get("lockdown"))
+            except ValueError as error:
+                raise frames.FrameInvalid("the first frame tells of no lock-down") from error
+            if found.level < self._demanded or (self._own_user and OWN_USER in found.missing):
+                demanded = f"{self._demanded}, as another user," if self._own_user else str(self._demanded)
+                raise LockdownUnavailable(
+                    f"nothing that was uploaded is loaded here: the lock-down of runners is {found}; {demanded} is "
+                    "demanded. Give the workers what is missing (docs/operations.md, Lock-down) or demand less with "
+                    "SLUICE_RUNNER_LOCKDOWN, then upload again"
+                )
+            self._lockdown = found
+        return self._lockdown
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Whatever goes wrong with the channel ends the runner."""
+        try:
+            yield
+        except TimeoutError as error:
+            raise self._failed("runner_timeout") from error
+        except frames.FrameInvalid as error:
+            raise self._failed("runner_crashed") from error
+        except (OSError, EOFError) as error:
+            raise self._failed(self._cause_of_death()) from error
+        except BaseException:  # closed and raised again
+            # A signal's exception, say: the answer that comes now would be taken for that of the next call.
+            self.close()
+            raise
+
     def _cause_of_death(self) -> str:
         """Why the runner went away, by its exit status and its last words."""
         ended = _has_ended(self._process.pid, END_SECONDS)
         self.close()
         if ended and self._process.returncode == -signal.SIGXCPU:
             return "runner_timeout"
-        if ended and tells_of_memory(self._stderr.text()):
+        if ended and self._process.returncode == -signal.SIGSYS:
+            return "runner_forbidden"
+        if ended and tells_of_memory(self._stderr.text(END_SECONDS)):
             return "runner_memory"
         return "runner_crashed"
 
     def _failed(self, code: str) -> RunnerFailed:
         self.close()
         # A crash report of Python's ends in a list of modules, which would push out what matters.
-        words = self._stderr.text().partition("\nExtension modules:")[0][-LOGGED_CHARACTERS:]
+        words = self._stderr.text(END_SECONDS).partition("\nExtension modules:")[0][-LOGGED_CHARACTERS:]
         log.warning("a runner ended: %s, exit status %s: %s", code, self._process.returncode, words)
         return RunnerFailed(MESSAGES[code], code=code)
 
@@ -168,30 +217,13 @@ class Runner:
         return PredictionFailed(shown or "the model failed")
 
 
-class _Tail:
-    """The last bytes of what a process prints; a thread reads on, or a full pipe would stop the process."""
-
-    def __init__(self, stream: IO[bytes] | None) -> None:
-        self._kept = b""
-        self._thread = threading.Thread(target=self._read, args=(stream,), name="runner-stderr", daemon=True)
-        self._thread.start()
-
-    def text(self) -> str:
-        """What is known so far; waits a moment for the end of a process that just died."""
-        self._thread.join(END_SECONDS)
-        return self._kept.decode(errors="replace").strip()
-
-    def _read(self, stream: IO[bytes]) -> None:
-        with stream:
-            while chunk := stream.read(STDERR_BYTES):
-                self._kept = (self._kept + chunk)[-STDERR_BYTES:]
-
-
-def _start(folders: Scratch, limits: Limits, entry: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def _start(
+    folders: Scratch, limits: Limits, entry: str, identity: Identity | None
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = socket.socketpair()
     descriptor = str(theirs.fileno())
     # -P: the current folder, which holds what was uploaded, is no place to import from.
-    command = [sys.executable, "-P", "-s", "-m", entry, descriptor, limits.to_json()]
+    command = [sys.executable, "-P", "-s", "-m", entry, descriptor, limits.to_json(), str(identity or "")]
     try:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             command,
@@ -201,7 +233,7 @@ def _start(folders: Scratch, limits: Limits, entry: str) -> tuple[subprocess.Pop
             stderr=subprocess.STDOUT,
             pass_fds=[theirs.fileno()],
             cwd=folders.work,
-            env=_environment(folders, limits),
+            env=environment(folders, limits),
             start_new_session=True,
             umask=0o077,
         )
@@ -213,31 +245,14 @@ def _start(folders: Scratch, limits: Limits, entry: str) -> tuple[subprocess.Pop
     return process, ours
 
 
-def _environment(folders: Scratch, limits: Limits) -> dict[str, str]:
-    """The child's whole environment: nothing of the parent's, so no setting and no secret."""
-    threads = str(limits.threads)
-    return {
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "HOME": str(folders.home),
-        "TMPDIR": str(folders.tmp),
-        "PYTHONPATH": str(Path(workers.__file__).parents[1]),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONFAULTHANDLER": "1",
-        "KERAS_HOME": str(folders.home),
-        "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_NUM_INTRAOP_THREADS": threads,
-        "TF_NUM_INTEROP_THREADS": threads,
-        "OMP_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
-        "CUDA_VISIBLE_DEVICES": "-1",
-        # Every arena reserves 64 MiB of the address space that the memory limit counts.
-        "MALLOC_ARENA_MAX": "2",
-        # No filter plug-in of HDF5 may be loaded.
-        "HDF5_PLUGIN_PATH": "/nonexistent",
-        "HDF5_PLUGIN_PRELOAD": "::",
-    }
+def _identity(settings: WorkerSettings) -> Identity | None:
+    """The user that a runner shall have; None for the worker's own, which is no choice unless it is root."""
+    if os.geteuid() != 0 or settings.runner_user in ("0", "root"):
+        return None
+    try:
+        return Identity.named(settings.runner_user) if settings.runner_user else Identity.unused()
+    except KeyError as error:
+        raise LockdownUnavailable(f"SLUICE_RUNNER_USER: there is no user {settings.runner_user}") from error
 
 
 def _has_ended(pid: int, within_seconds: float = 0.0) -> bool:

@@ -64,11 +64,12 @@ def _blank(spec: TensorSpec, batch: int) -> Tensor:
 
 
 def _open(served: Served, artifacts: Artifacts, settings: WorkerSettings) -> Predictor:
-    verified = functools.partial(artifacts.open_verified, served.digest)
+    opened = functools.partial(artifacts.opened, served.digest)
     match served.runtime:
         case "onnx":
-            return OnnxPredictor(verified(), served.signature, served.memory_bytes, settings.inference_threads)
+            with opened() as path:
+                return OnnxPredictor(path, served.signature, served.memory_bytes, settings.inference_threads)
         case "tensorflow":
-            return RunnerPredictor(verified, served.signature, served.memory_bytes, settings)
+            return RunnerPredictor(opened, served.signature, served.memory_bytes, settings)
         case unknown:
             raise PredictionFailed(f"this worker has no runtime {unknown!r}")

@@ -62,6 +62,8 @@ class OnnxPredictor:
 
 
 def _open_session(path: Path, *, batched: bool, threads: int) -> onnxruntime.InferenceSession:
+    # It would keep a device id in the home folder, and has events to send where somebody listens.
+    onnxruntime.disable_telemetry_events()
     _share_arena()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from model_store.errors import SluiceError
@@ -23,6 +23,8 @@ LOAD_SECONDS = 120.0
 FIRST_PAUSE_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 30.0
 
+OpenArchive = Callable[[], AbstractContextManager[Path]]
+
 log = logging.getLogger(__name__)
 
 
@@ -32,7 +34,7 @@ class RunnerPredictor:
     runtime = "tensorflow"
 
     def __init__(
-        self, open_archive: Callable[[], Path], signature: Signature, memory_bytes: int, settings: WorkerSettings
+        self, open_archive: OpenArchive, signature: Signature, memory_bytes: int, settings: WorkerSettings
     ) -> None:
         """Starts the runner and loads; `open_archive` gives the verified archive, again for each restart.
 
@@ -97,7 +99,8 @@ class RunnerPredictor:
         runner = Runner(self._settings)
         try:
             # A copy: the runner may write to what lies in its folder, and the store's file is everybody's.
-            shutil.copyfile(self._open_archive(), runner.scratch / ARCHIVE)
+            with self._open_archive() as archive:
+                runner.give(ARCHIVE, archive)
             names = {
                 "inputs": [spec.name for spec in self.signature.inputs],
                 "outputs": [spec.name for spec in self.signature.outputs],

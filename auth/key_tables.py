@@ -1,0 +1,23 @@
+"""The SQL table of signing keys."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, LargeBinary, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from model_store.database import Base
+
+
+class StoredKey(Base):
+    """A signing key; times are in milliseconds since 1970 by the database's clock."""
+
+    __tablename__ = "signing_keys"
+
+    kid: Mapped[str] = mapped_column(String(64), primary_key=True)  # the RFC 7638 thumbprint
+    public: Mapped[bytes] = mapped_column(LargeBinary)  # SubjectPublicKeyInfo, DER
+    # Sealed for this very key, and nothing inside: only who has the master key can have put the row here.
+    voucher: Mapped[bytes] = mapped_column(LargeBinary)
+    sealed: Mapped[bytes | None] = mapped_column(LargeBinary)  # PKCS #8, sealed; gone when its time is over
+    created_at: Mapped[int] = mapped_column(BigInteger)
+    signs_from: Mapped[int] = mapped_column(BigInteger)
+    verifies_until: Mapped[int | None] = mapped_column(BigInteger)

@@ -1,0 +1,74 @@
+"""Standing: whether what was allowed when a job was submitted still is when its turn comes."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from auth.grants import deciding, spec_of
+from auth.model_patterns import ANY
+from auth.tables import Client, Grant
+from model_store.tables import Label
+
+MOST_REMEMBERED = 10_000
+
+
+class Withdrawal(StrEnum):
+    """Why a job may not run any more: its error's code, which callers may rely on."""
+
+    CLIENT_DISABLED = "client_disabled"
+    CLIENT_DELETED = "client_deleted"
+    GRANT_WITHDRAWN = "grant_withdrawn"
+    GRANT_EXPIRED = "grant_expired"
+
+
+REASONS = {
+    Withdrawal.CLIENT_DISABLED: "the client was disabled",
+    Withdrawal.CLIENT_DELETED: "the client was deleted",
+    Withdrawal.GRANT_WITHDRAWN: "the right to this model was withdrawn",
+    Withdrawal.GRANT_EXPIRED: "the right to this model expired",
+}
+
+# A client's id, what it does, the model, and the version.
+Asked = tuple[str, str, str, int]
+# From when on (milliseconds since 1970) it is something else; None is never.
+Until = int | None
+
+
+def withdrawn_now(session: Session, asked: Asked, now_ms: int) -> tuple[Withdrawal | None, Until]:
+    """Why a client may not do this at `now_ms` (the database's clock), None where it may; and how long that holds."""
+    client_id, action, model, version = asked
+    disabled = session.scalar(select(Client.disabled).where(Client.id == client_id))
+    if disabled is None:
+        return Withdrawal.CLIENT_DELETED, None
+    if disabled:
+        return Withdrawal.CLIENT_DISABLED, None
+    about = or_(Grant.model == model, Grant.model.contains(ANY))
+    rows = session.scalars(select(Grant).where(Grant.client_id == client_id, about).order_by(Grant.id))
+    grants = [grant for grant in map(spec_of, rows) if grant.names(model)]
+    labels = session.scalars(select(Label.name).where(Label.model == model, Label.version == version)).all()
+    rule = deciding(grants, action, version, labels, now_ms)
+    if rule is not None:
+        return None, rule.expires_at
+    # The grant is still there: only the time is over.
+    expired = deciding(grants, action, version, labels, 0)
+    return Withdrawal.GRANT_WITHDRAWN if expired is None else Withdrawal.GRANT_EXPIRED, None
+
+
+class Standing:
+    """What `withdrawn_now` says, remembered for the generation in which it was asked; safe for several threads."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, Asked], tuple[Withdrawal | None, Until]] = {}
+
+    def withdrawn(self, session: Session, moment: tuple[int, int], asked: Asked) -> Withdrawal | None:
+        """As `withdrawn_now`; `moment` is the generation and the clock, read in this transaction before."""
+        generation, now_ms = moment
+        known = self._known.get((generation, asked))
+        if known is None or (known[1] is not None and now_ms >= known[1]):
+            if len(self._known) >= MOST_REMEMBERED:
+                self._known.clear()
+            known = self._known[(generation, asked)] = withdrawn_now(session, asked, now_ms)
+        return known[0]

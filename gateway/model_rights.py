@@ -1,0 +1,58 @@
+"""Rights on the model that a path names: what administrators of some models need beside a scope."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from auth.grants import HIGHEST_VERSION, Action
+from auth.scopes import Scope
+from gateway.access import Asked
+from gateway.admission import Caller
+from gateway.dependencies import Require, parts
+
+
+class RequireOnModel(Require):
+    """Lets a request in whose token has the scope, and whose client a grant for the action on the path's model.
+
+    Decided from memory, before anything asks SQL whether there is such a model: what is hidden and what is absent take
+    the same way. Raises what `Require` does, and ModelNotFound (404).
+    """
+
+    def __init__(self, scope: Scope, action: Action) -> None:
+        super().__init__(scope)
+        self.action = action
+
+    async def __call__(self, request: Request) -> Caller:
+        caller = await super().__call__(request)
+        self._check(request, caller)
+        return caller
+
+    def check_again(self, request: Request, caller: Caller) -> None:
+        """For what takes long: whether the caller may still. Raises TokenInvalid, ScopeMissing, ModelNotFound."""
+        admission = parts(request).admission
+        renewed = admission.renewed(caller)
+        admission.require(renewed, self.scope)
+        self._check(request, renewed)
+
+    def _check(self, request: Request, caller: Caller) -> None:
+        named = request.path_params
+        version = number(named["version"]) if "version" in named else None
+        asked = Asked(self.action, named["model"], version, named.get("label"))
+        parts(request).admission.permit(caller, asked)
+
+
+def number(version: str) -> int:
+    """The version that a path means; 0, which is none, for what is no number of one.
+
+    Never None, which is a question about the model as a whole: another spelling must not ask an easier question.
+    """
+    digits = version.isascii() and version.isdigit() and len(version) <= len(str(HIGHEST_VERSION))
+    return int(version) if digits else 0
+
+
+def spelt_as_number(version: object) -> object:
+    """For routes: a version as it came, or 0 where rights were not asked about the number that it could be read as.
+
+    A library reads `2.0`, `+2` and `0_2` as 2.
+    """
+    return number(version) if isinstance(version, str) else version

@@ -1,0 +1,1 @@
+"""What reads bytes of strangers, given bytes that nobody would send on purpose."""

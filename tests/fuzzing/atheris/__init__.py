@@ -1,0 +1,1 @@
+"""Fuzzing with atheris, which has an environment of its own."""

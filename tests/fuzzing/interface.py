@@ -1,0 +1,87 @@
+"""`python -m tests.fuzzing.interface`: schemathesis against a live gateway, with and without a token.
+
+It makes requests of the OpenAPI document, good and bad ones, and finds answers that the document does not promise, and
+any 5xx. It lives in an environment of its own, made below build/ from requirements that are pinned by hash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.conftest import RedisServer
+from tests.processes import cluster
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HERE = Path(__file__).resolve().parent / "schemathesis"
+REQUIREMENTS = HERE / "requirements.txt"
+ENVIRONMENT = ROOT / "build" / "fuzzing" / "schemathesis"
+BINARIES = Path(sys.executable).parent
+# TensorFlow Serving answers 400 for a method that a path does not take, in words that its clients know.
+IN_ITS_WORDS = ("--exclude-checks", "unsupported_method")
+# What would make the token void with which the rest is asked for: it has a run of its own, as the last with a token.
+DEADLY = r"^/admin/(keys|clients/\{client_id\})"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzzing.interface", description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=int, default=18, help="length of each of the three runs")
+    parser.add_argument("--seed", type=int, help="repeat a run")
+    parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="more options of `schemathesis run`")
+    options = parser.parse_args()
+    install()
+    with tempfile.TemporaryDirectory(prefix="sluice-fuzzing-") as folder:
+        redis = RedisServer(Path(folder))
+        redis.start()
+        try:
+            return fuzz(Path(folder), redis.url, options)
+        finally:
+            redis.kill()
+
+
+def install() -> None:
+    """Make the environment, unless it is there with these versions."""
+    installed = ENVIRONMENT / "installed.txt"
+    if installed.exists() and installed.read_text() == REQUIREMENTS.read_text():
+        return
+    uv = BINARIES / "uv"
+    subprocess.run([uv, "venv", "--quiet", "--clear", ENVIRONMENT], check=True)
+    python = ENVIRONMENT / "bin" / "python"
+    command = [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", REQUIREMENTS]
+    subprocess.run(command, check=True)
+    shutil.copyfile(REQUIREMENTS, installed)
+
+
+def fuzz(folder: Path, redis_url: str, options: argparse.Namespace) -> int:
+    """All runs against a gateway with models; the exit code, 0 where nothing was found."""
+    with cluster(folder, redis_url, f"sqlite:///{folder / 'sluice.db'}") as made:
+        made.start_worker(worker_processes=1)
+        url = made.start_gateway()
+        made.wait_for_slots(1)
+        first, second = (made.caller("double", "slow").headers["authorization"] for _ in range(2))
+        found = [
+            run(url, options, "--header", f"Authorization: {first}", "--exclude-path-regex", DEADLY, *IN_ITS_WORDS),
+            run(url, options, "--header", f"Authorization: {second}", "--include-path-regex", DEADLY),
+            run(url, options),
+        ]
+        log = (folder / "gateway-1.log").read_text()
+    unforeseen = [line for line in log.splitlines() if "unexpectedly" in line or "Traceback" in line]
+    for line in unforeseen[:10]:
+        sys.stderr.write(f"{line}\n")
+    return max(found) or int(bool(unforeseen))
+
+
+def run(url: str, options: argparse.Namespace, *more: str) -> int:
+    command: list[str | Path] = [ENVIRONMENT / "bin" / "schemathesis", "--config-file", HERE / "schemathesis.toml"]
+    command += ["run", f"{url}/openapi.json", "--max-time", str(options.seconds), "--checks", "all", *more]
+    seed: Sequence[str] = [] if options.seed is None else ["--seed", str(options.seed)]
+    return subprocess.run([*command, *seed, *options.more], check=False, cwd=ENVIRONMENT).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Honest models of all kinds, which the gate must let pass."""

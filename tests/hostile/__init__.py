@@ -1,0 +1,1 @@
+"""Hostile and broken model files, made by code; whatever they try could at most leave a mark or ring a bell."""

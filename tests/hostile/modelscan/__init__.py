@@ -1,0 +1,1 @@
+"""ModelScan's verdict on the corpus, beside ours."""

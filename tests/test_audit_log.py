@@ -1,0 +1,286 @@
+"""The audit log's thread: it writes, seals, signs, forwards and forgets, and requests never wait for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from auth.audit import Entry, Outcome, record
+from auth.audit_heads import head_of, read_head
+from auth.audit_settings import AuditSettings
+from auth.audit_tables import AuditEntry
+from auth.audit_verification import Trust
+from auth.grants import GrantSpec, set_grants
+from auth.keys import HeldKey, KeyRing
+from auth.scopes import Scope
+from gateway.audit_log import AuditLog
+from model_store import registry
+from model_store.database import Sessions, transaction
+from model_store.errors import DatabaseUnavailable
+from monitoring.syslog import SyslogAddress
+from tests.audit_kit import act, audit_database, new_key, sqlite_url, verified
+from tests.live_gateway import LiveGateway, eventually
+from tests.quiet_gateway import bearer, quiet_gateway
+
+KEY = new_key()
+TRUST = Trust(frozenset({KEY.public.kid}))
+PROGRAM = """
+import os, signal
+from auth.audit import Entry, record
+from model_store.database import connect, sessions_of, transaction
+from model_store.settings import StoreSettings
+with transaction(sessions_of(connect(StoreSettings()))) as session:
+    record(session, Entry("put_label", request_id="of-the-dead"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class Keys:
+    """The keys of a gateway that has one."""
+
+    ring = KeyRing([HeldKey(KEY.public, KEY.key)])
+
+
+class NoKeys:
+    """A gateway in the seconds after its keys were found to be compromised."""
+
+    ring = KeyRing([])
+
+
+@pytest.fixture
+def sessions(tmp_path: Path) -> Iterator[Sessions]:
+    yield from audit_database(sqlite_url(tmp_path))
+
+
+@contextlib.contextmanager
+def running(sessions: Sessions, name: str = "g1", **settings: object) -> Iterator[AuditLog]:
+    log = AuditLog(sessions, Keys(), AuditSettings(**settings), name)
+    log.start()
+    try:
+        yield log
+    finally:
+        log.close()
+
+
+def count(sessions: Sessions) -> int:
+    with transaction(sessions, write=False) as session:
+        return len(session.scalars(select(AuditEntry.id)).all())
+
+
+def test_what_is_added_is_written_sealed_and_at_the_end_signed(sessions: Sessions, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, logger="gateway.audit_log")
+    with running(sessions) as log:
+        log.add(act(1))
+        eventually(lambda: verified(sessions).end.number == 1)
+        log.add(act(2))
+
+    found = verified(sessions, TRUST)
+    assert (found.faults, found.end.number, found.confirmed) == ([], 2, True)
+    # and the head stands in the log, from which it can be read back
+    assert read_head(caplog.messages[-1]) == found.signed_by
+
+
+def test_two_gateways_make_one_chain(sessions: Sessions):
+    with running(sessions, "g1") as one, running(sessions, "g2") as other:
+        for number in range(40):
+            (one if number % 2 else other).add(act(number))
+            with transaction(sessions) as session:
+                record(session, act(number))
+
+    found = verified(sessions, TRUST)
+    written = count(sessions)
+    assert (found.faults, found.unsealed, found.end.number) == ([], 0, written)
+    # of the refusals, those of one gateway that are equal are joined
+    assert written == 80
+
+
+def test_what_a_killed_process_did_is_sealed_by_another(sessions: Sessions, tmp_path: Path):
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env={"SLUICE_DATABASE_URL": sqlite_url(tmp_path)}, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert verified(sessions).unsealed == 1
+
+    with running(sessions):
+        eventually(lambda: verified(sessions).unsealed == 0)
+
+    assert verified(sessions, TRUST).end.number == 1
+
+
+def test_without_a_key_that_signs_the_chain_goes_on(sessions: Sessions):
+    log = AuditLog(sessions, NoKeys(), AuditSettings(), "g1")
+    log.add(act(1))
+    log.turn(last=True)
+
+    found = verified(sessions)
+    assert (found.faults, found.end.number, found.signed_by) == ([], 1, None)
+
+
+def test_entries_that_are_old_enough_leave(sessions: Sessions):
+    log = AuditLog(sessions, Keys(), AuditSettings(audit_days=10), "g1")
+    log.add(act(1))
+    log.turn()
+    with transaction(sessions) as session:
+        record(session, act(2))
+        session.execute(update(AuditEntry).where(AuditEntry.number.is_(None)).values(at=1))
+    log.turn()
+    assert count(sessions) == 2, "an hour passes between two looks"
+
+    again = AuditLog(sessions, Keys(), AuditSettings(audit_days=10), "g1")
+    with transaction(sessions) as session:
+        session.execute(update(AuditEntry).values(at=1))
+    again.turn()
+    again.turn()
+
+    with transaction(sessions, write=False) as session:
+        assert session.scalars(select(AuditEntry.act)).all() == ["expire_audit_entries"]
+
+
+class Collector:
+    """A syslog collector that listens: what it got, message by message."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.messages: list[str] = []
+        self._kind = kind
+        if kind == "unix":
+            self.address = str(folder / "log")
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._socket.bind(self.address)
+        else:
+            self._socket = socket.socket(type=socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+            self._socket.bind(("127.0.0.1", 0))
+            self.address = f"{kind}://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def start(self) -> None:
+        if self._kind == "tcp":
+            self._socket.listen()
+        self._thread.start()
+
+    def close(self) -> None:
+        # A blocked call does not notice that its socket was closed, but that it was shut down.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._kind != "tcp":
+                while message := self._socket.recv(65536):
+                    self.messages.append(message.decode())
+                return
+            connection, _ = self._socket.accept()
+            with connection, connection.makefile("rb") as stream:
+                while length := _length(stream.read):
+                    self.messages.append(stream.read(length).decode())
+
+
+def _length(read: object) -> int:
+    digits = b""
+    while (character := read(1)) not in (b" ", b""):  # type: ignore[operator]
+        digits += character
+    return int(digits or 0)
+
+
+@pytest.mark.parametrize("kind", ["udp", "tcp", "unix"])
+def test_a_collector_gets_every_entry_and_head_in_the_format_of_rfc_5424(sessions: Sessions, tmp_path: Path, kind: str):
+    collector = Collector(kind, tmp_path)
+    collector.start()
+    with running(sessions, audit_syslog=collector.address, audit_head_seconds=0.1) as log:
+        log.add(act(1))
+        log.add(act(3))
+        eventually(lambda: len(collector.messages) >= 3)
+    collector.close()
+
+    headers = [message.split(" ", 7)[:7] for message in collector.messages]
+    bodies = [json.loads(message.split(" ", 7)[7]) for message in collector.messages]
+    assert [header[0] for header in headers[:2]] == ["<109>1", "<108>1"]
+    assert all(header[1].endswith("Z") and header[3] == "sluice" and header[6] == "-" for header in headers)
+    assert [(body["number"], body["name"]) for body in bodies[:2]] == [(1, "client 1"), (2, "client 3")]
+    head = head_of({name: value for name, value in bodies[2].items() if name != "kind"})
+    assert head is not None
+    assert verified(sessions, Trust(TRUST.kids, head)).faults == []
+
+
+def test_a_collector_that_is_away_holds_up_nothing_and_gets_everything_later(sessions: Sessions, tmp_path: Path):
+    collector = Collector("tcp", tmp_path)
+    with running(sessions, "g1", audit_syslog=collector.address) as log:
+        log.add(act(1))
+        eventually(lambda: verified(sessions).end.number == 1)
+
+    # when it listens, and another gateway has taken over
+    collector.start()
+    with running(sessions, "g1", audit_syslog=collector.address) as log:
+        log.add(act(2))
+        eventually(lambda: len(collector.messages) >= 3)
+    collector.close()
+
+    numbers = [json.loads(message.split(" ", 7)[7])["number"] for message in collector.messages if " entry " in message]
+    assert numbers == [1, 2]
+
+
+@pytest.mark.parametrize("text", ["", "udp://", "http://h", "log", "tcp://u:p@h:1", "udp://h/path", "tcp://h:99999"])
+def test_an_address_that_is_none_is_refused(text: str):
+    with pytest.raises(ValueError, match=r"expected|[Pp]ort"):
+        SyslogAddress.parse(text)
+
+
+def test_addresses_have_the_usual_ports():
+    assert SyslogAddress.parse("udp://logs.example") == SyslogAddress("udp", "logs.example", 514)
+    assert SyslogAddress.parse("tcp://[::1]:6514") == SyslogAddress("tcp", "::1", 6514)
+    assert SyslogAddress.parse("/dev/log") == SyslogAddress("unix", "/dev/log", 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_predictions_have_entries_as_the_setting_says(tmp_path: Path, share: float):
+    with quiet_gateway(tmp_path, audit_predictions=share) as gateway:
+        sessions = gateway.parts.sessions
+        with transaction(sessions) as session:
+            registry.publish(session, "m", format="onnx", digest="a" * 64, size_bytes=1, uploaded_by="x")
+        LiveGateway("", gateway.parts).make_available("m", 1)
+        client_id, secret = gateway.client("caller", [Scope.PREDICT])
+        with transaction(sessions) as session:
+            set_grants(session, client_id, [GrantSpec("m")])
+        gateway.parts.snapshot.refresh()
+        headers = {**bearer(gateway.token(client_id, secret)), "x-request-id": "a-prediction"}
+        # There is no queue here, so that it ends with 503.
+        answer = gateway.http.post("/v1/models/m:predict", headers=headers, json={"instances": [1]})
+        assert answer.status_code == 503, answer.text
+        gateway.parts.audit_log.turn()
+        with transaction(sessions, write=False) as session:
+            found = session.scalars(select(AuditEntry).where(AuditEntry.act == "predict")).all()
+
+    assert [
+        (row.identity, row.model, row.version, row.digest, row.outcome, row.reason, row.request_id) for row in found
+    ] == ([(client_id, "m", 1, "a" * 64, Outcome.REFUSED, "status_503", "a-prediction")] if share else [])
+
+
+def test_a_database_that_is_away_for_a_moment_loses_nothing(sessions: Sessions, tmp_path: Path):
+    log = AuditLog(sessions, Keys(), AuditSettings(), "g1")
+    log.add(Entry("predict", request_id="kept"))
+    # given a file of the database that cannot be opened
+    sessions.kw["bind"].dispose()
+    database, elsewhere = tmp_path / "sluice.db", tmp_path / "elsewhere"
+    database.rename(elsewhere)
+    database.mkdir()
+    with pytest.raises(DatabaseUnavailable):
+        log.turn()
+
+    # when it is back
+    database.rmdir()
+    elsewhere.rename(database)
+    log.turn()
+
+    with transaction(sessions, write=False) as session:
+        assert session.scalars(select(AuditEntry.request_id)).all() == ["kept"]
