@@ -8,7 +8,6 @@ from typing import Any, cast
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
 
 from auth.errors import PersonAuthenticationFailed, TokenMissing
@@ -20,6 +19,7 @@ from gateway.basic_credentials import CredentialsMalformed, is_basic, read_basic
 from gateway.parts import Parts
 from gateway.person_sessions import SignedIn
 from gateway.settings import GatewaySettings
+from gateway.strict_bodies import StrictRoute
 from model_store.database import transaction
 from model_store.errors import DatabaseUnavailable
 
@@ -147,7 +147,7 @@ class SignedInPerson:
         return await signed_in(request)
 
 
-class TokenFirst(APIRoute):
+class TokenFirst(StrictRoute):
     """A route that looks at the token before the body: FastAPI reads and parses a body before it asks for anything."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

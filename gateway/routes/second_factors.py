@@ -8,11 +8,13 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from auth import people
+from auth.people_errors import CodeInvalid
 from auth.sign_in import Checked, admit
 from gateway.dependencies import parts
 from gateway.session_views import FORBID, NO_STORE, REFUSALS, PasswordAgain, SessionShown, Who, Writing, begin, check
+from gateway.strict_bodies import StrictRoute
 
-router = APIRouter(prefix="/admin/session/second-factor", tags=["Sessions"])
+router = APIRouter(prefix="/admin/session/second-factor", tags=["Sessions"], route_class=StrictRoute)
 
 
 class OfferShown(BaseModel):

@@ -31,9 +31,10 @@ from gateway.session_views import (
     moment,
     shown,
 )
+from gateway.strict_bodies import StrictRoute
 from monitoring.metrics import TOKENS_ISSUED
 
-router = APIRouter(prefix="/admin", tags=["Sessions"])
+router = APIRouter(prefix="/admin", tags=["Sessions"], route_class=StrictRoute)
 
 
 class SignInBody(BaseModel):

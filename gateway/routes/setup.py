@@ -17,10 +17,11 @@ from gateway.audit_trail import note
 from gateway.dependencies import address_of, parts
 from gateway.routes.people import PersonShown, shown_person
 from gateway.session_views import FORBID, NO_STORE, Password, Writing
+from gateway.strict_bodies import StrictRoute
 from model_store.database import transaction
 from model_store.registry import check_name
 
-router = APIRouter(prefix="/admin", tags=["Sessions"])
+router = APIRouter(prefix="/admin", tags=["Sessions"], route_class=StrictRoute)
 
 TOKEN_REFUSALS: dict[int | str, dict[str, Any]] = {
     403: {"description": "The token is unknown, was used, or has expired."},
