@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 from sqlalchemy import or_, select
@@ -9,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from auth.grants import deciding, spec_of
 from auth.model_patterns import ANY
+from auth.revocations import load_revoked
 from auth.tables import Client, Grant
 from model_store.tables import Label
 
@@ -22,6 +24,7 @@ class Withdrawal(StrEnum):
     CLIENT_DELETED = "client_deleted"
     GRANT_WITHDRAWN = "grant_withdrawn"
     GRANT_EXPIRED = "grant_expired"
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105 - a code
 
 
 REASONS = {
@@ -29,17 +32,36 @@ REASONS = {
     Withdrawal.CLIENT_DELETED: "the client was deleted",
     Withdrawal.GRANT_WITHDRAWN: "the right to this model was withdrawn",
     Withdrawal.GRANT_EXPIRED: "the right to this model expired",
+    Withdrawal.TOKEN_REVOKED: "the token with which it was submitted was revoked",
 }
 
-# A client's id, what it does, the model, and the version.
-Asked = tuple[str, str, str, int]
+SECOND_MS = 1000
+
+# A client's id, what it does, the model, the version, and the grant that allowed it at first, if that is known: a label
+# in it may point elsewhere by now, and the job runs on the version that it was submitted to all the same.
+Asked = tuple[str, str, str, int, int | None]
 # From when on (milliseconds since 1970) it is something else; None is never.
 Until = int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """By what a job was let in: the grant's id, and the token's `jti` and `iat` (seconds since 1970).
+
+    Those of another issuer's token have no `jti` here; jobs of earlier releases have nothing.
+    """
+
+    grant: int | None = None
+    token_id: str | None = None
+    token_issued_at: int | None = None
+
+
+UNKNOWN = Authority()
+
+
 def withdrawn_now(session: Session, asked: Asked, now_ms: int) -> tuple[Withdrawal | None, Until]:
     """Why a client may not do this at `now_ms` (the database's clock), None where it may; and how long that holds."""
-    client_id, action, model, version = asked
+    client_id, action, model, version, granted_by = asked
     disabled = session.scalar(select(Client.disabled).where(Client.id == client_id))
     if disabled is None:
         return Withdrawal.CLIENT_DELETED, None
@@ -48,12 +70,15 @@ def withdrawn_now(session: Session, asked: Asked, now_ms: int) -> tuple[Withdraw
     about = or_(Grant.model == model, Grant.model.contains(ANY))
     rows = session.scalars(select(Grant).where(Grant.client_id == client_id, about).order_by(Grant.id))
     grants = [grant for grant in map(spec_of, rows) if grant.names(model)]
+    first = next((grant for grant in grants if grant.id == granted_by and action in grant.actions), None)
+    if first is not None and first.lasts(now_ms):
+        return None, first.expires_at
     labels = session.scalars(select(Label.name).where(Label.model == model, Label.version == version)).all()
     rule = deciding(grants, action, version, labels, now_ms)
     if rule is not None:
         return None, rule.expires_at
     # The grant is still there: only the time is over.
-    expired = deciding(grants, action, version, labels, 0)
+    expired = first or deciding(grants, action, version, labels, 0)
     return Withdrawal.GRANT_WITHDRAWN if expired is None else Withdrawal.GRANT_EXPIRED, None
 
 
@@ -62,6 +87,8 @@ class Standing:
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, Asked], tuple[Withdrawal | None, Until]] = {}
+        self._revoked: tuple[int, frozenset[str]] = (-1, frozenset())
+        self._not_before: dict[tuple[int, str], int] = {}
 
     def withdrawn(self, session: Session, moment: tuple[int, int], asked: Asked) -> Withdrawal | None:
         """As `withdrawn_now`; `moment` is the generation and the clock, read in this transaction before."""
@@ -72,3 +99,22 @@ class Standing:
                 self._known.clear()
             known = self._known[(generation, asked)] = withdrawn_now(session, asked, now_ms)
         return known[0]
+
+    def refuses(self, session: Session, generation: int, client_id: str, authority: Authority) -> bool:
+        """Whether the token by which a job was let in was revoked since: itself, or with all of the client's."""
+        if authority.token_issued_at is None:
+            return False
+        if authority.token_issued_at * SECOND_MS < self._tokens_not_before(session, generation, client_id):
+            return True
+        if self._revoked[0] != generation:
+            self._revoked = (generation, load_revoked(session))
+        return authority.token_id in self._revoked[1]
+
+    def _tokens_not_before(self, session: Session, generation: int, client_id: str) -> int:
+        known = self._not_before.get((generation, client_id))
+        if known is None:
+            if len(self._not_before) >= MOST_REMEMBERED:
+                self._not_before.clear()
+            found = session.scalar(select(Client.tokens_not_before).where(Client.id == client_id))
+            known = self._not_before[(generation, client_id)] = found or 0
+        return known

@@ -20,7 +20,7 @@ from auth.errors import Reason, RequestInvalid, ScopeMissing, TokenInvalid, Toke
 from auth.rights import ClientRights, Rights
 from auth.scopes import Scope
 from auth.tokens import Claims, Verifier
-from gateway.access import Asked, permit, resolve
+from gateway.access import Asked, Found, permit, resolve
 from gateway.client_certificates import Extensions, require_bound
 from gateway.sight import Sight
 from model_store.catalog import Catalog, CatalogVersion
@@ -65,6 +65,12 @@ class Caller:
     rights: ClientRights
     thumbprint: str | None = None
     revocable: tuple[str, ...] = ()
+    issued_at: int | None = None
+
+    @property
+    def token_id(self) -> str | None:
+        """The token's `jti`, if it is one of ours."""
+        return self.revocable[0] if self.revocable else None
 
 
 class _Targets:
@@ -77,7 +83,7 @@ class _Targets:
         self.catalog = catalog
         # Keyed by the client's rights as an object: a caller admitted under the previous picture is another key.
         # With each answer, the moment of the database's clock from which on it does not hold, if there is one.
-        self.found: dict[tuple[ClientRights, str, str, int | None, str | None], tuple[CatalogVersion, int | None]] = {}
+        self.found: dict[tuple[ClientRights, str, str, int | None, str | None], Found] = {}
 
 
 class Admission:
@@ -139,19 +145,25 @@ class Admission:
         self, caller: Caller, action: str, model: str, version: int | None = None, label: str | None = None
     ) -> CatalogVersion:
         """The AVAILABLE version that the caller means and may use; raises as gateway/access.py's `resolve` does."""
+        return self.found(caller, action, model, version, label).version
+
+    def found(
+        self, caller: Caller, action: str, model: str, version: int | None = None, label: str | None = None
+    ) -> Found:
+        """As `target`, with the grant that allows it."""
         rights, catalog = self._snapshot.rights, self._snapshot.catalog
         targets = self._targets
         if targets.rights is not rights or targets.catalog is not catalog:
             targets = self._targets = _Targets(rights, catalog)
         key = (caller.rights, action, model, version, label)
         known = targets.found.get(key)
-        if known is not None and (known[1] is None or self._snapshot.now_ms() < known[1]):
-            return known[0]
+        if known is not None and (known.until is None or self._snapshot.now_ms() < known.until):
+            return known
         found = resolve(catalog, caller.rights, Asked(action, model, version, label), self._snapshot.now_ms())
         if len(targets.found) >= MOST_REMEMBERED:
             targets.found.clear()
-        targets.found[key] = (found.version, found.until)
-        return found.version
+        targets.found[key] = found
+        return found
 
     def permit(self, caller: Caller, asked: Asked) -> None:
         """Raises ModelNotFound where no grant lets the caller administer this, whether or not it exists."""
@@ -241,4 +253,4 @@ def _caller(claims: Claims, rights: Rights) -> Caller:
         raise TokenInvalid(reason=Reason.REVOKED)
     rights_of_token = client.narrowed(claims.scopes)
     scopes = claims.scopes & client.scopes
-    return Caller(client.id, client.name, scopes, rights_of_token, claims.thumbprint, revocable)
+    return Caller(client.id, client.name, scopes, rights_of_token, claims.thumbprint, revocable, claims.issued_at)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from auth.standing import UNKNOWN, Authority
 from gateway.limit_headers import Kind, Policy, refusal_headers
 from gateway.submission import Submission
 from model_store.artifacts import Artifacts
@@ -40,6 +41,7 @@ class Submitted:
     # Of the client, of all its models and of this one; None is the setting's, and no bound.
     most_queued: int | None = None
     most_queued_of_model: int | None = None
+    authority: Authority = UNKNOWN
 
 
 Counted = tuple[str, str | None]
@@ -177,6 +179,7 @@ class JobSubmission:
             submitted.instances,
             None if stored else self._artifacts.sealed(name, body),
             self._settings.job_seconds,
+            submitted.authority,
         )
 
     def _forget(self, draft: jobs.Draft) -> None:

@@ -52,7 +52,7 @@ def server_config(
         app,
         host=host,
         port=port,
-        loop="uvloop",
+        loop="gateway.handshakes:BoundedHandshakes",
         # uvicorn calls it as it would a class.
         http=functools.partial(Connection, Occupancy(bounds)),  # type: ignore[arg-type]
         ssl_context_factory=None if tls is None else lambda *_: tls,

@@ -13,6 +13,8 @@ import time
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from auth.scopes import Scope as Right
+from auth.standing import Authority
+from gateway.access import Found
 from gateway.admission import Caller
 from gateway.errors import render, unforeseen
 from gateway.job_submission import Submitted
@@ -109,15 +111,23 @@ class PredictionEndpoint:
         preferences = read_preferences(headers)
         asynchronous = address.submits or preferences.asynchronous
         action = "submit" if asynchronous else "predict"
-        target = parts.admission.target(caller, action, address.model, address.version, address.label)
+        picture = parts.snapshot.rights
+        found = parts.admission.found(caller, action, address.model, address.version, address.label)
+        target = found.version
         resolved.append(target)
         with parts.limits.visit(caller.rights, address.model) as visit:
             if not visit.take():
                 await visit.wait()
             body = await read_prediction(headers, receive, visit.plan.body_bytes, address.dialect)
             visit.read(len(body.data))
+            if parts.snapshot.rights is not picture:
+                # A body may come slowly: what was withdrawn meanwhile is refused, and it means what it means now.
+                caller = parts.admission.caller(headers, scope["query_string"], scope.get("extensions"))
+                parts.admission.require(caller, Right.PREDICT)
+                found = parts.admission.found(caller, action, address.model, address.version, address.label)
+                target = resolved[0] = found.version
             if asynchronous:
-                return await self._submit(caller, address, target, body, preferences, visit)
+                return await self._submit(caller, address, found, body, preferences, visit)
             lane = Lane(address.model, target.number, Priority.INTERACTIVE, caller.client_id)
             answer = await parts.submission.predict(lane, body, parts.settings.synchronous_seconds, receive)
             visit.answered(answer.instances)
@@ -130,12 +140,12 @@ class PredictionEndpoint:
         self,
         caller: Caller,
         address: Address,
-        target: CatalogVersion,
+        found: Found,
         body: Body,
         preferences: Preferences,
         visit: Visit,
     ) -> Answered:
-        parts = self._parts
+        parts, target = self._parts, found.version
         request = await self._checked(address.model, target, body)
         lane = Lane(address.model, target.number, Priority.BULK, caller.client_id)
         submitted = Submitted(
@@ -146,6 +156,7 @@ class PredictionEndpoint:
             target.max_batch,
             visit.plan.most_queued,
             visit.plan.most_queued_of_model,
+            Authority(found.rule.id, caller.token_id, caller.issued_at),
         )
         with visit.submitting(request.instances):
             job_id = await parts.jobs.submit(submitted)

@@ -22,7 +22,7 @@ from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from model_store.errors import ArtifactCorrupt, ArtifactMissing, SealBroken
+from model_store.errors import ArtifactCorrupt, ArtifactMissing, SealBroken, StoreEncrypted
 from model_store.receipts import Receipt, Stored, full_disk
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 PIECE_BYTES = 1024 * 1024
 # The first byte of what `AtRest.seal` gives. No payload begins with it: they are JSON, or begin with a NUL.
 SEALED = b"\x01"
+# An empty file in the store's folder, once a process with a storage key has used it.
+ENCRYPTED = "encrypted"
 DIGEST = re.compile(r"[0-9a-f]{64}")
 PAYLOAD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
@@ -50,13 +52,21 @@ class Artifacts:
 
     @classmethod
     def of(cls, settings: StoreSettings) -> Artifacts:
-        """The store that the settings name; raises SealingKeysInvalid."""
+        """The store that the settings name; raises SealingKeysInvalid, and StoreEncrypted without the key of one."""
+        mark = settings.store_dir / ENCRYPTED
         if settings.storage_key is None:
+            # One process without the key, of many, would write everything readable from then on.
+            if mark.exists():
+                raise StoreEncrypted(
+                    f"the store {settings.store_dir} is encrypted: give this process the SLUICE_STORAGE_KEY of the others"
+                )
             return cls(settings.store_dir, settings.upload_limit_bytes)
         from model_store.sealed_files import AtRest
         from model_store.sealing import SealingKeys
 
         keys = SealingKeys.parse(settings.storage_key.get_secret_value())
+        settings.store_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        mark.touch(mode=0o640)
         return cls(settings.store_dir, settings.upload_limit_bytes, AtRest(keys))
 
     def receive(self) -> Receipt:

@@ -112,3 +112,10 @@ class SealingKeysInvalid(SluiceError):
 
     status = 500
     code = "sealing_keys_invalid"
+
+
+class StoreEncrypted(SluiceError):
+    """The store is encrypted and this process has no key of it; it does not start."""
+
+    status = 500
+    code = "store_encrypted"

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway import certificates
+from gateway import certificates, handshakes
 from gateway.certificates import CertificateInvalid, CertificateWatch, ClientCertificates, LiveContext, TlsFiles
 from sluice.client import CredentialsInvalid, Sluice, Unreachable
 from tests.authorities import Authority, Pair
@@ -324,3 +324,10 @@ def test_the_client_trusts_whom_the_environment_names_and_shows_what_it_names(
         with pytest.raises(CredentialsInvalid, match=r"missing\.pem"):
             reaches(port)
     assert {path for _, path, _ in asked.requests} == {"/oauth/token"}
+
+
+def test_a_connection_that_never_begins_its_handshake_is_closed(authority: Authority, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(handshakes, "HANDSHAKE_SECONDS", 0.3)
+    with served(Asked(), tls=LiveContext(files_of(authority.issue("server")))) as port, connect(port) as silent:
+        assert until_closed(silent) == b""
+        assert ask(port, authority.trusted()).status_code == 200

@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store.artifacts import Artifacts
-from model_store.errors import ArtifactCorrupt, SealBroken
+from model_store.errors import ArtifactCorrupt, SealBroken, StoreEncrypted
 from model_store.sealed_files import HEAD_BYTES, PIECE_BYTES, TAG_BYTES, AtRest, is_sealed
 from model_store.sealing import SealingKeys
+from model_store.settings import StoreSettings
 from tests.conftest import RedisServer
 from tests.processes import cluster
 from tests.system import plain_environment
@@ -141,6 +142,15 @@ def test_a_store_can_be_encrypted_later_and_under_another_key_while_it_is_read(t
         assert path.read_bytes() == b"\x01" * 1000
     newest = store(tmp_path, SealingKeys([b"n" * 32]))
     assert [contents(newest, digest) for digest in digests] == [bytes([number]) * 1000 for number in range(3)]
+
+
+def test_a_process_without_the_key_does_not_start_on_an_encrypted_store(tmp_path: Path):
+    places = {"store_dir": tmp_path / "store", "database_url": f"sqlite:///{tmp_path}/sluice.db"}
+    Artifacts.of(StoreSettings(**places))
+    Artifacts.of(StoreSettings(**places, storage_key=KEY))
+    with pytest.raises(StoreEncrypted, match="SLUICE_STORAGE_KEY"):
+        Artifacts.of(StoreSettings(**places))
+    Artifacts.of(StoreSettings(**places, storage_key=KEY))
 
 
 def test_the_command_encrypts_a_store(tmp_path: Path):

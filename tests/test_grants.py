@@ -65,7 +65,7 @@ def allowed(sessions: Sessions, client_id: str) -> set[tuple[str, str, int]]:
         for action, model, version in itertools.product(Action, ("mnist", "linear"), (1, 2, 3)):
             labels = [label for label, number in LABELS.items() if number == version]
             in_memory = rights.rule(action, model, version, labels, now)
-            withdrawn, _ = withdrawn_now(session, (client_id, action, model, version), now)
+            withdrawn, _ = withdrawn_now(session, (client_id, action, model, version, None), now)
             assert (in_memory is None) == (withdrawn is not None), (action, model, version)
             assert rights.sees(model, now) or in_memory is None
             if withdrawn is None:
@@ -74,7 +74,7 @@ def allowed(sessions: Sessions, client_id: str) -> set[tuple[str, str, int]]:
 
 
 def withdrawn(session: Session, client_id: str, action: str, model: str, version: int) -> Withdrawal | None:
-    return withdrawn_now(session, (client_id, action, model, version), clock_ms(session))[0]
+    return withdrawn_now(session, (client_id, action, model, version, None), clock_ms(session))[0]
 
 
 def grant(sessions: Sessions, client_id: str, *specs: GrantSpec) -> None:
@@ -184,7 +184,7 @@ def test_what_is_remembered_of_a_grant_ends_with_it(sessions: Sessions, client_i
     with transaction(sessions) as session:
         end = clock_ms(session) + 3_600_000
         grants.set_grants(session, client_id, [GrantSpec("mnist", expires_at=end)])
-        asked = (client_id, "submit", "mnist", 1)
+        asked = (client_id, "submit", "mnist", 1, None)
         assert standing.withdrawn(session, (1, end - 1), asked) is None
         assert standing.withdrawn(session, (1, end), asked) is Withdrawal.GRANT_EXPIRED
         assert standing.withdrawn(session, (1, end + 1), asked) is Withdrawal.GRANT_EXPIRED
@@ -239,6 +239,9 @@ def test_a_grant_that_makes_no_sense_is_refused(sessions: Sessions, client_id: s
         GrantSpec("mnist", version=0),
         GrantSpec("mnist", version=2**31),
         GrantSpec("mnist", actions=frozenset()),
+        GrantSpec("mnist", version=1, actions=frozenset({Action.UPLOAD})),
+        GrantSpec("mnist", label="stable", actions=ADMINISTRATION),
+        GrantSpec("mnist", version=1, actions=frozenset({Action.LABEL})),
         GrantSpec("mnist", expires_at=0),
         GrantSpec("mnist", expires_at=2**63),
     ):

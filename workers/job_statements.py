@@ -74,7 +74,7 @@ CLAIM = (
     )
     .returning(
         Job.number, Job.id, Job.fence, Job.attempt, Job.dialect, Job.instances, Job.input_stored, Job.client_id,
-        Job.lane, Job.dispatched_at,
+        Job.lane, Job.dispatched_at, Job.grant_id, Job.token_id, Job.token_issued_at,
     )
 )  # fmt: skip
 

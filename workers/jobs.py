@@ -21,7 +21,7 @@ from enum import StrEnum
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from auth.standing import REASONS, Standing
+from auth.standing import REASONS, UNKNOWN, Authority, Standing, Withdrawal
 from model_store.database import clock_ms, now_ms
 from model_store.generation import read_moment
 from workers import job_statements as sql
@@ -58,6 +58,7 @@ class Draft:
     instances: int
     input: bytes | None  # None: stored under the id
     job_seconds: float
+    authority: Authority = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def claim(
     model, number = version
     connection = session.connection()
     to_whom = {"of_model": model, "of_version": number, "new_worker": worker, "lease_ms": int(LEASE_SECONDS * 1000)}
-    rows = sorted(connection.execute(sql.CLAIM, {**to_whom, "numbers": list(numbers)}))
+    rows = sorted(connection.execute(sql.CLAIM, {**to_whom, "numbers": list(numbers)}), key=lambda row: row.number)
     if not rows:
         return []
     inside = [row.number for row in rows if not row.input_stored]
@@ -144,7 +145,10 @@ def claim(
     moment = read_moment(session)
     claimed = []
     for row in rows:
-        withdrawal = standing.withdrawn(session, moment, (row.client_id, "submit", model, number))
+        withdrawal = standing.withdrawn(session, moment, (row.client_id, "submit", model, number, row.grant_id))
+        authority = Authority(row.grant_id, row.token_id, row.token_issued_at)
+        if withdrawal is None and standing.refuses(session, moment[0], row.client_id, authority):
+            withdrawal = Withdrawal.TOKEN_REVOKED
         if withdrawal is None:
             claimed.append(
                 Claimed(row.number, row.id, row.fence, row.attempt, row.dialect, row.instances, inputs.get(row.number))
@@ -321,6 +325,9 @@ def _row(number: int, draft: Draft, now: int, *, laid_out: bool) -> dict[str, ob
     return {
         "number": number,
         "id": draft.id,
+        "grant_id": draft.authority.grant,
+        "token_id": draft.authority.token_id,
+        "token_issued_at": draft.authority.token_issued_at,
         "client_id": lane.client_id,
         "model": lane.model,
         "version": lane.version,

@@ -46,6 +46,10 @@ class Job(Base):
     number: Mapped[int] = mapped_column(
         BigInteger().with_variant(Integer, "sqlite"), Identity(always=False), primary_key=True
     )
+    # By what it was let in (auth/standing.py): asked for again before it runs.
+    grant_id: Mapped[int | None] = mapped_column(Integer)
+    token_id: Mapped[str | None] = mapped_column(String(128))
+    token_issued_at: Mapped[int | None] = mapped_column(BigInteger)  # seconds since 1970
     # 128 random bits and more: an id is also what keeps a job from strangers (ASVS 11.5.1).
     id: Mapped[str] = mapped_column(String(32), unique=True)
     client_id: Mapped[str] = mapped_column(String(64))

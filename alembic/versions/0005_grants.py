@@ -17,6 +17,8 @@ BEFORE = ("predict", "submit", "metadata")
 
 def upgrade() -> None:
     op.add_column("grants", sa.Column("expires_at", sa.BigInteger(), nullable=True))
+    for column in authority():
+        op.add_column("jobs", column)
     # Until now the scope alone was enough to administer every model, and to see every model's figures. Who administers
     # clients as well goes on without a grant.
     others = f"FROM clients WHERE {without('clients:admin')}"
@@ -38,6 +40,17 @@ def downgrade() -> None:
             op.execute(grants.update().where(row).values(actions=kept) if kept else grants.delete().where(row))
     with op.batch_alter_table("grants") as table:
         table.drop_column("expires_at")
+    for column in authority():
+        op.drop_column("jobs", column.name)
+
+
+def authority() -> list[sa.Column[object]]:
+    """By what a job was let in."""
+    return [
+        sa.Column("grant_id", sa.Integer(), nullable=True),
+        sa.Column("token_id", sa.String(128), nullable=True),
+        sa.Column("token_issued_at", sa.BigInteger(), nullable=True),
+    ]
 
 
 def give(actions: str, clients: str) -> None:
