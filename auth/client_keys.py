@@ -19,8 +19,12 @@ ALGORITHMS = ("ES256", "RS256", "RS384", "RS512")
 
 
 def set_keys(session: Session, client_id: str, documents: Sequence[Mapping[str, object]]) -> None:
-    """Replaces all keys of a client. Raises ClientNotFound, and KeyUnacceptable with the place of the bad one."""
+    """Replaces all keys of a client; where one of them goes, so do all of the client's tokens.
+
+    Raises ClientNotFound, and KeyUnacceptable with the place of the bad one.
+    """
     client = clients.get(session, client_id)
+    before = {str(key["kid"]): key for key in keys_of(session, client_id)}
     if len(documents) > MOST_KEYS:
         raise KeyUnacceptable(f"a client may have at most {MOST_KEYS} keys")
     session.execute(delete(ClientKey).where(ClientKey.client_id == client.id))
@@ -33,6 +37,10 @@ def set_keys(session: Session, client_id: str, documents: Sequence[Mapping[str, 
         row = ClientKey(client_id=client.id, kid=key.kid, algorithm=key.algorithm, jwk=json.dumps(dict(key.jwk)))
         session.add(row)
     session.flush()
+    after = {str(key["kid"]): key for key in keys_of(session, client_id)}
+    if any(after.get(kid) != key for kid, key in before.items()):
+        # A key goes because somebody may have it: with it, tokens were made that its end does not reach.
+        clients.revoke_tokens(session, client_id)
 
 
 def keys_of(session: Session, client_id: str) -> Sequence[Mapping[str, str]]:

@@ -26,6 +26,7 @@ from gateway.prediction_addresses import Address, parse_path
 from gateway.prediction_bodies import Disconnected, RawHeaders, content_headers, read_prediction
 from gateway.preferences import Preferences, read_preferences
 from gateway.submission import CallerGone
+from gateway.whole_answers import send_whole
 from model_store.catalog import CatalogVersion
 from model_store.errors import SluiceError
 from monitoring import logs
@@ -82,8 +83,7 @@ class PredictionEndpoint:
             headers.append((b"sluice-model-version", version.encode()))
         headers += [(b"content-length", str(len(body)).encode()), (b"x-request-id", request_id)]
         headers += SECURITY_HEADERS
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send_whole(send, status, headers, body)
         if resolved and self._audit.share:
             self._audit.predicted(scope, address, resolved[0], status, request_id)
         request_metrics(address.route, model, version).observe(outcome_of(status), time.perf_counter() - started)

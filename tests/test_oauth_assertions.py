@@ -243,8 +243,14 @@ def test_replaced_keys_are_good_no_longer(keyed: Keyed):
     client_id, _ = keyed.gateway.client("replacing")
     old, new = elliptic("old"), elliptic("new")
     keyed.put(client_id, old.jwk, new.jwk).raise_for_status()
-    assert keyed.post(old.token(assertion_claims(client_id))).status_code == 200
+    made = keyed.post(old.token(assertion_claims(client_id)))
+    bearer = {"authorization": f"Bearer {made.json()['access_token']}"}
+    assert keyed.gateway.http.get("/v1/jobs", headers=bearer).status_code == 200
+    keyed.put(client_id, old.jwk, new.jwk).raise_for_status()
+    assert keyed.gateway.http.get("/v1/jobs", headers=bearer).status_code == 200
     keyed.put(client_id, new.jwk).raise_for_status()
+    # Whoever has the key may have made tokens with it: they end too.
+    assert keyed.gateway.http.get("/v1/jobs", headers=bearer).status_code == 401
     assert_refused(keyed.post(old.token(assertion_claims(client_id))))
     assert keyed.post(new.token(assertion_claims(client_id))).status_code == 200
     shown = keyed.gateway.http.get(f"/admin/clients/{client_id}/keys", headers=keyed.admin).json()
