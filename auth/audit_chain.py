@@ -38,6 +38,10 @@ class Link:
     hash: str
 
 
+class LogChanged(Exception):
+    """The log is not what was sealed or signed; the text says what was found."""
+
+
 BEGINNING = Link(0, NOTHING)
 
 
@@ -47,8 +51,19 @@ def canonical(fields: Fields) -> str:
 
 
 def hash_after(previous: str, fields: Fields) -> str:
-    """The hash of an entry, in hexadecimal, by the hash of the one before it; ValueError where that is none."""
+    """The hash of an entry, in hexadecimal, by the hash of the one before it; ValueError where that is none.
+
+    Empty, and so no entry's hash, for fields of kinds that no entry has, such as bytes in SQLite's column of text.
+    """
+    if any(not isinstance(value, str | int | None) for value in fields.values()):
+        return ""
     return hashlib.sha256(bytes.fromhex(previous) + canonical(fields).encode()).hexdigest()
+
+
+def locked_chain(session: Session) -> AuditChain | None:
+    """The row of the chain, for this transaction alone until it ends; None where another one has it."""
+    wanted = select(AuditChain).where(AuditChain.id == ROW)
+    return session.scalars(wanted.with_for_update(skip_locked=True)).one_or_none()
 
 
 def seal(session: Session, limit: int = PAGE_ROWS) -> int:
@@ -57,9 +72,7 @@ def seal(session: Session, limit: int = PAGE_ROWS) -> int:
     What was committed late comes after what is sealed already: no entry is passed over. Of several processes one at a
     time gets here (on SQLite each transaction that writes is alone); the others find nothing to do.
     """
-    chain = session.scalars(
-        select(AuditChain).where(AuditChain.id == ROW).with_for_update(skip_locked=True)
-    ).one_or_none()
+    chain = locked_chain(session)
     if chain is None:
         return 0
     waiting = select(*COLUMNS).where(AuditEntry.number.is_(None)).order_by(AuditEntry.id).limit(limit)
@@ -83,6 +96,12 @@ def seal(session: Session, limit: int = PAGE_ROWS) -> int:
 
 
 def ends(session: Session) -> tuple[Link, Link]:
-    """Where the chain begins (the last place that retention took away) and where it ends."""
-    chain = session.scalars(select(AuditChain).where(AuditChain.id == ROW)).one()
-    return Link(chain.before_number, chain.before_hash), Link(chain.number, chain.hash)
+    """Where the chain begins (the last place that retention took away) and where it ends; raises LogChanged where the
+    database does not say."""
+    values = (AuditChain.before_number, AuditChain.before_hash, AuditChain.number, AuditChain.hash)
+    found = session.execute(select(*values).where(AuditChain.id == ROW)).one_or_none()
+    if found is None:
+        raise LogChanged("the row of audit_chain that says where the log ends is missing")
+    if tuple(map(type, found)) != (int, str, int, str):
+        raise LogChanged("the row of audit_chain that says where the log ends holds what is no place in a log")
+    return Link(found[0], found[1]), Link(found[2], found[3])

@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from auth.audit_chain import ROW, Link, canonical
-from auth.audit_tables import AuditChain, AuditHead
+from auth.audit_chain import NOTHING, ROW, Link, LogChanged, canonical, locked_chain
+from auth.audit_tables import AuditChain, AuditEntry, AuditHead
 from auth.keys import SigningKey, thumbprint
 from model_store.database import clock_ms
 
@@ -53,6 +53,8 @@ class Head:
     @property
     def kid(self) -> str:
         """The key's RFC 7638 thumbprint, as the key has it in `/.well-known/jwks.json`; empty for what is no key."""
+        if not isinstance(self.key, str):
+            return ""
         try:
             return thumbprint(_point(self.key))
         except ValueError:
@@ -60,7 +62,8 @@ class Head:
 
     def is_genuine(self) -> bool:
         """Whether the signature is that of this key over these values; whose key it is, is another question."""
-        if not HEXADECIMAL.fullmatch(self.key + self.signature):
+        # A database may hold values of other kinds than its columns'.
+        if head_of(asdict(self)) is None or not HEXADECIMAL.fullmatch(self.key + self.signature):
             return False
         try:
             _point(self.key).verify(bytes.fromhex(self.signature), self._signed(), ec.ECDSA(SHA256()))
@@ -92,10 +95,12 @@ def sign(end: Link, before: Link, at: int, signing: SigningKey) -> Head:
 
 def is_due(session: Session, signing: SigningKey, *, seconds: float, entries: int) -> bool:
     """Whether the chain's end is to be signed: `seconds` or `entries` after the head before, or because the key is
-    another one than last time."""
+    another one than last time. Raises LogChanged for a head over an entry that is yet to come."""
     number = session.scalar(select(AuditChain.number).where(AuditChain.id == ROW))
     last = newest(session)
-    if not number or last is None or last.key != _hexadecimal(signing):
+    if number is not None and last is not None and last.number > number:
+        raise LogChanged(f"the log ends at entry {number}; a head is over entry {last.number}")
+    if not number or last is None or last.key != _hexadecimal(signing) or not last.is_genuine():
         return bool(number)
     new = number - last.number
     return new > 0 and (new >= entries or clock_ms(session) - last.at >= seconds * 1000)
@@ -103,9 +108,7 @@ def is_due(session: Session, signing: SigningKey, *, seconds: float, entries: in
 
 def write_head(session: Session, signing: SigningKey, *, seconds: float, entries: int) -> Head | None:
     """Signs the chain's end where that is due; None where it is not, or another process is at it."""
-    chain = session.scalars(
-        select(AuditChain).where(AuditChain.id == ROW).with_for_update(skip_locked=True)
-    ).one_or_none()
+    chain = locked_chain(session)
     if chain is None or not is_due(session, signing, seconds=seconds, entries=entries):
         return None
     return put_head(session, chain, clock_ms(session), signing)
@@ -121,6 +124,26 @@ def put_head(session: Session, chain: AuditChain, now: int, signing: SigningKey)
     return made
 
 
+def sign_anew(session: Session, signing: SigningKey) -> Head:
+    """Signs the log as it stands, up to its last entry, though it was changed; raises LogChanged for an empty one.
+
+    Heads over what is gone are removed; those over what is there stay, and with them what was found.
+    """
+    first, last = (
+        session.execute(select(AuditEntry.number, AuditEntry.hash).order_by(order).limit(1)).one_or_none()
+        for order in (AuditEntry.number.asc().nulls_last(), AuditEntry.number.desc().nulls_last())
+    )
+    if first is None or last is None or first.number is None or last.number is None or last.hash is None:
+        raise LogChanged("there are no entries to sign")
+    chain = session.get(AuditChain, ROW)
+    if chain is None:
+        chain = AuditChain(id=ROW, before_number=first.number - 1, before_hash=NOTHING, number=0, hash=NOTHING)
+        session.add(chain)
+    chain.number, chain.hash = last.number, last.hash
+    session.execute(delete(AuditHead).where(AuditHead.number >= last.number))
+    return put_head(session, chain, clock_ms(session), signing)
+
+
 def newest(session: Session) -> Head | None:
     """The head over the longest chain."""
     row = session.scalars(select(AuditHead).order_by(AuditHead.number.desc()).limit(1)).one_or_none()
@@ -128,16 +151,17 @@ def newest(session: Session) -> Head | None:
 
 
 def of_row(row: AuditHead) -> Head:
-    """A head as the database has it."""
-    return Head(**{field.name: getattr(row, field.name) for field in fields(Head)})
+    """A head as the database has it; one whose number is none is over entry -1."""
+    values = {field.name: getattr(row, field.name) for field in fields(Head)}
+    return Head(**values | {"number": row.number if isinstance(row.number, int) else -1})
 
 
-def read_head(text: str) -> Head:
-    """The newest head in a text: a head's own line, or a log that holds some. Raises HeadInvalid."""
-    found = [head for line in text.splitlines() if (head := _head_in(line)) is not None]
+def read_heads(text: str) -> tuple[Head, ...]:
+    """The heads in a text, each once: a head's own line, a log with some, an exported file. Raises HeadInvalid."""
+    found = dict.fromkeys(head for line in text.splitlines() if (head := _head_in(line)) is not None)
     if not found:
         raise HeadInvalid("there is no audit head in it")
-    return max(found, key=lambda head: head.number)
+    return tuple(found)
 
 
 def head_of(values: object) -> Head | None:

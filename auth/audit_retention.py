@@ -6,9 +6,10 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from auth.audit import Entry, record
-from auth.audit_chain import NOTHING, ROW, Link
+from auth.audit_chain import NOTHING, Link, LogChanged, locked_chain
+from auth.audit_continuity import walk
 from auth.audit_heads import put_head
-from auth.audit_tables import AuditChain, AuditEntry, AuditHead
+from auth.audit_tables import AuditEntry, AuditHead
 from auth.keys import SigningKey
 from model_store.database import clock_ms
 
@@ -22,10 +23,9 @@ def forget_old(session: Session, days: int, signing: SigningKey) -> int:
 
     The head that is signed in the same transaction names the last of them with its hash: so the rest verifies as
     before, and nobody without the key can shorten the log the same way. That it happened is an entry, too.
+    Raises LogChanged where they are not what was sealed: a time that was edited must not make an entry leave.
     """
-    chain = session.scalars(
-        select(AuditChain).where(AuditChain.id == ROW).with_for_update(skip_locked=True)
-    ).one_or_none()
+    chain = locked_chain(session)
     if chain is None:
         return 0
     now = clock_ms(session)
@@ -37,6 +37,8 @@ def forget_old(session: Session, days: int, signing: SigningKey) -> int:
         last = Link(number or 0, value or NOTHING)
     if last is None:
         return 0
+    if walk(session, Link(chain.before_number, chain.before_hash), last.number) != last:
+        raise LogChanged(f"entry {last.number} is not what was sealed there")
     gone = last.number - chain.before_number
     chain.before_number, chain.before_hash = last.number, last.hash
     session.execute(delete(AuditEntry).where(AuditEntry.number <= chain.before_number))

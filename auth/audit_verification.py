@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from auth.audit_chain import BEGINNING, COLUMNS, NOTHING, Fields, Link, Value, ends, hash_after
+from auth.audit_chain import BEGINNING, COLUMNS, NOTHING, Fields, Link, LogChanged, Value, ends, hash_after
 from auth.audit_heads import Head, newest, of_row
 from auth.audit_tables import AuditEntry, AuditHead
 
@@ -22,10 +22,10 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What is known from elsewhere: thumbprints of the gateway's keys (None: they are not known), and a head."""
+    """What is known from elsewhere: thumbprints of the gateway's keys (None: they are not known), and heads."""
 
     kids: frozenset[str] | None = None
-    head: Head | None = None
+    heads: tuple[Head, ...] = ()
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Findings:
     entries: int = 0
     unsealed: int = 0
     signed_by: Head | None = None
-    confirmed: bool = False  # the newest head's key, or the head itself, is known from elsewhere
+    confirmed: int | None = None  # up to this entry a known key, or a known head, says that it is the gateway's log
     faults: list[str] = field(default_factory=list)
 
     def add(self, text: str) -> None:
@@ -52,8 +52,16 @@ class Walk:
     def __init__(self, before: Link, trust: Trust) -> None:
         self.found = Findings(before, before)
         self._trust = trust
-        if trust.head is not None and trust.head.number <= before.number:
-            self._compare(trust.head)
+        self._known: dict[int, list[Head]] = {}
+        for head in trust.heads:
+            if not head.is_genuine():
+                self.found.add(f"the known head over entry {head.number} is not what was signed: its file was changed")
+            self._known.setdefault(head.number, []).append(head)
+        if self._known and max(self._known) < before.number:
+            self.found.add(
+                f"the known head was signed over entry {max(self._known)}, before this log begins: use a later"
+            )
+        self._compare()
 
     def entry(self, fields: Fields, stored_hash: Value) -> None:
         """The next entry, and the hash that stands beside it."""
@@ -64,8 +72,7 @@ class Walk:
             self.found.add(f"entry {number} is not what was sealed there, or does not follow the one before it")
         self.found.entries += 1
         self.found.end = Link(_number(number, at.number), _hash(stored_hash))
-        if self._trust.head is not None and self._trust.head.number == number:
-            self._compare(self._trust.head)
+        self._compare()
 
     def head(self, head: Head) -> None:
         """A head that stands at this place; the last one is the one that counts."""
@@ -77,21 +84,24 @@ class Walk:
 
     def finish(self) -> Findings:
         """What was found, once everything has been seen."""
-        found, known, last = self.found, self._trust.head, self.found.signed_by
-        if known is not None and known.number > found.end.number:
-            found.add(f"the log ends at entry {found.end.number}; the known head was signed over entry {known.number}")
-        if last is not None and self._trust.kids is not None and last.kid not in self._trust.kids:
-            found.add(f"the newest head was signed by the key {last.kid}, which is none of the known ones")
-        found.confirmed = known is not None or (last is not None and self._trust.kids is not None)
+        found, last = self.found, self.found.signed_by
+        known = max(self._known, default=0)
+        if known > found.end.number:
+            found.add(f"the log ends at entry {found.end.number}; the known head was signed over entry {known}")
+        if last is not None and self._trust.kids is not None:
+            if last.kid in self._trust.kids:
+                found.confirmed = max(found.confirmed or 0, last.number)
+            else:
+                found.add(f"the newest head was signed by the key {last.kid}, which is none of the known ones")
         return found
 
-    def _compare(self, known: Head) -> None:
-        if not known.is_genuine():
-            self.found.add("the known head is not what was signed: its file was changed")
-        elif known.number < self.found.end.number:
-            self.found.add(f"the known head was signed over entry {known.number}, before this log begins: use a later")
-        elif known.end != self.found.end:
-            self.found.add(f"entry {known.number} is not the one over which the known head was signed")
+    def _compare(self) -> None:
+        end = self.found.end
+        for head in self._known.get(end.number, ()):
+            if head.end != end:
+                self.found.add(f"entry {head.number} is not the one over which the known head was signed")
+            else:
+                self.found.confirmed = end.number
 
 
 def one_picture(session: Session) -> None:
@@ -103,15 +113,8 @@ def one_picture(session: Session) -> None:
 def verify_database(session: Session, trust: Trust, progress: Progress) -> Findings:
     """Follows the whole chain; `progress` is told how many entries were seen. Others may seal meanwhile: the session
     must show `one_picture`."""
-    before, end = ends(session)
     last = newest(session)
-    # Where the log begins, a signature says: a row of the database could be moved to hide what was taken away.
-    start = before if last is None else last.before
-    walk = Walk(start, trust)
-    if last is None and before != BEGINNING:
-        walk.found.add("the log does not begin at its first entry, and no head says that this is right")
-    if start != before:
-        walk.found.add(f"the log is said to begin after entry {before.number}, the newest head says {start.number}")
+    walk, end = _begin(session, last, trust)
     heads = _heads(session)
     head = next(heads, None)
     entries = _entries(session)
@@ -126,10 +129,32 @@ def verify_database(session: Session, trust: Trust, progress: Progress) -> Findi
             progress(1)
     if head is not None:
         walk.found.add(f"the log ends at entry {walk.found.end.number}; a head was signed over entry {head.number}")
-    if walk.found.end != end:
+    if last is None and walk.found.entries and trust.kids is not None:
+        walk.found.add(
+            "no head is over any of the entries: they are signed when the first are sealed, so it was removed"
+        )
+    if end is not None and walk.found.end != end:
         walk.found.add(f"the log ends at entry {walk.found.end.number}; entry {end.number} was the last to be sealed")
     walk.found.unsealed = session.scalar(select(func.count()).where(AuditEntry.number.is_(None))) or 0
     return walk.finish()
+
+
+def _begin(session: Session, last: Head | None, trust: Trust) -> tuple[Walk, Link | None]:
+    """Where the log begins, and where it is said to end."""
+    # Where the log begins, a signature says: a row of the database could be moved to hide what was taken away.
+    signed = last.before if last is not None and last.is_genuine() else None
+    try:
+        before, end = ends(session)
+    except LogChanged as error:
+        walk = Walk(signed or BEGINNING, trust)
+        walk.found.add(str(error))
+        return walk, None
+    walk = Walk(signed or Link(before.number, _hash(before.hash)), trust)
+    if last is None and before != BEGINNING:
+        walk.found.add("the log does not begin at its first entry, and no head says that this is right")
+    if signed is not None and signed != before:
+        walk.found.add(f"the log is said to begin after entry {before.number}, the newest head says {signed.number}")
+    return walk, end
 
 
 def _entries(session: Session) -> Iterator[dict[str, Value]]:

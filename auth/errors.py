@@ -195,6 +195,13 @@ class KeyNeeded(SluiceError):
     code = "key_needed"
 
 
+class MasterKeyWrong(SluiceError):
+    """No signing key that verifies now was made under this master key; nothing was changed."""
+
+    status = 409
+    code = "master_key_wrong"
+
+
 class KeysUnavailable(SluiceError):
     """No key may sign at this moment: tokens cannot be issued until the next one's time has come."""
 

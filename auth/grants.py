@@ -14,6 +14,7 @@ from auth import clients
 from auth.errors import GrantInvalid
 from auth.model_patterns import check_pattern, is_pattern, pattern_of
 from auth.tables import Grant
+from model_store.database import clock_ms
 from model_store.generation import bump_generation
 from model_store.registry import check_name
 
@@ -119,6 +120,17 @@ def set_grants(session: Session, client_id: str, grants: Iterable[GrantSpec]) ->
     bump_generation(session)
 
 
+def require_lasting(session: Session, client_id: str, wanted: Iterable[GrantSpec]) -> None:
+    """Raises GrantInvalid for a new grant that has ended already, by the database's clock; and ClientNotFound.
+
+    One that the client holds may be among them: whoever adds a grant to a list sends the others again.
+    """
+    now, held = clock_ms(session), {spec.expires_at for spec in grants_of(session, client_id)}
+    for grant in wanted:
+        if grant.expires_at is not None and not grant.lasts(now) and grant.expires_at not in held:
+            raise GrantInvalid(f"a grant that ended at {moment(grant.expires_at)} would allow nothing")
+
+
 def grants_of(session: Session, client_id: str) -> Sequence[GrantSpec]:
     """The client's grants, ordered by model; raises ClientNotFound."""
     client = clients.get(session, client_id)
@@ -162,6 +174,10 @@ def _check(grant: GrantSpec) -> None:
         raise GrantInvalid("versions are numbered from 1")
     if grant.label is not None:
         check_name(grant.label, "label")
+    if grant.version is not None and Action.LABEL in grant.actions:
+        raise GrantInvalid("`label` on one version allows nothing: grant it for the model, or for one label")
+    if Action.UPLOAD in grant.actions and (grant.version, grant.label) != (None, None):
+        raise GrantInvalid("`upload` makes new versions, so it needs a grant that names neither version nor label")
     if not grant.actions:
         raise GrantInvalid(f"a grant names at least one action of: {_format(Action)}")
     if grant.expires_at is not None and not 0 < grant.expires_at < LATEST_MS:

@@ -63,9 +63,12 @@ class KeyRing:
     down with it, long after each has read it.
     """
 
-    def __init__(self, keys: Iterable[HeldKey], *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, keys: Iterable[HeldKey], ended: Iterable[str] = (), *, clock: Callable[[], float] = time.time
+    ) -> None:
         self._keys = sorted(keys, key=lambda held: held.signs_from, reverse=True)
         self._by_kid = {held.public.kid: held for held in self._keys}
+        self._ended = frozenset(ended)
         self._clock = clock
 
     @property
@@ -81,6 +84,11 @@ class KeyRing:
     def own(self) -> frozenset[str]:
         """Names of the keys whose private parts this process could open: nobody else can have put them there."""
         return frozenset(held.public.kid for held in self._keys if held.private is not None)
+
+    @property
+    def ever(self) -> frozenset[str]:
+        """Names of all keys that are or were this installation's: for what was signed long ago."""
+        return frozenset(self._by_kid) | self._ended
 
     def verifying(self, kid: str) -> PublicKey | None:
         """The key of this name, if tokens that it signed are still good."""

@@ -8,6 +8,7 @@ signatures outlive keys.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from auth.errors import KeyNeeded, KeyNotFound, KeysInvalid
+from auth.errors import KeyNeeded, KeyNotFound, KeysInvalid, MasterKeyWrong
 from auth.key_files import read_key_files
 from auth.key_tables import StoredKey
 from auth.keys import HeldKey, KeyRing, PublicKey
@@ -61,8 +62,13 @@ class SigningKeys:
 
     def read(self, session: Session) -> None:
         """Replaces the ring by what the database has. A row that the master key did not vouch for is no key."""
-        rows = [row for row in _living(session) if _is_vouched(row, self._master_keys)]
-        self.ring = KeyRing([_held(row, self._master_keys) for row in rows])
+        living = {row.kid for row in _living(session)}
+        rows = [row for row in all_keys(session) if _is_ours(row, self._master_keys)]
+        held = [_held(row, self._master_keys) for row in rows if row.kid in living]
+        # By the database's clock, which wrote the times, moved on by this process's own that never goes back.
+        begin = clock_ms(session) / SECOND_MS - time.monotonic()
+        ended = [row.kid for row in rows if row.kid not in living]
+        self.ring = KeyRing(held, ended, clock=lambda: time.monotonic() + begin)
 
 
 def ensure(session: Session, master_keys: SealingKeys, folder: Path) -> None:
@@ -77,13 +83,24 @@ def ensure(session: Session, master_keys: SealingKeys, folder: Path) -> None:
     _require_openable(_living(session), master_keys)
 
 
-def rotate(session: Session, master_keys: SealingKeys, *, publish_seconds: int, compromised: bool = False) -> StoredKey:
+def rotate(
+    session: Session,
+    master_keys: SealingKeys,
+    *,
+    publish_seconds: int,
+    compromised: bool = False,
+    master_key_lost: bool = False,
+) -> StoredKey:
     """Adds the next key. It signs after `publish_seconds`; then the others verify for as long as a token can live.
 
     `compromised` withdraws all other keys at once: their tokens are refused everywhere within a second, and the new
-    key signs as soon as every gateway knows it.
+    key signs as soon as every gateway knows it. Raises MasterKeyWrong where this master key vouches for none of the
+    keys so far: no running gateway would know the new one. `master_key_lost` says that none runs with theirs any more.
     """
     bump_generation(session)
+    compromised = compromised or master_key_lost
+    if not master_key_lost:
+        _require_vouched(_living(session), master_keys)
     now = clock_ms(session)
     begins = now + (HURRY_MS if compromised else publish_seconds * SECOND_MS)
     ends = now if compromised else begins + TOKEN_MS
@@ -96,7 +113,7 @@ def rotate(session: Session, master_keys: SealingKeys, *, publish_seconds: int, 
 
 def keep(session: Session, master_keys: SealingKeys, *, most_days: int, publish_seconds: int) -> None:
     """What time demands, to be called now and then: the next key when the newest is `most_days` old (0: never), and
-    the end of private parts that nothing needs any more."""
+    the end of private parts that nothing needs any more. Raises MasterKeyWrong, as `rotate`."""
     now = clock_ms(session)
     newest = max((row.created_at for row in _living(session)), default=now)
     if most_days and newest < now - most_days * DAY_MS:
@@ -141,7 +158,7 @@ def reseal(session: Session, master_keys: SealingKeys) -> int:
 
 def all_keys(session: Session) -> Sequence[StoredKey]:
     """Every key there ever was, the newest first."""
-    return session.scalars(select(StoredKey).order_by(StoredKey.signs_from.desc())).all()
+    return session.scalars(select(StoredKey).order_by(StoredKey.created_at.desc(), StoredKey.signs_from.desc())).all()
 
 
 def state_of(row: StoredKey, now: int) -> KeyState:
@@ -149,6 +166,14 @@ def state_of(row: StoredKey, now: int) -> KeyState:
     if row.verifies_until is not None:
         return KeyState.RETIRING if row.verifies_until > now else KeyState.ENDED
     return KeyState.SIGNING if row.signs_from <= now else KeyState.PUBLISHED
+
+
+def is_vouched(row: StoredKey, master_keys: SealingKeys) -> bool:
+    """Whether this master key made the key; a gateway that has it takes no other."""
+    try:
+        return master_keys.open(row.voucher, _vouching(row.kid)) == b""
+    except SealBroken:
+        return False
 
 
 def public_key(row: StoredKey) -> PublicKey:
@@ -198,12 +223,20 @@ def _held(row: StoredKey, master_keys: SealingKeys) -> HeldKey:
     return HeldKey(public_key(row), _opened(row, master_keys), row.signs_from, row.verifies_until)
 
 
-def _is_vouched(row: StoredKey, master_keys: SealingKeys) -> bool:
-    try:
-        return master_keys.open(row.voucher, _vouching(row.kid)) == b""
-    except SealBroken:
-        log.error("the signing key %s was put into the database without this gateway's master key", row.kid)  # noqa: TRY400 - the trace says nothing more
-        return False
+def _is_ours(row: StoredKey, master_keys: SealingKeys) -> bool:
+    ours = is_vouched(row, master_keys)
+    if not ours:
+        log.error("the signing key %s was put into the database without this gateway's master key", row.kid)
+    return ours
+
+
+def _require_vouched(rows: Sequence[StoredKey], master_keys: SealingKeys) -> None:
+    if rows and not any(is_vouched(row, master_keys) for row in rows):
+        raise MasterKeyWrong(
+            "SLUICE_MASTER_KEY is not the one of the signing keys so far, and gateways that have theirs would refuse "
+            "a key made under it: give that one. If it is lost, `sluice keys rotate --master-key-lost` ends those "
+            "keys and every token that they signed"
+        )
 
 
 def _opened(row: StoredKey, master_keys: SealingKeys) -> ec.EllipticCurvePrivateKey | None:
@@ -224,7 +257,7 @@ def _require_openable(rows: Sequence[StoredKey], master_keys: SealingKeys) -> No
     if not any(_opened(row, master_keys) is not None for row in rows):
         raise KeysInvalid(
             "no signing key can be opened with SLUICE_MASTER_KEY: give the one under which they were sealed, "
-            "or end them with `sluice keys rotate --compromised`"
+            "or, if that is lost, end them with `sluice keys rotate --master-key-lost`"
         )
 
 

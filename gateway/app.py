@@ -183,7 +183,7 @@ def make_parts(settings: GatewaySettings) -> Parts:
         jobs=JobSubmission(settings, sessions, artifacts, submission),
         watch=JobWatch(settings),
         publisher=publisher,
-        health=Health(snapshot, submission, settings.pool),
+        health=Health(snapshot, submission, signing_keys, settings.pool),
     )
 
 

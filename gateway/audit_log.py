@@ -13,15 +13,14 @@ from sqlalchemy import select
 
 from auth.audit import Entry, record_past
 from auth.audit_buffer import AuditBuffer
-from auth.audit_chain import PAGE_ROWS, seal
-from auth.audit_heads import is_due, write_head
+from auth.audit_chain import PAGE_ROWS
 from auth.audit_retention import PAGE_ROWS as RETENTION_ROWS
-from auth.audit_retention import forget_old
 from auth.audit_settings import AuditSettings
 from auth.audit_tables import AuditEntry
 from auth.errors import KeysUnavailable
-from auth.keys import KeySource, SigningKey
+from auth.keys import KeyRing, KeySource, SigningKey
 from gateway.audit_forwarding import SyslogForwarding
+from gateway.audit_signing import AuditSigning
 from model_store.database import Sessions, clock_ms, transaction
 from model_store.errors import DatabaseUnavailable
 from monitoring.metrics import AUDIT_LAG
@@ -30,7 +29,6 @@ from monitoring.syslog import Syslog, SyslogAddress
 log = logging.getLogger(__name__)
 
 TURN_SECONDS = 0.5
-HEAD_ENTRIES = 10_000
 RETENTION_SECONDS = 3600.0
 PAGES_A_TURN = 20
 
@@ -43,6 +41,7 @@ class AuditLog:
         self._keys = keys
         self._settings = settings
         self._buffer = AuditBuffer()
+        self._signing = AuditSigning(sessions, self._buffer.add)
         self._forwarding: SyslogForwarding | None = None
         if settings.audit_syslog is not None:
             syslog = Syslog(SyslogAddress.parse(settings.audit_syslog))
@@ -80,15 +79,18 @@ class AuditLog:
         self._write(all_of_it=last)
         waiting_seconds = self._waiting_seconds()
         AUDIT_LAG.labels("sealing").set(waiting_seconds or 0.0)
-        if waiting_seconds is not None:
-            self._seal()
+        ring = self._keys.ring
         try:
-            signing = self._keys.ring.signing
+            signing: SigningKey | None = ring.signing
         except KeysUnavailable:
             # For seconds after a compromise; the next turn tries again.
-            return
-        self._sign(signing, 0.0 if last else self._settings.audit_head_seconds)
-        self._forget(signing)
+            signing = None
+        goes_on = self._signing.look(ring)
+        if waiting_seconds is not None:
+            self._seal(signing)
+        if goes_on and signing is not None:
+            self._signing.sign(signing, ring, 0.0 if last else self._settings.audit_head_seconds)
+            self._forget(signing, ring)
 
     def _run(self) -> None:
         away = False
@@ -122,31 +124,17 @@ class AuditLog:
             at = session.scalar(oldest)
             return None if at is None else max(0.0, (clock_ms(session) - at) / 1000)
 
-    def _seal(self) -> None:
+    def _seal(self, first_by: SigningKey | None) -> None:
         for _ in range(PAGES_A_TURN):
-            with transaction(self._sessions) as session:
-                sealed = seal(session)
-            if sealed < PAGE_ROWS:
+            if self._signing.seal(PAGE_ROWS, first_by) < PAGE_ROWS:
                 return
 
-    def _sign(self, signing: SigningKey, seconds: float) -> None:
-        # Looked at first: on SQLite a transaction that might write locks out all others.
-        with transaction(self._sessions, write=False) as session:
-            if not is_due(session, signing, seconds=seconds, entries=HEAD_ENTRIES):
-                return
-        with transaction(self._sessions) as session:
-            head = write_head(session, signing, seconds=seconds, entries=HEAD_ENTRIES)
-        if head is not None:
-            # In the log as well, which whoever can write to the database cannot change.
-            log.info("audit head %s", head.line())
-
-    def _forget(self, signing: SigningKey) -> None:
+    def _forget(self, signing: SigningKey, ring: KeyRing) -> None:
         days = self._settings.audit_days
         if not days or time.monotonic() < self._forget_at:
             return
         for _ in range(PAGES_A_TURN):
-            with transaction(self._sessions) as session:
-                gone = forget_old(session, days, signing)
+            gone = self._signing.forget(days, signing, ring)
             if gone < RETENTION_ROWS:
                 self._forget_at = time.monotonic() + RETENTION_SECONDS
                 return

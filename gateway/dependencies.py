@@ -132,9 +132,13 @@ class Require:
 
     async def __call__(self, request: Request) -> Caller:
         caller = await caller_of(request)
+        self.require(request, caller)
+        return caller
+
+    def require(self, request: Request, caller: Caller) -> None:
+        """Raises ScopeMissing."""
         if not self.others & caller.scopes:
             parts(request).admission.require(caller, self.scope)
-        return caller
 
 
 class SignedInPerson:

@@ -24,7 +24,7 @@ class GrantBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: Models = Field(examples=["mnist"], description="A model's name, or a pattern of names: `team-a-*`, `*`.")
-    version: int | None = Field(None, ge=1, le=HIGHEST_VERSION, description="This version only.")
+    version: int | None = Field(None, strict=True, ge=1, le=HIGHEST_VERSION, description="This version only.")
     label: Name | None = Field(None, description="Whatever version this label points to.")
     actions: list[Action] = Field(
         default_factory=lambda: [action for action in Action if action in USE],
@@ -39,7 +39,7 @@ class GrantBody(BaseModel):
     expires_at: Moment | None = Field(
         None,
         description="From this moment on, by the database's clock, it allows nothing; null: it lasts.",
-        examples=["2026-12-31T23:00:00Z"],
+        examples=["2099-12-31T23:00:00Z"],
     )
 
     def spec(self) -> GrantSpec:
@@ -61,7 +61,7 @@ class Grants(BaseModel):
                         {
                             "model": "team-a-*",
                             "actions": ["metadata", "upload", "label", "retire"],
-                            "expires_at": "2026-12-31T23:00:00Z",
+                            "expires_at": "2099-12-31T23:00:00Z",
                         },
                     ]
                 }

@@ -199,6 +199,8 @@ def _full(counted: Counted, most: int) -> QueueFull:
     model = counted[1] or ""
     where = f" for {model}" if model else ""
     text = f"{most} jobs of this client{where} wait already; try again when some are done"
+    if most == 0:
+        text = f"this client may submit no jobs{where}"
     error = QueueFull(text, retry_after_seconds=FULL_SECONDS)
     error.headers = refusal_headers(Policy(Kind.QUEUED, model, most), FULL_SECONDS)
     LIMITED.labels(Kind.QUEUED).inc()

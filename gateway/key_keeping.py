@@ -6,6 +6,7 @@ import logging
 import threading
 
 from auth import signing_keys
+from auth.errors import MasterKeyWrong
 from gateway.settings import GatewaySettings
 from model_store.database import Sessions, transaction
 from model_store.errors import DatabaseUnavailable
@@ -44,7 +45,7 @@ class KeyKeeping:
             self._thread.join(timeout=5)
 
     def look(self) -> None:
-        """Look once; raises DatabaseUnavailable."""
+        """Look once; raises DatabaseUnavailable, MasterKeyWrong."""
         settings = self._settings
         with transaction(self._sessions) as session:
             if hold(session, ROLE, settings.gateway_name, PAUSE_SECONDS):
@@ -61,5 +62,7 @@ class KeyKeeping:
                 self.look()
             except DatabaseUnavailable:
                 log.warning("the database does not answer; signing keys are looked at again in a minute")
+            except MasterKeyWrong as error:
+                log.error("signing keys are not rotated: %s", error)  # noqa: TRY400 - the trace says nothing more
             except Exception:  # the thread's edge: keys must go on being rotated
                 log.exception("signing keys could not be looked at")

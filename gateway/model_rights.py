@@ -14,12 +14,13 @@ from gateway.dependencies import Require, parts
 class RequireOnModel(Require):
     """Lets a request in whose token has the scope, and whose client a grant for the action on the path's model.
 
+    Any of `others` will do as well as the scope.
     Decided from memory, before anything asks SQL whether there is such a model: what is hidden and what is absent take
     the same way. Raises what `Require` does, and ModelNotFound (404).
     """
 
-    def __init__(self, scope: Scope, action: Action) -> None:
-        super().__init__(scope)
+    def __init__(self, scope: Scope, action: Action, *others: Scope) -> None:
+        super().__init__(scope, *others)
         self.action = action
 
     async def __call__(self, request: Request) -> Caller:
@@ -29,9 +30,8 @@ class RequireOnModel(Require):
 
     def check_again(self, request: Request, caller: Caller) -> None:
         """For what takes long: whether the caller may still. Raises TokenInvalid, ScopeMissing, ModelNotFound."""
-        admission = parts(request).admission
-        renewed = admission.renewed(caller)
-        admission.require(renewed, self.scope)
+        renewed = parts(request).admission.renewed(caller)
+        self.require(request, renewed)
         self._check(request, renewed)
 
     def _check(self, request: Request, caller: Caller) -> None:

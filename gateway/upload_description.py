@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.model_views import PreparationShown
+from gateway.uploads import Format
 from model_store.tables import State
+
+
+class UploadAsked(BaseModel):
+    """The query of an upload. A name that is not known is refused: a slip would change what the file is taken for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Annotated[Format | None, Field(description="What the file is, where it does not say so itself.")] = None
 
 
 class Accepted(BaseModel):
@@ -54,7 +63,7 @@ UPLOAD: dict[str, Any] = {
         202: {"description": "The file is stored and its version waits to be prepared."},
         400: {"description": "The body broke off before the file was complete."},
         413: {"description": "The file is larger than the store takes."},
-        415: {"description": "What the file is could not be told."},
+        415: {"description": "What the file is could not be told, or the body is a form of fields (`curl -d`)."},
         422: {"description": "The name breaks the rule, the file is empty, or the form has other parts."},
         507: {"description": "The store's disk is full; nothing was kept."},
     },

@@ -21,6 +21,7 @@ from model_store.receipts import Stored, empty, too_large
 # What a form may add to its file: a boundary, a few headers and the file's name.
 FORM_BYTES = 64 * 1024
 BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
+FORM, FIELDS = "multipart/form-data", "application/x-www-form-urlencoded"
 
 
 class Format(StrEnum):
@@ -39,6 +40,13 @@ SUFFIXES = {".keras": Format.KERAS, ".h5": Format.H5, ".hdf5": Format.H5, ".onnx
 class FormInvalid(SluiceError):
     status = 422
     code = "form_invalid"
+
+
+class FieldsSent(SluiceError):
+    """`curl -d` calls every body fields of a form, and has taken the ends of lines and NULs out of the file."""
+
+    status = 415
+    code = "form_of_fields"
 
 
 class UploadIncomplete(SluiceError):
@@ -60,10 +68,15 @@ async def receive(request: Request, artifacts: Artifacts, format: Format | None)
     """Streams the request's file into the store.
 
     Without `format`, the first bytes tell what it is, then the file's name. Raises ArtifactTooLarge (before anything is
-    read, where the length is announced), ArtifactEmpty, StoreFull, FormatUnsupported, FormInvalid, UploadIncomplete; in
-    each case nothing is kept.
+    read, where the length is announced), ArtifactEmpty, StoreFull, FormatUnsupported, FieldsSent, FormInvalid,
+    UploadIncomplete; in each case nothing is kept.
     """
-    body = _form_body(request) if _is_form(request) else RawBody(request)
+    if _has_type(request, FIELDS):
+        raise FieldsSent(
+            "the Content-Type says that these are fields of a form; send the file with `curl -T FILE`, `-F file=@FILE`"
+            " or `--data-binary @FILE -H 'Content-Type: application/octet-stream'`"
+        )
+    body = _form_body(request) if _has_type(request, FORM) else RawBody(request)
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > artifacts.limit_bytes + body.overhead_bytes:
         raise too_large(artifacts.limit_bytes)
@@ -74,7 +87,7 @@ async def receive(request: Request, artifacts: Artifacts, format: Format | None)
 
 
 class RawBody:
-    """The body is the file, as `curl -T` and `curl --data-binary` send it."""
+    """The body is the file, as `curl -T` sends it."""
 
     overhead_bytes = 0
     file_name = ""
@@ -160,8 +173,8 @@ class FormBody:
         self._ended = True
 
 
-def _is_form(request: Request) -> bool:
-    return request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+def _has_type(request: Request, media_type: str) -> bool:
+    return request.headers.get("content-type", "").lower().startswith(media_type)
 
 
 def _form_body(request: Request) -> FormBody:

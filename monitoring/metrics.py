@@ -123,6 +123,11 @@ TOKENS_ISSUED = Counter("sluice_tokens_issued_total", "Access tokens issued.")
 TOKENS_REFUSED = _counter("sluice_tokens_refused_total", "Access tokens refused, by reason.", "reason")
 AUDIT_ENTRIES = _counter("sluice_audit_entries_total", "Acts that the audit log holds.", "act", "outcome")
 AUDIT_DROPPED = Counter("sluice_audit_dropped_total", "Acts that the audit log lost because its buffer was full.")
+AUDIT_CHANGED = Gauge(
+    "sluice_audit_changed",
+    "1 while a gateway refuses to sign the audit log, because it was changed.",
+    multiprocess_mode="livemax",
+)
 # `sealing`: until entries have their place in the chain; `syslog`: until they were handed on.
 AUDIT_LAG = _latest("sluice_audit_lag_seconds", "Age of the oldest entry that still waits.", "stage")
 LIMITED = _counter("sluice_limited_requests_total", "Requests refused by a client's limit, by its kind.", "limit")

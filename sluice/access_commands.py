@@ -26,6 +26,8 @@ def access(
 ) -> None:
     """Explain whether a client may do something with a model, and which rule says so.
 
+    The exit code is 0 where it may, 1 where it may not.
+
     Examples:
 
       sluice clients access reading-room --model mnist
@@ -37,6 +39,7 @@ def access(
     found = sluice.get(f"{path_of(sluice, which)}/access", **given)
     if as_json:
         typer.echo(json.dumps(found))
-        return
+        raise typer.Exit(0 if found["allowed"] else 1)
     means = "" if found["resolved_version"] is None else f" (version {found['resolved_version']})"
     typer.echo(f"{'allowed' if found['allowed'] else 'refused'}: {verb} {model}{means}\n{found['rule']}")
+    raise typer.Exit(0 if found["allowed"] else 1)

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -20,6 +21,7 @@ from sluice.client import Sluice
 from sluice.connection import connected
 from sluice.failures import CommandFailed
 from sluice.local_database import Data, local_database, use_folder
+from sluice.moments import read_moment
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -28,13 +30,20 @@ if TYPE_CHECKING:
     from auth.audit_verification import Findings, Trust
     from auth.keys import KeyRing
 
+# The exit code of a verification that found nothing wrong, but of which nobody says whose log it was.
+UNCONFIRMED = 2
+# What details call that which was acted on.
+TARGETS = ("client", "client_id", "person", "person_id", "label", "name", "kid", "key_id", "job_id", "role")
+
 app = typer.Typer(help="The audit log: who did what, and whether it is as it was written.", no_args_is_help=True)
 
 Since = Annotated[
-    datetime | None, typer.Option(help="Not older than this moment, UTC.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
+    datetime | None,
+    typer.Option(help="Not older than this: RFC 3339; UTC without a zone.", parser=read_moment, metavar="time"),
 ]
 Until = Annotated[
-    datetime | None, typer.Option(help="Not younger than this moment, UTC.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"])
+    datetime | None,
+    typer.Option(help="Not younger than this: RFC 3339; UTC without a zone.", parser=read_moment, metavar="time"),
 ]
 
 
@@ -68,10 +77,9 @@ def list_entries(  # noqa: PLR0913 - each is an option
         return
     table = Table("when", "who", "act", "on", "outcome", "times", "from")
     for entry in entries:
-        on = f"{entry['model'] or ''} {entry['version'] or ''}".strip()
         outcome = f"{entry['outcome']} {entry['reason'] or ''}".strip()
-        who = entry["name"] or entry["identity"]
-        table.add_row(entry["at"][:19], who, entry["act"], on, outcome, str(entry["count"]), entry["address"])
+        shown = (_who(entry), entry["act"], _target(entry), outcome, str(entry["count"]), entry["address"])
+        table.add_row(entry["at"][:19], *map(escape, shown))
     Console(soft_wrap=True).print(table)
 
 
@@ -89,17 +97,21 @@ def export(
 
       sluice audit export --since 2026-11-01 --out november.jsonl
 
-      sluice audit verify november.jsonl
+      sluice audit verify november.jsonl --key rB2wLq0w9jYkY2cC1Yw9nB0d0zX8mE0l2Q3b4c5d6e7
     """
     if format_ != "jsonl":
         raise CommandFailed("the only format is jsonl")
     use_folder(data)
+    from auth.audit_continuity import begin, follow
     from auth.audit_export import lines, part_of
     from auth.audit_verification import one_picture
 
-    with local_database(data, write=False) as session, _output(out) as write, _progress() as progress:
+    with local_database(data, write=False) as session, _readable(), _output(out) as write, _progress() as progress:
         one_picture(session)
-        signing = _ring(session).signing
+        ring = _ring(session)
+        signing = ring.signing
+        # What is exported is signed: no log that somebody else has written may get that.
+        follow(session, begin(session, ring.ever), ring.ever)
         part = part_of(session, _milliseconds(since), _milliseconds(until))
         for line in progress.track(lines(session, part, signing), total=part.entries + 2):
             write(line)
@@ -111,16 +123,17 @@ def export(
 def verify(
     file: Annotated[Path | None, typer.Argument(help="An exported file; without it, the database.")] = None,
     head: Annotated[
-        Path | None, typer.Option(help="A signed head from elsewhere: a file with one, or a log that holds some.")
+        Path | None,
+        typer.Option(help="Signed heads from elsewhere: a file with one, a log that holds some, an earlier export."),
     ] = None,
     keys: Annotated[
         list[str] | None, typer.Option("--key", help="Thumbprint (kid) of a key that is the gateway's; repeatable.")
     ] = None,
     data: Data = None,
 ) -> None:
-    """Find what was edited, removed, inserted or moved. Exit code 1 where something was.
+    """Find what was edited, removed, inserted or moved. Exit code 1 where something was, 2 where nobody can say.
 
-    For the database the gateway's own keys are known; for a file, name the key with --key (`sluice keys list`), or
+    On a machine with the database its keys are known; elsewhere, name the key with --key (`sluice keys list`), or
     give a --head that was kept elsewhere: else whoever changed the file could have signed it anew.
 
     Examples:
@@ -133,10 +146,52 @@ def verify(
     """
     from auth.audit_verification import Trust
 
-    known = _head(head)
+    known = _heads(head)
     kids = frozenset(keys) if keys else None
-    found = _verify_file(file, Trust(kids, known)) if file is not None else _verify_database(data, kids, known)
+    if file is None:
+        found = _verify_database(data, kids, known)
+        if not found.entries and not found.unsealed and not found.end.number and not found.faults:
+            typer.echo("the log is empty: right only where nothing has ever been done here")
+            raise typer.Exit(UNCONFIRMED)
+    else:
+        found = _verify_file(file, Trust(kids if keys or known else _local_keys(data), known))
     _report(found)
+
+
+@app.command()
+def restart_signing(
+    confirmed: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    data: Data = None,
+) -> None:
+    """Sign a log that was changed as it is now, so that gateways sign what comes after; restart them then.
+
+    What was changed stays to be found: first keep what `sluice audit verify` says, and a copy of the database.
+
+    Examples:
+
+      sluice audit verify > findings.txt
+
+      sluice audit restart-signing
+    """
+    if not confirmed:
+        typer.confirm("From now on the log counts as it is. Have you kept what `sluice audit verify` says?", abort=True)
+    with local_database(data) as session, _readable():
+        from auth.audit_heads import sign_anew
+
+        head = sign_anew(session, _ring(session).signing)
+    typer.echo(f"signed up to entry {head.number}; restart the gateways")
+
+
+def _local_keys(data: Path | None) -> frozenset[str] | None:
+    """The keys of this machine's installation, where it has one."""
+    use_folder(data)
+    if not all(
+        {f"SLUICE_{name}{ending}" for ending in ("", "_FILE", "_COMMAND")} & os.environ.keys()
+        for name in ("DATABASE_URL", "MASTER_KEY")
+    ):
+        return None
+    with local_database(data, write=False) as session, _readable():
+        return _ring(session).ever
 
 
 def _verify_file(file: Path, trust: Trust) -> Findings:
@@ -150,37 +205,63 @@ def _verify_file(file: Path, trust: Trust) -> Findings:
         raise CommandFailed(f"{file} cannot be read: {error.strerror}") from error
 
 
-def _verify_database(data: Path | None, kids: frozenset[str] | None, known: Head | None) -> Findings:
-    from auth.audit_chain import ends
+def _verify_database(data: Path | None, kids: frozenset[str] | None, known: tuple[Head, ...]) -> Findings:
     from auth.audit_verification import Trust, one_picture, verify_database
 
-    with local_database(data, write=False) as session, _progress() as progress:
+    with local_database(data, write=False) as session, _readable(), _progress() as progress:
         one_picture(session)
-        before, end = ends(session)
-        bar = progress.add_task("entries", total=end.number - before.number)
+        bar = progress.add_task("entries", total=None)
         trust = Trust(kids or _ring(session).own, known)
         return verify_database(session, trust, lambda seen: progress.advance(bar, seen))
 
 
 def _report(found: Findings) -> None:
     last = found.signed_by
-    typer.echo(f"{found.entries} entries, from {found.before.number + 1} to {found.end.number}")
+    places = f", from {found.before.number + 1} to {found.end.number}" if found.entries else ""
+    typer.echo(f"{found.entries} entries{places}")
     if found.unsealed:
         typer.echo(
             f"{found.unsealed} entries wait for their place in the chain; a running gateway gives it in a second"
         )
     if last is not None:
-        moment = datetime.fromtimestamp(last.at / 1000, UTC).isoformat(sep=" ", timespec="seconds")
-        typer.echo(f"signed up to entry {last.number} at {moment} UTC with the key {last.kid}")
+        typer.echo(f"signed up to entry {last.number} at {_moment(last.at)} with the key {last.kid}")
+        if last.number < found.end.number:
+            typer.echo(f"entries {last.number + 1} to {found.end.number} are chained but not signed yet")
     if found.faults:
         for fault in found.faults:
             typer.echo(f"  {fault}")
         raise CommandFailed("the audit log is not as it was written")
-    if not found.confirmed:
+    vouched = found.confirmed
+    if last is not None and (vouched is None or vouched < last.number):
+        if vouched is not None:
+            typer.echo(f"up to entry {vouched} it is the log over which a known head was signed")
         typer.echo(
-            "Nothing says yet that this is the gateway's key: compare it with `sluice keys list`, or name a --head"
+            "consistent in itself, but signed by a key that nobody vouched for: give --key, or --head with a later head"
         )
+        raise typer.Exit(UNCONFIRMED)
     typer.echo("nothing was changed, removed, inserted or moved")
+
+
+def _moment(at: int) -> str:
+    """Milliseconds since 1970 as people read them; a signed head of somebody else's may hold any number."""
+    try:
+        return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, ValueError, OSError):
+        return "no moment"
+
+
+def _who(entry: dict[str, Any]) -> str:
+    """Whose act it was; of a failed sign-in, whose name was given."""
+    attempted = entry["detail"].get("attempted")
+    who = str(entry["name"] or entry["identity"])
+    return who or (f"? {attempted}" if attempted else "")
+
+
+def _target(entry: dict[str, Any]) -> str:
+    """What was acted on: a model and its version, or what the detail names."""
+    model = " ".join(str(entry[name]) for name in ("model", "version") if entry[name] is not None)
+    named = [str(entry["detail"][name]) for name in TARGETS if name in entry["detail"]]
+    return " ".join([model, *named]).strip()
 
 
 def _ring(session: Session) -> KeyRing:
@@ -193,13 +274,28 @@ def _ring(session: Session) -> KeyRing:
     return keys.ring
 
 
-def _head(path: Path | None) -> Head | None:
-    from auth.audit_heads import HeadInvalid, read_head
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Says in a line where the database holds no log that could be read, which whoever changed it may have wanted."""
+    from sqlalchemy.exc import DBAPIError
+
+    from auth.audit_chain import LogChanged
+
+    try:
+        yield
+    except LogChanged as error:
+        raise CommandFailed(f"the audit log is not as it was signed: {error}; see `sluice audit verify`") from error
+    except DBAPIError as error:
+        raise CommandFailed(f"the audit log cannot be read: {str(error.orig).splitlines()[0]}") from error
+
+
+def _heads(path: Path | None) -> tuple[Head, ...]:
+    from auth.audit_heads import HeadInvalid, read_heads
 
     if path is None:
-        return None
+        return ()
     try:
-        return read_head(path.read_text(errors="replace"))
+        return read_heads(path.read_text(errors="replace"))
     except OSError as error:
         raise CommandFailed(f"{path} cannot be read: {error.strerror}") from error
     except HeadInvalid as error:

@@ -16,6 +16,7 @@ from sluice import (
     audit_commands,
     client_commands,
     client_key_commands,
+    client_record_commands,
     key_commands,
     limit_commands,
     model_commands,
@@ -24,6 +25,8 @@ from sluice import (
     storage_commands,
     token_commands,
     upload_key_commands,
+    version_commands,
+    worker_commands,
 )
 from sluice.client import SluiceFailed
 from sluice.failures import CommandFailed
@@ -45,6 +48,11 @@ for command, panel in (
 ):
     app.command(rich_help_panel=panel)(command)
 app.add_typer(model_commands.app, name="models", rich_help_panel="Working with a gateway")
+for verb in (version_commands.label, version_commands.unlabel, version_commands.retire, version_commands.delete):
+    model_commands.app.command(verb.__name__)(verb)
+app.add_typer(worker_commands.app, name="workers", rich_help_panel="Working with a gateway")
+client_commands.app.command("show")(client_record_commands.show)
+client_commands.app.command("delete")(client_record_commands.delete)
 client_commands.app.command("access")(access_commands.access)
 client_commands.app.command("keys")(client_key_commands.keys)
 client_commands.app.command("identities")(client_key_commands.identities)

@@ -72,15 +72,26 @@ class Sluice:
         self._renew_at = float("-inf")
 
     @classmethod
-    def from_file(cls, path: str | Path, *, admin: bool = False, timeout_seconds: float = 60.0) -> Self:
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        admin: bool = False,
+        timeout_seconds: float = 60.0,
+        base_url: str | None = None,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+    ) -> Self:
         """A client from a file with `base_url`, `client_id` and `client_secret`; raises CredentialsInvalid.
+
+        What is given here counts instead of the file's.
 
         With `admin`, the administrator's pair of a file that has two, like `demo.json`: `admin_client_id` and so on.
         """
         try:
             found = json.loads(Path(path).read_text())
             prefix = "admin_" if admin and "admin_client_id" in found else ""
-            url, client_id, secret = (
+            url, found_id, secret = (
                 found[name] for name in ("base_url", f"{prefix}client_id", f"{prefix}client_secret")
             )
         except OSError as error:
@@ -89,7 +100,7 @@ class Sluice:
             raise CredentialsInvalid(f"{path} has no {error}") from error
         except (ValueError, TypeError) as error:
             raise CredentialsInvalid(f"{path} is not a JSON object") from error
-        return cls(url, client_id, secret, timeout_seconds=timeout_seconds)
+        return cls(base_url or url, client_id or found_id, client_secret or secret, timeout_seconds=timeout_seconds)
 
     @property
     def base_url(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from sluice.client import Json, Refused, Sluice
 from sluice.connection import connected
 from sluice.data_folder import write_private
 from sluice.failures import CommandFailed
+from sluice.moments import read_moment
 from sluice.version_table import moment, row
 
 PAGE = 1000
@@ -40,7 +42,13 @@ Scopes = Annotated[
     typer.Option("--scope", help="What its tokens may do; may be repeated. Without it: predict, jobs and models:read."),
 ]
 Expiry = Annotated[
-    str | None, typer.Option("--expires-at", help="When it ends, by RFC 3339: 2026-12-31T23:00:00Z.", metavar="time")
+    datetime | None,
+    typer.Option(
+        "--expires-at",
+        help="When it ends, by RFC 3339: 2099-12-31T23:00:00Z; UTC without a zone.",
+        parser=read_moment,
+        metavar="time",
+    ),
 ]
 Out = Annotated[
     Path | None, typer.Option(help="Write a file for --credentials (mode 600) instead of printing the secret.")
@@ -89,13 +97,13 @@ def list_clients(sluice: Sluice, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(found))
         return
-    table = Table("name", "id", "scopes", "created", "")
+    table = Table("name", "id", "scopes", "created", "state")
     # Names and ids are there to be copied: in a narrow terminal nothing of them is cut off.
     for column in table.columns:
         column.overflow = "fold"
     table.columns[1].no_wrap, table.columns[3].min_width = True, len("2026-11-22")
     for client in found:
-        disabled = "disabled" if client["disabled"] else ""
+        disabled = "disabled" if client["disabled"] else "enabled"
         row(table, client["name"], client["id"], " ".join(client["scopes"]), moment(client["created_at"]), disabled)
     Console().print(table)
 
@@ -171,11 +179,12 @@ def grant(  # noqa: PLR0913 - a command's arguments are its options
 
       sluice clients grant reading-room --model linear --replace
 
-      sluice clients grant reading-room --model 'team-a-*' --expires-at 2026-12-31T23:00:00Z
+      sluice clients grant reading-room --model 'team-a-*' --expires-at 2099-12-31T23:00:00Z
     """
     path = f"{path_of(sluice, which)}/grants"
     had = [] if replace else sluice.get(path)["grants"]
-    new = [_grant(model, actions, version=version, label=label, expires_at=expires_at) for model in models]
+    until = None if expires_at is None else expires_at.isoformat()
+    new = [_grant(model, actions, version=version, label=label, expires_at=until) for model in models]
     grants = sluice.put(path, {"grants": [*had, *new]})["grants"]
     _mention_unknown(sluice, new)
     if as_json:
@@ -184,8 +193,8 @@ def grant(  # noqa: PLR0913 - a command's arguments are its options
     table = Table("model", "version", "label", "actions", "until")
     for found in grants:
         versions = str(found["version"] or ("all" if found["label"] is None else ""))
-        until = "" if found["expires_at"] is None else moment(found["expires_at"])
-        row(table, found["model"], versions, found["label"] or "", " ".join(found["actions"]), until)
+        ends = "" if found["expires_at"] is None else moment(found["expires_at"])
+        row(table, found["model"], versions, found["label"] or "", " ".join(found["actions"]), ends)
     Console().print(table)
 
 

@@ -98,4 +98,6 @@ def _client(
         raise CommandFailed(
             "say who asks: --credentials FILE, or SLUICE_URL, SLUICE_CLIENT_ID and SLUICE_CLIENT_SECRET as variables"
         )
-    return Sluice.from_file(credentials or DEMO_FILE, admin=admin)
+    return Sluice.from_file(
+        credentials or DEMO_FILE, admin=admin, base_url=url, client_id=client_id, client_secret=client_secret
+    )

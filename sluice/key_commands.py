@@ -21,20 +21,26 @@ app = typer.Typer(help="Signing keys, and the master key that seals them.", no_a
 
 @app.command("list")
 def list_keys(data: Data = None) -> None:
-    """Show all signing keys, the newest first.
+    """Show all signing keys, the newest first, and whether SLUICE_MASTER_KEY is the one that made them.
 
     Example:
 
       sluice keys list
     """
-    from auth.signing_keys import all_keys, state_of
+    use_folder(data)
+    from auth.settings import AuthSettings
+    from auth.signing_keys import all_keys, is_vouched, state_of
     from model_store.database import clock_ms
+    from sluice.configuration import settings_of
 
-    table = Table("key", "state", "signs from", "verifies until")
+    master_keys = settings_of(AuthSettings).master_keys
+    table = Table("key", "state", "created", "signs from", "verifies until", "master key")
     with local_database(data, write=False) as session:
         now = clock_ms(session)
         for row in all_keys(session):
-            table.add_row(row.kid, state_of(row, now), _time(row.signs_from), _time(row.verifies_until))
+            made_by = "this one" if is_vouched(row, master_keys) else "another"
+            times = (_time(row.created_at), _time(row.signs_from), _time(row.verifies_until))
+            table.add_row(row.kid, state_of(row, now), *times, made_by)
     Console(soft_wrap=True).print(table)
 
 
@@ -43,9 +49,16 @@ def rotate_key(
     compromised: Annotated[
         bool, typer.Option("--compromised", help="Refuse every token of the keys so far, at once.")
     ] = False,
+    master_key_lost: Annotated[
+        bool,
+        typer.Option(
+            "--master-key-lost",
+            help="The master key of the keys so far is gone: refuse all of their tokens, and begin anew.",
+        ),
+    ] = False,
     data: Data = None,
 ) -> None:
-    """Add the next signing key. Nobody is refused over it, unless the keys so far are compromised.
+    """Add the next signing key. Nobody is refused over it, unless the keys so far are compromised or lost.
 
     Examples:
 
@@ -61,7 +74,11 @@ def rotate_key(
     settings = settings_of(AuthSettings)
     with local_database(data) as session:
         made = signing_keys.rotate(
-            session, settings.master_keys, publish_seconds=settings.key_publish_seconds, compromised=compromised
+            session,
+            settings.master_keys,
+            publish_seconds=settings.key_publish_seconds,
+            compromised=compromised,
+            master_key_lost=master_key_lost,
         )
         typer.echo(_told(made))
 

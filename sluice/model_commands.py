@@ -63,6 +63,27 @@ def push(
     console = Console(stderr=True)
     signature = None if sign_with is None else signature_of(sign_with, model, file)
     uploaded = _upload(sluice, model, file, format, signature, console)
+    try:
+        version = _followed(sluice, model, uploaded, console, wait=wait)
+    except Refused as error:
+        if error.status != 404:
+            raise
+        if as_json:
+            typer.echo(json.dumps(uploaded))
+        typer.echo(
+            f"{model} is uploaded as version {uploaded['version']}; following it needs the action metadata "
+            f"(`sluice clients grant CLIENT --model {model} --action metadata`)",
+            err=as_json,
+        )
+        return
+    if as_json:
+        typer.echo(json.dumps(version))
+    else:
+        typer.echo(f"{model} version {version['version']} is {version['state']}")
+
+
+def _followed(sluice: Sluice, model: str, uploaded: Json, console: Console, *, wait: bool) -> Json:
+    """The uploaded version as the gateway describes it, once it is prepared where that is waited for."""
     if wait:
         try:
             with console.status("Preparing") as status:
@@ -72,11 +93,7 @@ def push(
                 f"{error}\n`sluice models show {model} {uploaded['version']}` shows its report; "
                 "docs/models.md says what can be served."
             ) from error
-    version = sluice.get(version_path(model, uploaded["version"]))
-    if as_json:
-        typer.echo(json.dumps(version))
-    else:
-        typer.echo(f"{model} version {version['version']} is {version['state']}")
+    return sluice.get(version_path(model, uploaded["version"]))
 
 
 @app.command("list")
@@ -194,6 +211,11 @@ def _upload(
                 progress=lambda sent, size: progress.update(task, completed=sent, total=size),
             )
         except Refused as error:
+            if error.status == 404:
+                raise CommandFailed(
+                    f"{error}\nThis client may not upload {model}: it needs a grant "
+                    f"(`sluice clients grant CLIENT --model {model} --action upload`)."
+                ) from error
             if error.code != "unsupported_format":
                 raise
             raise CommandFailed(

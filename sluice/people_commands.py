@@ -161,6 +161,21 @@ def enable_person(name: Name, data: Data = None) -> None:
     typer.echo(f"{name} can sign in")
 
 
+@app.command("delete")
+def delete_person(name: Name, data: Data = None) -> None:
+    """Forget a person; their sessions and tokens end.
+
+    Example:
+
+      sluice people delete ada
+    """
+    from auth import people
+
+    with local_database(data) as session:
+        people.delete(session, people.named(session, name))
+    typer.echo(f"{name} is deleted")
+
+
 def setup_token(data: Data = None) -> None:
     """Print the token with which the first administrator is made in the browser, or by POST /admin/setup.
 

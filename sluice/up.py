@@ -13,7 +13,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -35,6 +35,10 @@ START_SECONDS = 90.0
 START_DEATHS = 3
 GATEWAY_STOP_SECONDS = 10.0
 WORKER_STOP_SECONDS = 15.0
+
+
+# Settings whose names begin so are for gateways that others reach; settings are read whatever their letters' case.
+OF_TLS = "SLUICE_TLS_"
 
 
 class StartFailed(CommandFailed):
@@ -86,6 +90,7 @@ class Interrupts:
 
 def up(options: Options, console: Console) -> None:
     """Run the system until Ctrl-C or SIGTERM. Raises StartFailed, DataFolderInUse, DataFolderInvalid, RedisMissing."""
+    _require_plain_http(os.environ)
     folder = DataFolder.at(options.data)
     folder.make()
     interrupts = Interrupts()
@@ -221,6 +226,15 @@ class System:
         if ending is not None and ending.code != 0 and not self._interrupts.came:
             lines = "\n".join(f"    {line[:300]}" for line in errand.logbook.last_lines(5))
             raise StartFailed(f"{errand.program.name} {ending}. The end of {errand.logbook.path}:\n{lines}")
+
+
+def _require_plain_http(environment: Mapping[str, str]) -> None:
+    # It listens on the loopback address, for which no certificate is made.
+    if named := sorted(name for name, value in environment.items() if value and name.upper().startswith(OF_TLS)):
+        raise StartFailed(
+            f"`sluice up` speaks plain HTTP on the loopback address only; unset {', '.join(named)}, or run single"
+            " processes with TLS (docs/operations.md)"
+        )
 
 
 def _require_ports(options: Options) -> None:

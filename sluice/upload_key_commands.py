@@ -79,15 +79,21 @@ def list_keys(sluice: Sluice, as_json: Annotated[bool, typer.Option("--json", he
 @app.command("remove")
 @connected(admin=True)
 def remove_key(
-    sluice: Sluice, key_id: Annotated[str, typer.Argument(help="The key's id: see `sluice upload-keys list`.")]
+    sluice: Sluice,
+    which: Annotated[str, typer.Argument(help="The key's name or id: see `sluice upload-keys list`.", metavar="key")],
 ) -> None:
     """Believe a key no longer; versions that it signed stay.
 
-    Example:
+    Examples:
+
+      sluice upload-keys remove build-server
 
       sluice upload-keys remove kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k
     """
-    sluice.delete(f"/admin/upload-keys/{key_id}")
+    ids = [key["id"] for key in sluice.get("/admin/upload-keys")["keys"] if which in (key["id"], key["name"])]
+    if not ids:
+        raise CommandFailed(f"there is no upload key {which}: see `sluice upload-keys list`")
+    sluice.delete(f"/admin/upload-keys/{ids[0]}")
     typer.echo("Its signatures are believed no longer")
 
 

@@ -98,7 +98,7 @@ def test_every_list_has_what_the_caller_may_see_and_no_more(
     page = gateway.http.get("/admin/models", params={"limit": 1}, headers=delegate).json()
     assert [shown["name"] for shown in page["models"]] == ["team-a-net"]
 
-    _, header = client(gateway, GrantSpec("team-b-net", version=1, actions=ADMINISTRATION), scopes=WRITE)
+    _, header = client(gateway, GrantSpec("team-b-net", version=1, actions=USE | {Action.RETIRE}), scopes=WRITE)
     shown = gateway.http.get("/admin/models/team-b-net", headers=header).json()
     assert ([version["version"] for version in shown["versions"]], shown["labels"], shown["latest"]) == ([1], {}, 1)
     assert gateway.http.get("/admin/models", headers=header).json()["models"] == [shown]
@@ -191,7 +191,13 @@ def test_the_explanation_of_an_administrator_names_the_scope(gateway: QuietGatew
 def test_a_question_that_makes_no_sense_is_refused(gateway: QuietGateway, admin: dict[str, str]):
     made, _ = client(gateway)
     path = f"/admin/clients/{made}/access"
-    for params in ({}, {"model": "m", "version": 1, "label": "l"}, {"model": "m", "verb": "own"}, {"model": "a/b"}):
+    for params in (
+        {},
+        {"model": "m", "version": 1, "label": "l"},
+        {"model": "m", "verb": "own"},
+        {"model": "a/b"},
+        {"model": "m", "action": "submit"},
+    ):
         assert gateway.http.get(path, params=params, headers=admin).status_code == 422, params
     unknown = gateway.http.get("/admin/clients/cli_unknown/access", params={"model": "m"}, headers=admin)
     assert refused(unknown, 404, "client_not_found")

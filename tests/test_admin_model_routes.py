@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 import httpx
 import pytest
 
+from auth.grants import Action, GrantSpec
 from auth.scopes import Scope
 from model_store.database import transaction
 from tests.conftest import RedisServer
@@ -61,8 +62,27 @@ def version(admin: httpx.Client, model: str, number: int = 1) -> dict[str, objec
 )
 def test_every_route_asks_for_a_token_with_the_scope(gateway: LiveGateway, method: str, path: str):
     assert httpx.request(method, gateway.url + path).status_code == 401
-    with gateway.client([scope for scope in Scope if scope is not Scope.MODELS_WRITE]) as other:
+    reading = {Scope.MODELS_READ} if method == "GET" else set()
+    with gateway.client([scope for scope in Scope if scope not in {Scope.MODELS_WRITE, *reading}]) as other:
         assert refused(other.request(method, path), 403, "insufficient_scope")
+
+
+def test_who_reads_models_looks_at_those_that_are_granted_and_changes_nothing(
+    gateway: LiveGateway, admin: httpx.Client, model: str
+):
+    upload(admin, model)
+    upload(admin, f"{model}-hidden")
+    with gateway.client([Scope.MODELS_READ], [GrantSpec(model, actions=frozenset({Action.METADATA}))]) as reader:
+        assert [found["name"] for found in reader.get("/admin/models").json()["models"]] == [model]
+        assert version(reader, model)["state"] == "START"
+        assert refused(reader.get(f"/admin/models/{model}-hidden/versions/1"), 404, "model_not_found")
+        assert refused(reader.post(f"/admin/models/{model}/versions/1/retire"), 403, "insufficient_scope")
+
+
+def test_a_version_s_number_is_a_number(admin: httpx.Client, model: str):
+    upload(admin, model)
+    answer = admin.put(f"/admin/models/{model}/labels/stable", json={"version": "1"})
+    assert refused(answer, 422, "request_invalid")
 
 
 def test_a_prepared_version_shows_what_was_found_out_about_it(gateway: LiveGateway, admin: httpx.Client, model: str):

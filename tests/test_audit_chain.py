@@ -13,7 +13,7 @@ from sqlalchemy import delete, select, update
 
 from auth.audit import Entry, by_operator, record
 from auth.audit_chain import BEGINNING, FIELDS, ends, seal
-from auth.audit_heads import HeadInvalid, newest, read_head, write_head
+from auth.audit_heads import HeadInvalid, newest, read_heads, write_head
 from auth.audit_retention import DAY_MS, forget_old
 from auth.audit_tables import AuditChain, AuditEntry, AuditHead
 from auth.audit_verification import Trust
@@ -49,7 +49,7 @@ def test_entries_are_numbered_without_a_gap_and_verify(log: Sessions):
     found = verified(log, TRUST)
 
     assert (found.faults, found.entries, found.end.number, found.unsealed) == ([], 5, 5, 0)
-    assert found.confirmed
+    assert found.confirmed == 5
     assert head is not None
     assert (head.number, head.kid) == (5, KEY.public.kid)
 
@@ -204,8 +204,8 @@ def test_a_log_that_was_cut_off_is_betrayed_by_a_head_from_elsewhere(filled: Ses
     with transaction(filled, write=False) as session:
         known = newest(session)
     assert known is not None
-    assert read_head(f"something else\n{known.line()}\n") == known
-    assert read_head(f"<109>1 2026-11-22T13:10:00.123Z host sluice 1 head - {known.line()}") == known
+    assert read_heads(f"something else\n{known.line()}\n") == (known,)
+    assert read_heads(f"<109>1 2026-11-22T13:10:00.123Z host sluice 1 head - {known.line()}") == (known,)
 
     with filled() as session:
         session.execute(delete(AuditEntry).where(AuditEntry.number > 4))
@@ -213,7 +213,7 @@ def test_a_log_that_was_cut_off_is_betrayed_by_a_head_from_elsewhere(filled: Ses
         last = session.execute(select(AuditEntry.hash).where(AuditEntry.number == 4)).scalar_one()
         session.execute(update(AuditChain).values(number=4, hash=last))
         assert verified_in(session, TRUST).faults == [], "nothing within the database tells"
-        faults = verified_in(session, Trust(TRUST.kids, known)).faults
+        faults = verified_in(session, Trust(TRUST.kids, (known,))).faults
         session.rollback()
 
     assert faults == ["the log ends at entry 4; the known head was signed over entry 7"]
@@ -224,9 +224,9 @@ def test_a_head_is_read_out_of_a_log_line(filled: Sessions):
         known = newest(session)
     assert known is not None
 
-    assert read_head(json.dumps({"level": "info", "message": f"audit head {known.line()}"})) == known
+    assert read_heads(json.dumps({"level": "info", "message": f"audit head {known.line()}"})) == (known,)
     with pytest.raises(HeadInvalid):
-        read_head('{"message": "nothing"}\n{"at": 1}')
+        read_heads('{"message": "nothing"}\n{"at": 1}')
 
 
 @pytest.mark.parametrize("field", ["hash", "before_number", "before_hash", "at", "key", "signature"])

@@ -40,7 +40,7 @@ def verified(file: list[str], trust: Trust = TRUST) -> Findings:
 def test_an_export_verifies_by_itself(exported: list[str]):
     found = verified([f"{line}\n" for line in exported])
 
-    assert (found.faults, found.entries, found.end.number, found.confirmed) == ([], ENTRIES, ENTRIES, True)
+    assert (found.faults, found.entries, found.end.number, found.confirmed) == ([], ENTRIES, ENTRIES, ENTRIES)
     assert [json.loads(line)["kind"] for line in exported] == ["start", *["entry"] * ENTRIES, "head"]
     assert {"hash", "number", "identity", "act", "outcome"} <= json.loads(exported[1]).keys()
 
@@ -63,7 +63,7 @@ def test_without_a_known_key_nothing_is_confirmed_and_a_foreign_one_is_a_fault(l
     with transaction(log, write=False) as session:
         forged = list(lines(session, part_of(session, None, None), OTHER_KEY))
 
-    assert (verified(exported, Trust()).faults, verified(exported, Trust()).confirmed) == ([], False)
+    assert (verified(exported, Trust()).faults, verified(exported, Trust()).confirmed) == ([], None)
     assert OTHER_KEY.public.kid in verified(forged).faults[0]
 
 

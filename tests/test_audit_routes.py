@@ -242,3 +242,60 @@ def test_the_settings_name_a_share_and_a_collector(tmp_path: Path):
     for wrong in ({"audit_predictions": 2}, {"audit_syslog": "http://host"}, {"audit_days": -1}):
         with pytest.raises(ValueError, match=next(iter(wrong))), quiet_gateway(tmp_path, **wrong):
             pass
+
+
+def test_entries_say_what_was_done_to_whom(gateway: QuietGateway, admin: dict[str, str]):
+    def sent(method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = gateway.http.request(method, path, headers=admin, json=body)
+        assert answer.status_code < 300, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    grants = [{"model": "mnist", "actions": ["predict"]}]
+    client = sent("POST", "/admin/clients", {"name": "told", "scopes": ["predict"], "grants": grants})["id"]
+    person = sent("POST", "/admin/people", {"name": "ada", "role": "operator"})["id"]
+    sent("PUT", f"/admin/people/{person}", {"role": "auditor"})
+    sent("PUT", f"/admin/clients/{client}/limits", {"limits": [{"requests_per_second": 5}]})
+    key = {"name": "build-server", "public_key": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+    key_id = sent("POST", "/admin/upload-keys", key)["id"]
+    kid = sent("POST", "/admin/keys/rotate", {"compromised": False})["kid"]
+
+    last = {act: json.loads(entries(gateway, act=act, outcome="done")[-1].detail) for act in DETAILS}
+    assert {act: {name: detail.get(name) for name in DETAILS[act]} for act, detail in last.items()} == {
+        "create_client": {
+            "client_id": client,
+            "client": "told",
+            "scopes": "predict",
+            "grants": '{"grants":[{"model":"mnist","actions":["predict"]}]}',
+        },
+        "create_person": {"person_id": person, "person": "ada", "role": "operator"},
+        "change_person": {"person": "ada", "role": "auditor"},
+        "replace_limits": {"client_id": client, "limits": '{"limits":[{"requests_per_second":5.0}]}'},
+        "add_upload_key": {"key_id": key_id, "label": "build-server"},
+        "rotate_key": {"kid": kid, "compromised": "False"},
+    }
+
+
+DETAILS = {
+    "create_client": ("client_id", "client", "scopes", "grants"),
+    "create_person": ("person_id", "person", "role"),
+    "change_person": ("person", "role"),
+    "replace_limits": ("client_id", "limits"),
+    "add_upload_key": ("key_id", "label"),
+    "rotate_key": ("kid", "compromised"),
+}
+
+
+def test_the_command_shows_what_was_acted_on_and_whose_name_was_tried(gateway: QuietGateway):
+    client_id, secret = gateway.client("shown", ADMIN)
+    victim, _ = gateway.client("tried")
+    form = {"grant_type": "client_credentials", "client_id": victim, "client_secret": "sls_wrong"}
+    assert gateway.http.post(TOKEN_PATH, data=form).status_code == 401
+    gateway.http.post("/admin/clients", headers=bearer(gateway.token(client_id, secret)), json={"name": "on-show"})
+    gateway.parts.audit_log.turn(last=True)
+    who = {"SLUICE_URL": str(gateway.http.base_url), "SLUICE_CLIENT_ID": client_id, "SLUICE_CLIENT_SECRET": secret}
+
+    table = CliRunner().invoke(cli, ["audit", "list"], env={**who, "COLUMNS": "300"}).output
+
+    assert "on-show" in table, table
+    assert f"? {victim}" in table

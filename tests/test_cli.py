@@ -21,6 +21,8 @@ COMMANDS = (
     "people remove-second-factor", "admin setup-token", "models push", "models list", "models show",
     "clients create", "clients list", "clients rotate", "clients disable", "clients enable", "clients grant",
     "clients limits show", "clients limits set", "clients limits clear",
+    "clients show", "clients delete", "people delete", "models label", "models unlabel", "models retire",
+    "models delete", "workers list",
     "clients access", "clients keys", "clients identities", "tokens revoke", "tokens inspect", "predict",
     "keys list", "keys rotate", "keys withdraw", "keys reseal", "keys new-master", "storage seal", "upload-keys new",
     "upload-keys add", "upload-keys list", "upload-keys remove",
@@ -234,6 +236,46 @@ def test_a_persons_new_password_and_a_persons_end_count_at_once(system: System) 
     assert status("another horse battery") == 401
     assert people("enable") == 0
     assert status("another horse battery") == 200
+
+
+def test_a_version_is_labelled_retired_and_deleted_and_so_is_its_client(system: System, tmp_path: Path) -> None:
+    # given a client that may upload and see nothing
+    environment, name = system.environment(), f"t-{secrets.token_hex(4)}"
+    credentials, file = tmp_path / "client.json", line(tmp_path / "line.onnx", weights=[1.0], bias=3.0)
+    made = ("clients", "create", name, "--scope", "models:write", "--model", name, "--action", "upload")
+    succeed(*made, "--out", str(credentials), environment=environment)
+    uploading = {**plain_environment(), "SLUICE_CREDENTIALS": str(credentials)}
+
+    # then it is told that its file is there, and what it may not do
+    assert "uploaded as version 1" in succeed("models", "push", name, str(file), environment=uploading)
+    assert "--action upload" in sluice("models", "push", f"{name}-2", str(file), environment=uploading).stderr
+    assert sluice("clients", "access", name, "--model", name, environment=environment).returncode == 1
+
+    # and an administrator ends both
+    succeed("models", "push", name, str(file), environment=environment)
+    for verb in (("label", name, "a", "1"), ("unlabel", name, "a"), ("retire", name, "1"), ("delete", name, "1")):
+        succeed("models", *verb, environment=environment)
+    assert "upload" in succeed("clients", "show", name, environment=environment)
+    succeed("clients", "delete", name, environment=environment)
+    assert sluice("clients", "show", name, environment=environment).returncode == 1
+    assert json.loads(succeed("workers", "list", "--json", environment=environment))
+
+
+def test_an_upload_key_is_removed_by_its_name(system: System, tmp_path: Path) -> None:
+    environment, name = system.environment(), f"t-{secrets.token_hex(4)}"
+    public = succeed("upload-keys", "new", str(tmp_path / "key.pem"), environment=environment).strip()
+    succeed("upload-keys", "add", name, public, environment=environment)
+    succeed("upload-keys", "remove", name, environment=environment)
+    assert name not in succeed("upload-keys", "list", environment=environment)
+
+
+def test_an_address_that_is_given_counts_instead_of_the_files(tmp_path: Path) -> None:
+    file = tmp_path / "client.json"
+    file.write_text('{"base_url": "http://127.0.0.1:1", "client_id": "a", "client_secret": "b"}')
+
+    ended = sluice("models", "list", "--credentials", str(file), "--url", "http://127.0.0.1:2")
+
+    assert "127.0.0.1:2 cannot be reached" in ended.stderr
 
 
 def test_whoever_does_not_say_who_asks_is_told_how(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
+from auth.grants import GrantSpec, set_grants
 from auth.scopes import Scope
 from gateway.routes.clients import ClientShown, ClientWithSecret, Grants, NewClient
+from model_store.database import transaction
 from tests.quiet_gateway import QuietGateway, bearer, quiet_gateway
 
 
@@ -119,7 +121,15 @@ def test_a_name_is_taken_once(admin: httpx.Client):
         {"name": "ok", "grants": [{"model": "mnist", "owner": "me"}]},
         {"name": "ok", "grants": [{"model": "a/*"}]},
         {"name": "ok", "grants": [{"model": "m", "label": "*"}]},
-        {"name": "ok", "grants": [{"model": "m", "expires_at": "2026-12-31T23:00:00"}]},
+        {"name": "ok", "grants": [{"model": "mnist", "version": "1"}]},
+        {"name": "ok", "grants": [{"model": "mnist", "version": True}]},
+        {"name": "ok", "grants": [{"model": "m", "version": 1, "actions": ["upload"]}]},
+        {"name": "ok", "grants": [{"model": "m", "label": "stable", "actions": ["metadata", "upload"]}]},
+        {"name": "ok", "grants": [{"model": "m", "version": 1, "actions": ["label"]}]},
+        {"name": "ok", "grants": [{"model": "m", "expires_at": 4102441200}]},
+        {"name": "ok", "grants": [{"model": "m", "expires_at": "4102441200"}]},
+        {"name": "ok", "grants": [{"model": "m", "expires_at": "2025-12-31T23:00:00Z"}]},
+        {"name": "ok", "grants": [{"model": "m", "expires_at": "2099-12-31T23:00:00"}]},
         {"name": "ok", "grants": [{"model": "m", "expires_at": "0001-01-01T00:00:00Z"}]},
         {"name": "ok", "grants": [{"model": "m", "expires_at": "9999-12-31T23:59:59-14:00"}]},
         [],
@@ -212,7 +222,7 @@ def test_grants_are_replaced_as_a_whole_and_shown_as_they_are(admin: httpx.Clien
             "version": None,
             "label": None,
             "actions": ["predict", "submit", "metadata", "upload", "label", "retire"],
-            "expires_at": "2026-12-31T23:00:00.250000Z",
+            "expires_at": "2099-12-31T23:00:00.250000Z",
         },
     ]
     answer = admin.put(f"/admin/clients/{made['id']}/grants", json={"grants": [wanted[1], wanted[0]]})
@@ -221,6 +231,19 @@ def test_grants_are_replaced_as_a_whole_and_shown_as_they_are(admin: httpx.Clien
     assert admin.get(f"/admin/clients/{made['id']}/grants").json() == answer.json()
 
     assert admin.put(f"/admin/clients/{made['id']}/grants", json={"grants": []}).json() == {"grants": []}
+
+
+def test_a_grant_that_has_ended_is_not_taken_unless_the_client_holds_it(gateway: QuietGateway, admin: httpx.Client):
+    made = create(admin, "late")
+    with transaction(gateway.parts.sessions) as session:
+        set_grants(session, made["id"], [GrantSpec("old", expires_at=1_000_000_000_000)])
+    path = f"/admin/clients/{made['id']}/grants"
+    held = admin.get(path).json()["grants"]
+
+    assert admin.put(path, json={"grants": [*held, {"model": "new"}]}).status_code == 200
+    answer = admin.put(path, json={"grants": [{"model": "new", "expires_at": "2001-09-09T01:46:41Z"}]})
+    assert (answer.status_code, answer.json()["code"]) == (422, "grant_invalid")
+    assert "2001-09-09T01:46:41" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,18 @@ def test_codes_in_tables_are_those_of_the_source(name: str) -> None:
     assert {code for code in codes if f'"{code}"' not in source} == set()
 
 
+def test_the_table_of_errors_has_every_code_that_a_class_of_errors_gives() -> None:
+    # What a process ends with at its start is answered to nobody; of a refused upload each version says the reason.
+    unanswered = {"sealing_keys_invalid", "keys_invalid", "store_encrypted", "upload_refused"}
+    folders = ("auth", "gateway", "model_store", "workers")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    given = {code for file in files for code in re.findall(r'^    code = "(\w+)"$', file.read_text(), re.MULTILINE)}
+    told = set(re.findall(r"`([a-z_]+)`", (ROOT / "docs" / "http-api.md").read_text()))
+
+    assert len(given) > 60
+    assert given - unanswered - told == set()
+
+
 @every_document
 def test_blocks_of_json_are_json(path: Path) -> None:
     for block in blocks(path):

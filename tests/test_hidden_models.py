@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import event
 
-from auth.grants import ADMINISTRATION, USE, GrantSpec
+from auth.grants import ADMINISTRATION, USE, Action, GrantSpec
 from auth.scopes import Scope
 from tests.quiet_gateway import QuietGateway, quiet_gateway
 from tests.rights_kit import add_client, queue_job, serve, token
@@ -66,7 +66,7 @@ def gateway(tmp_path: Path) -> Iterator[QuietGateway]:
 def test_the_hidden_and_the_absent_are_answered_alike(gateway: QuietGateway):
     parts = gateway.parts
     serve(parts, "known")
-    held = [GrantSpec("known", version=1, actions=USE | ADMINISTRATION)]
+    held = [GrantSpec("known", version=1, actions=USE | {Action.RETIRE})]
     caller = token(parts, add_client(parts, "caller", EVERY_SCOPE, held), EVERY_SCOPE)
     asked = MODEL + VERSION + LABEL + LISTS + JOBS
     absent = [answer(gateway, caller, *question) for question in asked]

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from auth.settings import AuthSettings
 from model_store.sealing import SealingKeys
+from sluice.moments import read_moment
 from tests.system import plain_environment
 from tests.test_cli import sluice, succeed
 
@@ -37,7 +38,7 @@ def test_keys_are_rotated_withdrawn_and_sealed_again(environment: dict[str, str]
     second = succeed("keys", "rotate", environment=environment).split()[0]
     assert states(environment) == ["published", "retiring"]
     succeed("keys", "withdraw", second, environment=environment)
-    assert states(environment) == ["ended", "retiring"]
+    assert states(environment) == ["ended", "signing"]
     refused = sluice("keys", "withdraw", first, environment=environment)
     assert (refused.returncode, "only key" in refused.stderr) == (1, True)
 
@@ -45,6 +46,39 @@ def test_keys_are_rotated_withdrawn_and_sealed_again(environment: dict[str, str]
     both = {**environment, "SLUICE_MASTER_KEY": f"{new} {'m' * 43}"}
     assert "2 signing keys and 0 second factors" in succeed("keys", "reseal", environment=both)
     assert "0 signing keys" in succeed("keys", "reseal", environment={**environment, "SLUICE_MASTER_KEY": new})
+
+
+def test_the_list_says_which_keys_this_master_key_made(environment: dict[str, str]):
+    succeed("keys", "rotate", environment=environment)
+    other = {**environment, "SLUICE_MASTER_KEY": "o" * 43}
+    assert "this one" in succeed("keys", "list", environment=environment)
+    assert "another" in succeed("keys", "list", environment=other)
+    assert "--master-key-lost" in sluice("keys", "rotate", environment=other).stderr
+    succeed("keys", "rotate", "--master-key-lost", environment=other)
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("sqlite:///none.db", "no database at none.db"),
+        ("sqlite:///empty.db", "sluice migrate"),
+        ("mysql://a/b", "neither"),
+    ],
+)
+def test_a_wrong_database_is_told_in_a_sentence(environment: dict[str, str], tmp_path: Path, address: str, says: str):
+    (tmp_path / "empty.db").touch()
+    ended = sluice("keys", "list", environment={**environment, "SLUICE_DATABASE_URL": address}, folder=tmp_path)
+    assert (ended.returncode, says in ended.stderr, "Traceback" in ended.stderr) == (1, True, False)
+
+
+def test_settings_that_are_wrong_together_are_told_in_a_sentence(environment: dict[str, str]):
+    ended = sluice("gateway", environment={**environment, "SLUICE_TLS_CERTIFICATE": "/none.pem"})
+    assert (ended.returncode, "belong together" in ended.stderr, "Traceback" in ended.stderr) == (1, True, False)
+
+
+def test_moments_are_taken_with_a_zone_and_as_utc_without_one():
+    texts = ("2026-11-01T00:00:00Z", "2026-11-01T01:00:00+01:00", "2026-11-01T00:00:00", "2026-11-01")
+    assert {read_moment(text).isoformat() for text in texts} == {"2026-11-01T00:00:00+00:00"}
 
 
 def script(folder: Path, text: str) -> str:

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import func, select
 
 from auth import clients, revocations
+from auth.audit_tables import AuditEntry
 from auth.scopes import Scope
 from auth.token_tables import RevokedToken
 from model_store.database import clock_ms, transaction
+from model_store.generation import read_generation
 from tests.forgery import decoded
 from tests.live_gateway import eventually
 from tests.oauth_kit import assertion_claims, assertion_form, elliptic
@@ -58,6 +61,13 @@ def introspect(gateway: QuietGateway, token: str, **options: object) -> dict[str
     return dict(answer.json())
 
 
+def kept(gateway: QuietGateway) -> tuple[int, int]:
+    """The generation, and how many entries the audit log has of revocations."""
+    with transaction(gateway.parts.sessions, write=False) as session:
+        entries = select(func.count()).select_from(AuditEntry).where(AuditEntry.act == "revoke_token")
+        return read_generation(session), int(session.scalar(entries) or 0)
+
+
 def test_a_revoked_token_is_refused_by_every_gateway_and_no_other_token_is(both: Both, owner: tuple[str, str]):
     one, other = both
     token, kept = one.token(*owner), one.token(*owner)
@@ -71,6 +81,22 @@ def test_a_revoked_token_is_refused_by_every_gateway_and_no_other_token_is(both:
     eventually(lambda: not works(other, token))
     assert works(one, kept)
     assert works(other, kept)
+
+
+def test_whoever_revokes_what_is_no_token_or_the_same_again_costs_nobody_anything(
+    gateway: QuietGateway, owner: tuple[str, str]
+):
+    token = gateway.token(*owner)
+    assert revoke(gateway, token, auth=owner).status_code == 200
+    before = kept(gateway)
+
+    for _ in range(3):
+        stranger = gateway.http.post("/oauth/revoke", data={"client_id": "sluice-console", "token": "none"})
+        assert stranger.status_code == 200
+    assert kept(gateway) == before, "no entry for each request of a stranger"
+
+    assert revoke(gateway, token, auth=owner).status_code == 200
+    assert kept(gateway)[0] == before[0], "gateways have nothing to read again"
 
 
 def test_a_revoked_token_in_another_spelling_stays_refused(gateway: QuietGateway, owner: tuple[str, str]):

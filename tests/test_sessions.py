@@ -201,7 +201,7 @@ def test_roles_open_what_they_stand_for_and_predictions_for_nobody(gateway: Quie
     opened = {
         Role.ADMIN: {"/admin/clients", "/admin/models", "/metrics", "/docs"},
         Role.OPERATOR: {"/admin/models", "/metrics", "/docs"},
-        Role.AUDITOR: {"/metrics", "/docs"},
+        Role.AUDITOR: {"/admin/models", "/metrics", "/docs"},
         Role.READER: {"/metrics", "/docs"},
     }
     for role, pages in opened.items():

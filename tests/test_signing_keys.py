@@ -13,10 +13,11 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from auth import signing_keys
-from auth.errors import KeyNeeded, KeyNotFound, KeysInvalid
+from auth.errors import KeyNeeded, KeyNotFound, KeysInvalid, MasterKeyWrong
 from auth.key_tables import StoredKey
 from auth.scopes import Scope
 from auth.signing_keys import DAY_MS, TOKEN_MS, KeyState, SigningKeys, state_of
+from gateway.health import Health
 from model_store.database import Sessions, clock_ms, connect, sessions_of, transaction
 from model_store.migrations import migrate
 from model_store.sealing import SealingKeys
@@ -130,6 +131,27 @@ def test_a_compromised_key_ends_at_once_and_the_next_one_signs_when_everybody_kn
     while time.monotonic() < deadline and states(sessions)[0] is not KeyState.SIGNING:
         time.sleep(0.1)
     assert keys.ring.signing.public.kid == new
+
+
+def test_no_key_is_rotated_under_another_master_key_unless_theirs_is_lost(sessions: Sessions):
+    begin(sessions)
+    for compromised in (False, True):
+        with transaction(sessions) as session, pytest.raises(MasterKeyWrong, match="SLUICE_MASTER_KEY"):
+            signing_keys.rotate(session, OTHER_MASTER, publish_seconds=600, compromised=compromised)
+    assert states(sessions) == [KeyState.SIGNING]
+    with transaction(sessions) as session:
+        new = signing_keys.rotate(session, OTHER_MASTER, publish_seconds=600, master_key_lost=True).kid
+    assert states(sessions)[1:] == [KeyState.ENDED]
+    assert read(sessions, OTHER_MASTER).ring.verifying(new) is not None
+
+
+def test_a_gateway_without_a_signing_key_is_not_ready(tmp_path: Path):
+    with quiet_gateway(tmp_path) as gateway:
+        parts = gateway.parts
+        for keys, signs in ((parts.keys, True), (SigningKeys(OTHER_MASTER), False)):
+            health = Health(parts.snapshot, parts.submission, keys, "default", unsigned_seconds=0)
+            time.sleep(0.01)
+            assert health.dependencies()["signing_key"] is signs
 
 
 def test_a_key_is_rotated_by_its_age_and_only_once(sessions: Sessions):

@@ -19,10 +19,12 @@ from tests.conftest import free_port
 from tests.system import System, plain_environment, start_up, stop_up, wait_for_output
 
 
-def run_up(data: Path, port: int) -> subprocess.CompletedProcess[str]:
+def run_up(data: Path, port: int, **environment: str) -> subprocess.CompletedProcess[str]:
     """A `sluice up` that is expected to end by itself."""
     command = [sys.executable, "-m", "sluice", "up", "--data", str(data), "--port", str(port)]
-    return subprocess.run(command, env=plain_environment(), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, env=plain_environment() | environment, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def family_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -70,6 +72,14 @@ def own(tmp_path: Path) -> Iterator[Up]:
         yield up
     finally:
         stop_up(up.process)
+
+
+def test_settings_of_tls_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    refused = run_up(tmp_path / "data", free_port(), SLUICE_TLS_CERTIFICATE="a.pem", SLUICE_TLS_KEY="b.pem")
+
+    assert refused.returncode == 1
+    assert "unset SLUICE_TLS_CERTIFICATE, SLUICE_TLS_KEY" in refused.stderr
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_second_one_on_the_same_folder_says_who_runs_there(system: System) -> None:

@@ -96,6 +96,19 @@ def test_a_form_with_the_file_does_the_same(admin: httpx.Client, model: str):
     assert version(admin, model)["digest"] == hashlib.sha256(KERAS).hexdigest()
 
 
+def test_what_curl_takes_for_fields_of_a_form_is_no_file(admin: httpx.Client, model: str):
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    answer = admin.post(f"/admin/models/{model}/versions", content=KERAS, headers=headers)
+    assert refused(answer, 415, "form_of_fields")
+    assert admin.get(f"/admin/models/{model}").status_code == 404
+
+
+def test_a_parameter_that_nobody_knows_is_refused(admin: httpx.Client, model: str):
+    answer = admin.post(f"/admin/models/{model}/versions?fromat=onnx", content=KERAS)
+    assert refused(answer, 422, "request_invalid")
+    assert admin.get(f"/admin/models/{model}").status_code == 404
+
+
 def test_the_same_bytes_again_are_the_version_that_is_there(admin: httpx.Client, model: str):
     first, again = upload(admin, model), upload(admin, model)
     assert (first.status_code, again.status_code) == (202, 200)

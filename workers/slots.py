@@ -70,7 +70,9 @@ class Announcer:
     def close(self) -> None:
         """Stop and take the slots back, so that gateways choose others at once."""
         self._stop.set()
-        self._thread.join(timeout=3)
+        # A worker that is stopped before it ever reached Redis has announced nothing yet.
+        if self._thread.is_alive():
+            self._thread.join(timeout=3)
         try:
             self._client.zrem(self._keys.slots(self._pool), *self._slots)
         except redis.RedisError:

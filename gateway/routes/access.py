@@ -74,6 +74,17 @@ class Access(BaseModel):
     resolved_version: int | None = Field(description="The version that is meant; null where there is none.")
 
 
+class Question(BaseModel):
+    """What is asked. A name that is not known is refused: left out, it would be answered for something else."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Annotated[str, Field(pattern=NAME_PATTERN, description="The model's name.", examples=["mnist"])]
+    verb: Annotated[Action, Field(description="What the client would do.", examples=["predict"])] = Action.PREDICT
+    version: Annotated[int | None, Field(ge=1, le=HIGHEST_VERSION)] = None
+    label: Name | None = None
+
+
 @router.get(
     "/{client_id}/access",
     summary="Explain a client's access",
@@ -87,12 +98,9 @@ async def explain_access(
     request: Request,
     admin: Admin,  # noqa: ARG001 - asking for it is the check
     client_id: ClientId,
-    model: Annotated[str, Query(pattern=NAME_PATTERN, description="The model's name.", examples=["mnist"])],
-    verb: Annotated[Action, Query(description="What the client would do.", examples=["predict"])] = Action.PREDICT,
-    version: Annotated[int | None, Query(ge=1, le=HIGHEST_VERSION)] = None,
-    label: Annotated[Name | None, Query()] = None,
+    question: Annotated[Question, Query()],
 ) -> Access:
-    if version is not None and label is not None:
+    if question.version is not None and question.label is not None:
         raise QuestionAmbiguous("a request names a version or a label, not both")
     snapshot = parts(request).snapshot
     # What another gateway changed a moment ago counts: that is why somebody asks.
@@ -100,7 +108,7 @@ async def explain_access(
     rights = snapshot.rights.clients.get(client_id)
     if rights is None:
         raise ClientNotFound("there is no such client")
-    asked = Asked(verb, model, version, label)
+    asked = Asked(question.verb, question.model, question.version, question.label)
     return _shown(client_id, asked, explain(snapshot.catalog, rights, asked, snapshot.now_ms()))
 
 

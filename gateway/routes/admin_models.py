@@ -20,8 +20,8 @@ from gateway.dependencies import Require, TokenFirst, open_session, parts, read_
 from gateway.model_rights import RequireOnModel, spelt_as_number
 from gateway.model_views import ModelShown, ModelsPage, VersionShown
 from gateway.parts import Parts
-from gateway.upload_description import UPLOAD, Accepted
-from gateway.uploads import Format, Upload, receive
+from gateway.upload_description import UPLOAD, Accepted, UploadAsked
+from gateway.uploads import Upload, receive
 from model_store import listing, registry
 from model_store.errors import DatabaseUnavailable, VersionInUse
 from model_store.registry import NAME, check_name
@@ -41,8 +41,9 @@ HIGHEST_VERSION = 2**31 - 1
 
 router = APIRouter(prefix="/admin/models", tags=["Models"], route_class=TokenFirst)
 
-Admin = Annotated[Caller, Depends(Require(Scope.MODELS_WRITE))]
-Viewer = Annotated[Caller, Depends(RequireOnModel(Scope.MODELS_WRITE, Action.METADATA))]
+# Looking changes nothing: who may read models may look at those that `metadata` is granted for.
+Reader = Annotated[Caller, Depends(Require(Scope.MODELS_READ, Scope.MODELS_WRITE))]
+Viewer = Annotated[Caller, Depends(RequireOnModel(Scope.MODELS_READ, Action.METADATA, Scope.MODELS_WRITE))]
 UPLOADING = RequireOnModel(Scope.MODELS_WRITE, Action.UPLOAD)
 Uploader = Annotated[Caller, Depends(UPLOADING)]
 Labeller = Annotated[Caller, Depends(RequireOnModel(Scope.MODELS_WRITE, Action.LABEL))]
@@ -68,7 +69,7 @@ class LabelBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 1}]})
 
-    version: int = Field(ge=1, le=HIGHEST_VERSION, description="An AVAILABLE version.")
+    version: int = Field(strict=True, ge=1, le=HIGHEST_VERSION, description="An AVAILABLE version.")
 
 
 class LabelShown(BaseModel):
@@ -88,7 +89,7 @@ async def upload_version(
     response: Response,
     admin: Uploader,
     model: ModelName,
-    format: Annotated[Format | None, Query(description="What the file is, where it does not say so itself.")] = None,
+    asked: Annotated[UploadAsked, Query()],
     signature: Annotated[
         str | None,
         Header(
@@ -101,7 +102,7 @@ async def upload_version(
     check_name(model)
     if signature is None and parts(request).settings.upload_signatures == "required":
         raise SignatureMissing("uploads must be signed here: `sluice models push --sign-with KEY`")
-    upload = await receive(request, parts(request).artifacts, format)
+    upload = await receive(request, parts(request).artifacts, asked.format)
     # A large file takes minutes to come in: by now the right may be gone.
     UPLOADING.check_again(request, admin)
     accepted, new = await run_sync(_publish, request, model, upload, admin.client_id, signature)
@@ -120,14 +121,14 @@ async def upload_version(
 )
 def list_models(
     request: Request,
-    admin: Admin,
+    reader: Reader,
     session: Reading,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     page_token: Annotated[
         str | None, Query(pattern=NAME_PATTERN, description="`next_page_token` of the page before.")
     ] = None,
 ) -> ModelsPage:
-    sight = parts(request).admission.sight(admin)
+    sight = parts(request).admission.sight(reader)
     # One more than asked for tells whether there is a next page.
     found = listing.models_after(session, page_token or "", limit + 1, sight.model)
     shown = model_views.show_models(session, found[:limit], sight)
@@ -135,8 +136,8 @@ def list_models(
 
 
 @router.get("/{model}", summary="Show a model", responses=NOT_FOUND)
-def show_model(request: Request, admin: Viewer, session: Reading, model: ModelName) -> ModelShown:
-    sight = parts(request).admission.sight(admin)
+def show_model(request: Request, viewer: Viewer, session: Reading, model: ModelName) -> ModelShown:
+    sight = parts(request).admission.sight(viewer)
     return model_views.show_models(session, [listing.find_model(session, model)], sight)[0]
 
 
@@ -148,7 +149,7 @@ def show_model(request: Request, admin: Viewer, session: Reading, model: ModelNa
 )
 def show_version(
     request: Request,
-    admin: Viewer,  # noqa: ARG001 - asking for it is the check
+    viewer: Viewer,  # noqa: ARG001 - asking for it is the check
     session: Reading,
     model: ModelName,
     version: Number,

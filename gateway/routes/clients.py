@@ -133,8 +133,10 @@ def create_client(
 ) -> ClientWithSecret:
     client, secret = clients.create(session, body.name, body.scopes, parts(request).settings.pepper)
     if body.grants:
-        grants.set_grants(session, client.id, [grant.spec() for grant in body.grants])
+        _grant(session, client.id, body.grants)
     note(request, client_id=client.id, client=client.name, scopes=client.scopes)
+    if body.grants:
+        note(request, grants=Grants(grants=body.grants).model_dump_json(exclude_none=True))
     log.info("client %s created by %s", client.id, admin.client_id)
     response.headers.update({**NO_STORE, "location": f"/admin/clients/{client.id}"})
     return _with_secret(client, secret)
@@ -231,7 +233,7 @@ def show_grants(admin: Admin, session: Reading, client_id: ClientId) -> Grants: 
 )
 def replace_grants(request: Request, admin: Admin, session: Writing, client_id: ClientId, body: Grants) -> Grants:
     note(request, grants=body.model_dump_json(exclude_none=True))
-    grants.set_grants(session, client_id, [grant.spec() for grant in body.grants])
+    _grant(session, client_id, body.grants)
     log.info("grants of client %s replaced by %s", client_id, admin.client_id)
     return _grants(session, client_id)
 
@@ -265,6 +267,12 @@ def _with_secret(client: Client, secret: str) -> ClientWithSecret:
 def _scopes(client: Client) -> list[Scope]:
     has = known_scopes(client.scopes)
     return [scope for scope in Scope if scope in has]
+
+
+def _grant(session: Session, client_id: str, wanted: list[GrantBody]) -> None:
+    specs = [grant.spec() for grant in wanted]
+    grants.require_lasting(session, client_id, specs)
+    grants.set_grants(session, client_id, specs)
 
 
 def _grants(session: Session, client_id: str) -> Grants:

@@ -20,8 +20,8 @@ MetricsViewer = Annotated[Caller | None, Depends(Reader(lambda settings: setting
 
 ALIVE: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": {"status": "alive"}}}}}
 LIVE = {200: {"content": {"application/json": {"example": {"status": "live"}}}}}
-READY_EXAMPLE = {"status": "ready", "database": "up", "redis": "up", "slots": 2}
-NOT_READY_EXAMPLE = {"status": "not ready", "database": "up", "redis": "down", "slots": 0}
+READY_EXAMPLE = {"status": "ready", "database": "up", "redis": "up", "signing_key": "up", "slots": 2}
+NOT_READY_EXAMPLE = {"status": "not ready", "database": "up", "redis": "down", "signing_key": "up", "slots": 0}
 READY = {
     200: {"content": {"application/json": {"example": READY_EXAMPLE}}},
     503: {"description": "Something is away", "content": {"application/json": {"example": NOT_READY_EXAMPLE}}},
@@ -44,7 +44,10 @@ async def live() -> dict[str, str]:
 
 @router.get("/health/ready", summary="Can it serve", responses=READY)  # type: ignore[arg-type] # as above
 async def ready(request: Request) -> Response:
-    """200 while database and Redis can be reached, else 503 and which one cannot; `slots` counts live workers."""
+    """200 while database and Redis can be reached and there is a signing key, else 503 and what is away.
+
+    `slots` counts live workers.
+    """
     health = parts(request).health
     found = health.dependencies()
     document = {

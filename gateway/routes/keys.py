@@ -14,6 +14,7 @@ from auth import signing_keys
 from auth.key_tables import StoredKey
 from auth.scopes import Scope
 from gateway.admission import Caller
+from gateway.audit_trail import note
 from gateway.dependencies import Require, TokenFirst, open_session, parts, read_session
 from model_store.database import clock_ms
 
@@ -26,6 +27,7 @@ Writing = Annotated[Session, Depends(open_session, scope="function")]
 Reading = Annotated[Session, Depends(read_session, scope="function")]
 Kid = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{43}$", description="The key's RFC 7638 thumbprint.")]
 
+WRONG_MASTER: dict[int | str, dict[str, Any]] = {409: {"description": "Another master key made the keys so far."}}
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such key that verifies tokens."}}
 
 
@@ -74,7 +76,7 @@ def list_keys(admin: Admin, session: Reading) -> Keys:  # noqa: ARG001 - asking 
     return Keys(keys=[_shown(row, now) for row in signing_keys.all_keys(session)])
 
 
-@router.post("/rotate", status_code=201, summary="Add the next signing key")
+@router.post("/rotate", status_code=201, summary="Add the next signing key", responses=WRONG_MASTER)
 def rotate_key(request: Request, admin: Admin, session: Writing, body: Rotation | None = None) -> Key:
     """It is published at once and signs `SLUICE_KEY_PUBLISH_SECONDS` later; the ones before it verify until the last
     token that they signed is dead. Where they are `compromised`, their tokens are refused within a second.
@@ -87,6 +89,7 @@ def rotate_key(request: Request, admin: Admin, session: Writing, body: Rotation 
         publish_seconds=found.settings.key_publish_seconds,
         compromised=compromised,
     )
+    note(request, kid=made.kid, compromised=compromised)
     log.info("signing key %s added by %s%s", made.kid, admin.client_id, ", others compromised" if compromised else "")
     return _shown(made, clock_ms(session))
 

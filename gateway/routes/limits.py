@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
@@ -16,6 +16,7 @@ from auth.limits import EVERYTHING, HIGHEST_COUNT, HIGHEST_QUOTA, HIGHEST_RATE, 
 from auth.quotas import Used
 from auth.scopes import Scope
 from gateway.admission import Caller
+from gateway.audit_trail import note
 from gateway.dependencies import Require, TokenFirst, open_session, read_session
 
 log = logging.getLogger(__name__)
@@ -107,7 +108,10 @@ def show_limits(admin: Admin, session: Reading, client_id: ClientId) -> LimitsSh
     ),
     responses=NOT_FOUND,
 )
-def replace_limits(admin: Admin, session: Writing, client_id: ClientId, body: LimitsBody) -> LimitsShown:
+def replace_limits(
+    request: Request, admin: Admin, session: Writing, client_id: ClientId, body: LimitsBody
+) -> LimitsShown:
+    note(request, limits=body.model_dump_json(exclude_none=True))
     given = {limit.model or EVERYTHING: limit.bounds() for limit in body.limits}
     if len(given) < len(body.limits):
         raise LimitInvalid("a model is named twice, or two limits are on everything")

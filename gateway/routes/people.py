@@ -15,6 +15,7 @@ from auth.people_tables import Person
 from auth.roles import Role
 from auth.scopes import Scope
 from gateway.admission import Caller
+from gateway.audit_trail import note
 from gateway.dependencies import Require, TokenFirst, parts
 from gateway.routes.sessions import SessionList, session_list
 from gateway.session_views import FORBID, NO_STORE, Reading, Writing, moment
@@ -112,8 +113,11 @@ class PeoplePage(BaseModel):
     description="The answer holds a token with which they choose their password; it is good for a day.",
     responses={409: {"description": "The name is taken."}},
 )
-def create_person(response: Response, admin: Admin, session: Writing, body: NewPerson) -> PersonWithToken:
+def create_person(
+    request: Request, response: Response, admin: Admin, session: Writing, body: NewPerson
+) -> PersonWithToken:
     person = people.create(session, body.name, role=body.role)
+    note(request, person_id=person.id, person=person.name, role=person.role)
     token, expires_at = one_time_tokens.issue(session, Purpose.PASSWORD, person.id)
     log.info("person %s created by %s", person.id, admin.client_id)
     response.headers.update({**NO_STORE, "location": f"/admin/people/{person.id}"})
@@ -147,8 +151,11 @@ def show_person(admin: Admin, session: Reading, person_id: PersonId) -> PersonSh
     description="Their sessions and tokens end: every gateway refuses them within a second.",
     responses={**NOT_FOUND, **LAST},
 )
-def change_person(admin: Admin, session: Writing, person_id: PersonId, body: PersonChange) -> PersonShown:
+def change_person(
+    request: Request, admin: Admin, session: Writing, person_id: PersonId, body: PersonChange
+) -> PersonShown:
     person = people.get(session, person_id)
+    note(request, person=person.name, role=body.role, disabled=body.disabled)
     if body.role is not None:
         people.set_role(session, person, body.role)
     if body.disabled is not None:
@@ -164,8 +171,10 @@ def change_person(admin: Admin, session: Writing, person_id: PersonId, body: Per
     description="Their sessions and tokens end.",
     responses={**NOT_FOUND, **LAST},
 )
-def delete_person(admin: Admin, session: Writing, person_id: PersonId) -> None:
-    people.delete(session, people.get(session, person_id))
+def delete_person(request: Request, admin: Admin, session: Writing, person_id: PersonId) -> None:
+    person = people.get(session, person_id)
+    note(request, person=person.name)
+    people.delete(session, person)
     log.info("person %s deleted by %s", person_id, admin.client_id)
 
 

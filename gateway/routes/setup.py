@@ -75,11 +75,14 @@ async def prepare_password(request: Request, body: ChosenPassword) -> Prepared:
     description="Works once, and only as long as there is no administrator. There is no default name or password.",
     responses={**TOKEN_REFUSALS, 409: {"description": "There is an administrator already, or the name is taken."}},
 )
-def set_up(response: Response, prepared: Annotated[Prepared, Depends(prepare_setup)], session: Writing) -> PersonShown:
+def set_up(
+    request: Request, response: Response, prepared: Annotated[Prepared, Depends(prepare_setup)], session: Writing
+) -> PersonShown:
     one_time_tokens.spend(session, prepared.token, Purpose.SETUP)
     if people.administrator_exists(session):
         raise AdministratorExists
     person = people.create(session, prepared.name, prepared.password_hash, Role.ADMIN)
+    note(request, identity=person.id, name=person.name, role=person.role)
     response.headers.update({**NO_STORE, "location": f"/admin/people/{person.id}"})
     return shown_person(person)
 

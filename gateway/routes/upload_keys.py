@@ -6,13 +6,14 @@ import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from sqlalchemy.orm import Session
 
 from auth.scopes import Scope
 from gateway.admission import Caller
+from gateway.audit_trail import note
 from gateway.dependencies import Require, TokenFirst, open_session, read_session
 from model_store import upload_signatures
 from model_store.registry import NAME
@@ -69,9 +70,10 @@ def list_upload_keys(admin: Admin, session: Reading) -> UploadKeys:  # noqa: ARG
 @router.post(
     "", status_code=201, summary="Add an upload key", responses={409: {"description": "The name or key is known."}}
 )
-def add_upload_key(admin: Admin, session: Writing, body: NewUploadKey) -> UploadKeyShown:
+def add_upload_key(request: Request, admin: Admin, session: Writing, body: NewUploadKey) -> UploadKeyShown:
     """Files signed with it are taken where `SLUICE_UPLOAD_SIGNATURES` is `required`."""
     key = upload_signatures.add_key(session, body.name, body.public_key)
+    note(request, key_id=key.id, label=key.name)
     log.info("upload key %s added by %s", key.id, admin.client_id)
     return _shown(key)
 

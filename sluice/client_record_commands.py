@@ -1,0 +1,49 @@
+"""`sluice clients show|delete`: one client with its grants, and its end."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sluice.client import Sluice
+from sluice.client_commands import AsJson, Which, path_of
+from sluice.connection import connected
+from sluice.version_table import moment, row
+
+
+@connected(admin=True)
+def show(sluice: Sluice, which: Which, as_json: AsJson = False) -> None:
+    """Show a client and its grants.
+
+    Example:
+
+      sluice clients show reading-room
+    """
+    path = path_of(sluice, which)
+    found = sluice.get(path) | {"grants": sluice.get(f"{path}/grants")["grants"]}
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    state = "disabled" if found["disabled"] else "enabled"
+    typer.echo(f"{found['name']}  {found['id']}  {state}\nscopes  {' '.join(found['scopes'])}")
+    table = Table("model", "version", "label", "actions", "until")
+    for grant in found["grants"]:
+        version, until = str(grant["version"] or ""), grant["expires_at"]
+        actions = " ".join(grant["actions"])
+        row(table, grant["model"], version, grant["label"] or "", actions, "" if until is None else moment(until))
+    Console().print(table)
+
+
+@connected(admin=True)
+def delete(sluice: Sluice, which: Which) -> None:
+    """Forget a client and its grants; its tokens are refused within a second.
+
+    Example:
+
+      sluice clients delete reading-room
+    """
+    sluice.delete(path_of(sluice, which))
+    typer.echo(f"{which} is deleted")
