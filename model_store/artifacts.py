@@ -58,7 +58,7 @@ class Artifacts:
             # One process without the key, of many, would write everything readable from then on.
             if mark.exists():
                 raise StoreEncrypted(
-                    f"the store {settings.store_dir} is encrypted: this process needs the SLUICE_STORAGE_KEY of the others"
+                    f"the store {settings.store_dir} is encrypted: it cannot be used without SLUICE_STORAGE_KEY"
                 )
             return cls(settings.store_dir, settings.upload_limit_bytes)
         from model_store.sealed_files import AtRest
