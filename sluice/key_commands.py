@@ -83,7 +83,8 @@ def rotate_key(
         typer.echo(_told(made))
 
 
-@app.command("withdraw")
+# A key's name may begin with a dash.
+@app.command("withdraw", context_settings={"ignore_unknown_options": True})
 def withdraw_key(
     kid: Annotated[str, typer.Argument(help="Which key: see `sluice keys list`.")], data: Data = None
 ) -> None:

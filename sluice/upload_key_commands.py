@@ -76,7 +76,8 @@ def list_keys(sluice: Sluice, as_json: Annotated[bool, typer.Option("--json", he
     Console(soft_wrap=True).print(table)
 
 
-@app.command("remove")
+# A key's id may begin with a dash.
+@app.command("remove", context_settings={"ignore_unknown_options": True})
 @connected(admin=True)
 def remove_key(
     sluice: Sluice,

@@ -189,8 +189,10 @@ def test_a_runner_has_a_user_of_its_own_where_its_worker_is_root(tmp_path: Path)
             assert runner.lockdown.user == os.geteuid()
             assert "user" not in runner.lockdown.missing
         return
-    for folder in (tmp_path, *tmp_path.parents[:2]):  # pytest keeps others out
-        folder.chmod(folder.stat().st_mode | 0o011)
+    for folder in (tmp_path, *tmp_path.parents):  # pytest keeps others out, and so may whoever made the room for it
+        mode = folder.stat().st_mode
+        if not mode & 0o001:
+            folder.chmod(mode | 0o011)
 
     done = subprocess.check_output([sys.executable, "-c", BECOME, str(tmp_path)])
 

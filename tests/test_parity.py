@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from auth.scopes import Scope
 from model_store.signature import Tensor, Tensors
 from sluice.client import Sluice
 from sluice.preparation import version_path
@@ -136,8 +137,9 @@ def test_a_bad_file_ends_with_a_code_and_the_place(admin: Sluice, name: str, cod
 
 
 def test_a_model_whose_load_is_ended_by_its_limits_says_so_and_others_serve(
-    serving: Cluster, caller: httpx.Client, model_files: dict[str, ModelFile]
+    serving: Cluster, model_files: dict[str, ModelFile]
 ):
+    caller = serving.caller("double", scopes=frozenset(Scope))
     # A second is less than it takes to import Keras.
     serving.start("prepare-worker", preparation_seconds=1.0)
     with model_files["dense"].path.open("rb") as file:

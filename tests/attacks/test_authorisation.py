@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from auth import clients
-from auth.grants import ADMINISTRATION, USE, GrantSpec
+from auth.grants import ADMINISTRATION, USE, Action, GrantSpec
 from auth.scopes import DEFAULT, Scope
 from auth.standing import Standing
 from model_store.database import transaction
@@ -35,7 +35,7 @@ class Attacked:
             serve(parts, model, versions=2, labels=["stable"])
         self.user_id = add_client(parts, "user", DEFAULT, [GrantSpec("team-a-*")])
         self.other_id = add_client(parts, "other", DEFAULT, [GrantSpec("team-b-*")])
-        one = [GrantSpec("team-a-net", version=1, actions=USE | ADMINISTRATION)]
+        one = [GrantSpec("team-a-net", version=1, actions=USE | {Action.RETIRE})]
         self.headers = {
             "user": token(parts, self.user_id, DEFAULT),
             "delegate": token(
@@ -158,7 +158,7 @@ ADMINISTRATION_ROUTES = [
     ("POST", "/admin/upload-keys", "clients:admin"),
     ("GET", "/admin/workers", "clients:admin"),
     ("GET", "/admin/audit", "audit:read"),
-    ("GET", "/admin/models", "models:write"),
+    ("POST", "/admin/models/team-a-net/versions/1/retire", "models:write"),
     ("PUT", "/admin/models/team-a-net/versions", "models:write"),
     ("DELETE", "/admin/models/team-a-net/labels/stable", "models:write"),
 ]
