@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from auth.audit_chain import NOTHING, ROW, Link, LogChanged, canonical, locked_chain
+from auth.audit_chain import NOTHING, ROW, Link, LogChanged, canonical
 from auth.audit_tables import AuditChain, AuditEntry, AuditHead
 from auth.keys import SigningKey, thumbprint
 from model_store.database import clock_ms
@@ -104,14 +104,6 @@ def is_due(session: Session, signing: SigningKey, *, seconds: float, entries: in
         return bool(number)
     new = number - last.number
     return new > 0 and (new >= entries or clock_ms(session) - last.at >= seconds * 1000)
-
-
-def write_head(session: Session, signing: SigningKey, *, seconds: float, entries: int) -> Head | None:
-    """Signs the chain's end where that is due; None where it is not, or another process is at it."""
-    chain = locked_chain(session)
-    if chain is None or not is_due(session, signing, seconds=seconds, entries=entries):
-        return None
-    return put_head(session, chain, clock_ms(session), signing)
 
 
 def put_head(session: Session, chain: AuditChain, now: int, signing: SigningKey) -> Head:

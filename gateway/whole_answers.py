@@ -2,7 +2,7 @@
 
 uvicorn takes an answer in two messages and looks at each character of each header twice. That is for headers that come
 from anywhere; those of predictions are ours, and looking at them once together finds a line end that does not belong
-there as well. It saves 4 of the 23 µs that a prediction cost apart from its submission.
+there as well. It saves 3 of the 23 µs that a prediction cost apart from its submission, and 4 of 27 under limits.
 """
 
 from __future__ import annotations

@@ -80,11 +80,6 @@ class SealingKeys:
         """Whether the first key of the ring sealed this."""
         return sealed[len(FORMAT) : _SALT_AT] == self._current
 
-    @staticmethod
-    def id_of(sealed: bytes) -> str:
-        """Which key sealed this, as `current_id` writes it."""
-        return sealed[len(FORMAT) : _SALT_AT].hex()
-
 
 def _cipher(key: bytes, salt: bytes) -> AESGCM:
     return AESGCM(hmac.digest(key, b"sluice seal" + salt, "sha256"))

@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy.orm import Session
 
 from auth.audit import Entry, Outcome, record
-from auth.audit_chain import seal
-from auth.audit_heads import Head, write_head
+from auth.audit_chain import locked_chain, seal
+from auth.audit_heads import Head, is_due, put_head
 from auth.audit_verification import Findings, Trust, one_picture, verify_database
 from auth.keys import PublicKey, SigningKey
-from model_store.database import Sessions, connect, sessions_of, transaction
+from model_store.database import Sessions, clock_ms, connect, sessions_of, transaction
 from model_store.migrations import migrate
 from model_store.settings import StoreSettings
 
@@ -77,3 +77,11 @@ def verified(sessions: Sessions, trust: Trust | None = None) -> Findings:
 def verified_in(session: Session, trust: Trust | None = None) -> Findings:
     """The same within a transaction, with what it has changed so far."""
     return verify_database(session, trust or Trust(), lambda _: None)
+
+
+def write_head(session: Session, signing: SigningKey, *, seconds: float, entries: int) -> Head | None:
+    """Signs the chain's end where that is due, remembering nothing of it; None where it is not."""
+    chain = locked_chain(session)
+    if chain is None or not is_due(session, signing, seconds=seconds, entries=entries):
+        return None
+    return put_head(session, chain, clock_ms(session), signing)

@@ -13,13 +13,13 @@ from sqlalchemy import delete, select, update
 
 from auth.audit import Entry, by_operator, record
 from auth.audit_chain import BEGINNING, FIELDS, ends, seal
-from auth.audit_heads import HeadInvalid, newest, read_heads, write_head
+from auth.audit_heads import HeadInvalid, newest, read_heads
 from auth.audit_retention import DAY_MS, forget_old
 from auth.audit_tables import AuditChain, AuditEntry, AuditHead
 from auth.audit_verification import Trust
 from model_store.database import Sessions, connect, sessions_of, transaction
 from model_store.settings import StoreSettings
-from tests.audit_kit import act, audit_database, new_key, sqlite_url, verified, verified_in, write
+from tests.audit_kit import act, audit_database, new_key, sqlite_url, verified, verified_in, write, write_head
 
 KEY, OTHER_KEY = new_key(), new_key()
 TRUST = Trust(frozenset({KEY.public.kid}))

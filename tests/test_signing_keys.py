@@ -98,7 +98,7 @@ def test_private_parts_lie_sealed_in_the_database_and_erased_when_their_time_is_
         row = signing_keys.all_keys(session)[0]
         assert row.sealed is not None
         assert b"PRIVATE" not in row.sealed
-        assert SealingKeys.id_of(row.sealed) == MASTER.current_id
+        assert MASTER.is_current(row.sealed)
     rotate(sessions)
     age(sessions, verifies_until=-1, created_at=0)
     with transaction(sessions) as session:
