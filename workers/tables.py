@@ -12,6 +12,7 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Text,
+    false,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -21,6 +22,8 @@ from model_store.database import Base, now_ms
 _QUEUED = text("state = 'queued'")
 _RUNNING = text("state = 'running'")
 _ENDED = text("finished_at IS NOT NULL")
+_DEAD = text("dead")
+_CHUNK = text("parent IS NOT NULL")
 
 
 class Job(Base):
@@ -37,6 +40,8 @@ class Job(Base):
         Index("jobs_by_lease", "lease_until", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
         Index("jobs_by_end", "finished_at", sqlite_where=_ENDED, postgresql_where=_ENDED),
         Index("jobs_by_client", "client_id", "number"),
+        Index("jobs_dead", "number", sqlite_where=_DEAD, postgresql_where=_DEAD),
+        Index("jobs_by_parent", "parent", sqlite_where=_CHUNK, postgresql_where=_CHUNK),
         # A number is never given again, not even where the youngest jobs were deleted: whoever still runs one of those
         # would write its result into another's job.
         {"sqlite_autoincrement": True},
@@ -74,6 +79,19 @@ class Job(Base):
     not_before: Mapped[int] = mapped_column(BigInteger, default=0)  # back-off after a failed attempt
     deadline: Mapped[int | None] = mapped_column(BigInteger)
     lease_until: Mapped[int | None] = mapped_column(BigInteger)
+    # A prediction, a file of many, or a chunk of such a file; a chunk's `parent` is the file's number.
+    kind: Mapped[str] = mapped_column(String(16), default="prediction", server_default="prediction")
+    parent: Mapped[int | None] = mapped_column(BigInteger)
+    max_attempts: Mapped[int] = mapped_column(Integer, default=3, server_default="3")
+    notifies: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())  # its end is told by webhook
+    dead: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())  # failed by no fault of its own
+    replay_of: Mapped[str | None] = mapped_column(String(32))  # the id of the dead job that this one tries again
+    done: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # of its instances
+    # What a receipt says: SHA-256 of the request's and of the answer's body, and what ran, as JSON.
+    input_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
+    output_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
+    result_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    ran_on: Mapped[str | None] = mapped_column(Text)
 
 
 class JobInput(Base):
