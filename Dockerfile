@@ -3,6 +3,7 @@
 #   docker build --target gateway -t sluice-gateway .   HTTP, tokens, migrations; no TensorFlow, no ONNX Runtime
 #   docker build --target worker  -t sluice-worker  .   serves converted versions with ONNX Runtime; no TensorFlow
 #   docker build --target prepare -t sluice-prepare .   prepares uploads with TensorFlow; can serve every version, too
+#   docker build --target background -t sluice-background .   sends webhooks, reads files; neither of the two
 #
 # Packages are installed from the lock files, each checked against its hash. No secret is built in or passed as an
 # argument: all of them are files that exist only at run time (docker-compose.yml).
@@ -47,6 +48,10 @@ RUN uv pip install --require-hashes -r /tmp/worker.txt
 FROM source AS prepare-packages
 COPY requirements/prepare.txt /tmp/
 RUN uv pip install --require-hashes -r /tmp/prepare.txt
+
+FROM source AS background-packages
+COPY requirements/background.txt /tmp/
+RUN uv pip install --require-hashes -r /tmp/background.txt
 
 # What all images share at run time. The folders exist here so that named volumes take over their owner.
 FROM python:3.12-slim-bookworm AS runtime
@@ -97,3 +102,14 @@ EXPOSE 9100
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-I", "/opt/sluice/deploy/alive.py", "127.0.0.1:9100", "/metrics"]
 CMD ["prepare-worker"]
+
+FROM runtime AS background
+ENV SLUICE_SCRATCH_DIR=/var/lib/sluice/scratch \
+    SLUICE_WORKER_METRICS_HOST=0.0.0.0 \
+    SLUICE_WORKER_METRICS_PORT=9100
+COPY --from=background-packages /opt/venv /opt/venv
+COPY --from=background-packages /opt/sluice /opt/sluice
+EXPOSE 9100
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-I", "/opt/sluice/deploy/alive.py", "127.0.0.1:9100", "/metrics"]
+CMD ["background-worker"]

@@ -17,15 +17,20 @@ import auth.limit_tables
 import auth.people_tables
 import auth.tables
 import auth.token_tables
+import model_store.job_policies
 import model_store.tables
 import model_store.upload_signatures
+import workers.files.tables
+import workers.idempotency
 import workers.tables
+import workers.webhooks.tables
 from model_store.database import Base, connect
 from model_store.settings import StoreSettings
 
 # Importing the tables is what fills the metadata; `alembic check` would call a table of a forgotten module superfluous.
 TABLES = (
     model_store.tables,
+    model_store.job_policies,
     model_store.upload_signatures,
     auth.tables,
     auth.audit_tables,
@@ -34,6 +39,9 @@ TABLES = (
     auth.token_tables,
     auth.people_tables,
     workers.tables,
+    workers.webhooks.tables,
+    workers.idempotency,
+    workers.files.tables,
 )
 
 # Any constant will do, as long as nothing else in the same database takes it: "sluice" in ASCII.

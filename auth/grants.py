@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -22,6 +22,7 @@ MOST_GRANTS = 1000
 # Names are looked up, patterns are tried one after the other.
 MOST_PATTERNS = 100
 HIGHEST_VERSION = 2**31 - 1
+LEAST_WEIGHT, MOST_WEIGHT = 0.1, 100.0
 # 9999-12-31: what a date can say.
 LATEST_MS = 253_402_214_400_000
 
@@ -47,7 +48,8 @@ class GrantSpec:
     """Actions on one version, on whatever version a label points to, or (neither given) on all of the model's.
 
     `model` is a name or a pattern. From `expires_at` on (milliseconds since 1970, the database's clock) it allows
-    nothing. `id` is that of a stored grant; one that is not stored names the `rule` that gives it.
+    nothing. `id` is that of a stored grant; one that is not stored names the `rule` that gives it. By `weight` the
+    client's lanes share the workers with those of others.
     """
 
     model: str
@@ -55,6 +57,7 @@ class GrantSpec:
     label: str | None = None
     actions: frozenset[Action] = USE
     expires_at: int | None = None
+    weight: float = 1.0
     id: int | None = field(default=None, compare=False)
     rule: str = field(default="", compare=False)
 
@@ -77,8 +80,9 @@ class GrantSpec:
         """All of it in one line, for people."""
         place = "" if self.version is None else f" version {self.version}"
         place = place if self.label is None else f" label {self.label}"
+        weight = "" if self.weight == 1.0 else f", weight {self.weight:g}"
         end = "" if self.expires_at is None else f", until {moment(self.expires_at)}"
-        return f"{_format(self.actions).replace(' ', ', ')} on {self.model}{place}{end}"
+        return f"{_format(self.actions).replace(' ', ', ')} on {self.model}{place}{weight}{end}"
 
 
 def deciding(
@@ -104,16 +108,16 @@ def set_grants(session: Session, client_id: str, grants: Iterable[GrantSpec]) ->
     client = clients.get(session, client_id)
     wanted = _merged(grants)
     for row in session.scalars(select(Grant).where(Grant.client_id == client.id)):
-        actions = wanted.pop((row.model, row.version, row.label, row.expires_at), None)
-        if actions is None:
+        grant = wanted.pop((row.model, row.version, row.label, row.expires_at), None)
+        if grant is None:
             session.delete(row)
         else:
-            row.actions = _format(actions)
-    for (model, version, label, expires_at), actions in wanted.items():
+            row.actions, row.weight = _format(grant.actions), grant.weight
+    for grant in wanted.values():
         session.add(
             Grant(
-                client_id=client.id, model=model, version=version, label=label, actions=_format(actions),
-                expires_at=expires_at,
+                client_id=client.id, model=grant.model, version=grant.version, label=grant.label,
+                actions=_format(grant.actions), expires_at=grant.expires_at, weight=grant.weight,
             )
         )  # fmt: skip
     session.flush()
@@ -142,7 +146,7 @@ def spec_of(row: Grant) -> GrantSpec:
     """What a stored grant says."""
     # Actions that a newer release wrote are left out: they must not stop this one from reading rights.
     actions = frozenset(action for action in Action if action in row.actions.split(" "))
-    return GrantSpec(row.model, row.version, row.label, actions, row.expires_at, id=row.id)
+    return GrantSpec(row.model, row.version, row.label, actions, row.expires_at, row.weight, id=row.id)
 
 
 def moment(milliseconds: int) -> str:
@@ -153,12 +157,14 @@ def moment(milliseconds: int) -> str:
 Place = tuple[str, int | None, str | None, int | None]
 
 
-def _merged(grants: Iterable[GrantSpec]) -> dict[Place, frozenset[Action]]:
-    merged: dict[Place, frozenset[Action]] = {}
+def _merged(grants: Iterable[GrantSpec]) -> dict[Place, GrantSpec]:
+    """One grant for each place: with the actions of all of them, and the largest weight."""
+    merged: dict[Place, GrantSpec] = {}
     for grant in grants:
         _check(grant)
         place = (grant.model, grant.version, grant.label, grant.expires_at)
-        merged[place] = merged.get(place, frozenset()) | grant.actions
+        other = merged.get(place, grant)
+        merged[place] = replace(grant, actions=grant.actions | other.actions, weight=max(grant.weight, other.weight))
     if len(merged) > MOST_GRANTS:
         raise GrantInvalid(f"a client may have at most {MOST_GRANTS} grants")
     if sum(is_pattern(place[0]) for place in merged) > MOST_PATTERNS:
@@ -180,6 +186,8 @@ def _check(grant: GrantSpec) -> None:
         raise GrantInvalid("`upload` makes new versions, so it needs a grant that names neither version nor label")
     if not grant.actions:
         raise GrantInvalid(f"a grant names at least one action of: {_format(Action)}")
+    if not LEAST_WEIGHT <= grant.weight <= MOST_WEIGHT:
+        raise GrantInvalid(f"a grant's weight is a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}")
     if grant.expires_at is not None and not 0 < grant.expires_at < LATEST_MS:
         raise GrantInvalid("a grant expires between 1970 and the year 9999")
 

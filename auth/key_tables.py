@@ -21,3 +21,5 @@ class StoredKey(Base):
     created_at: Mapped[int] = mapped_column(BigInteger)
     signs_from: Mapped[int] = mapped_column(BigInteger)
     verifies_until: Mapped[int | None] = mapped_column(BigInteger)
+    # Withdrawn, or said to be compromised: whatever it signed, at whatever time, proves nothing any more.
+    revoked_at: Mapped[int | None] = mapped_column(BigInteger)

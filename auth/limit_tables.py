@@ -20,8 +20,10 @@ class ClientLimit(Base):
     instances_per_day: Mapped[int | None] = mapped_column(BigInteger)
     concurrent_requests: Mapped[int | None] = mapped_column(Integer)
     queued_jobs: Mapped[int | None] = mapped_column(Integer)
+    running_jobs: Mapped[int | None] = mapped_column(Integer)
     body_bytes: Mapped[int | None] = mapped_column(BigInteger)
     bytes_per_day: Mapped[int | None] = mapped_column(BigInteger)
+    job_keep_seconds: Mapped[int | None] = mapped_column(Integer)
 
 
 class QuotaUsage(Base):

@@ -19,6 +19,8 @@ MOST_LIMITS = 1000
 HIGHEST_RATE = 1_000_000
 HIGHEST_COUNT = 2**31 - 1
 HIGHEST_QUOTA = 2**53
+# Ten years.
+LONGEST_KEPT_SECONDS = 315_360_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class Bounds:
 
     `burst` is how many requests may come at once before `requests_per_second` counts; None is one second's worth.
     Days are those of UTC. Bytes are those of requests' bodies; `body_bytes` is the largest one.
+    `job_keep_seconds` is how long ended jobs are kept, with inputs and results: one for everything, none for a model.
     """
 
     requests_per_second: float | None = None
@@ -34,8 +37,10 @@ class Bounds:
     instances_per_day: int | None = None
     concurrent_requests: int | None = None
     queued_jobs: int | None = None
+    running_jobs: int | None = None
     body_bytes: int | None = None
     bytes_per_day: int | None = None
+    job_keep_seconds: int | None = None
 
     @property
     def unbounded(self) -> bool:
@@ -68,6 +73,8 @@ def set_limits(session: Session, client_id: str, limits: Mapping[str, Bounds]) -
         if model != EVERYTHING:
             check_name(model)
         _check(bounds)
+        if model != EVERYTHING and bounds.job_keep_seconds is not None:
+            raise LimitInvalid("job_keep_seconds is about all jobs of a client: give it without a model")
     session.execute(delete(ClientLimit).where(ClientLimit.client_id == client.id))
     for model, bounds in limits.items():
         if not bounds.unbounded:
@@ -101,7 +108,8 @@ def _check(bounds: Bounds) -> None:
         raise LimitInvalid(f"requests_per_second is more than 0 and at most {HIGHEST_RATE}")
     if bounds.burst is not None and rate is None:
         raise LimitInvalid("burst is about requests_per_second: give both")
-    _check_range(bounds, ("burst", "concurrent_requests"), 1, HIGHEST_COUNT)
+    _check_range(bounds, ("burst", "concurrent_requests", "running_jobs"), 1, HIGHEST_COUNT)
+    _check_range(bounds, ("job_keep_seconds",), 0, LONGEST_KEPT_SECONDS)
     _check_range(bounds, ("queued_jobs",), 0, HIGHEST_COUNT)
     _check_range(bounds, ("instances_per_day", "body_bytes", "bytes_per_day"), 0, HIGHEST_QUOTA)
 

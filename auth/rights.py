@@ -27,6 +27,8 @@ _OF_ROLES = {
     Role.AUDITOR: GrantSpec(ANY, actions=frozenset({Action.METADATA}), rule="role auditor"),
     Role.READER: GrantSpec(ANY, actions=frozenset({Action.METADATA}), rule="role reader"),
 }
+# What leads to a lane.
+_OF_WHAT_WAITS = frozenset({Action.PREDICT, Action.SUBMIT})
 
 
 def implicit_grants(role: str) -> tuple[GrantSpec, ...]:
@@ -77,6 +79,18 @@ class ClientRights:
         """The grants about a model, expired ones too."""
         return self.grants.get(model, ()) + tuple(grant for grant in self._wide() if grant.names(model))
 
+    def weight(self, model: str, version: int) -> float:
+        """By which this client's lanes of a version share the workers: the largest of the grants that let it use it.
+
+        Of a grant for a label it does not matter where that points now: jobs of the version before may still wait.
+        """
+        weights = (
+            grant.weight
+            for grant in self.held(model)
+            if grant.version in (None, version) and not grant.actions.isdisjoint(_OF_WHAT_WAITS)
+        )
+        return max(weights, default=1.0)
+
     def narrowed(self, scopes: Collection[Scope]) -> ClientRights:
         """The rights of a token with these scopes: what follows from a scope is not for tokens that lack it."""
         if Scope.CLIENTS_ADMIN in self.scopes and Scope.CLIENTS_ADMIN not in scopes:
@@ -98,6 +112,13 @@ class Rights:
     clients: Mapping[str, ClientRights]
     revoked: frozenset[str] = frozenset()
     identities: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    # The most running jobs of a client on a model, or ('') on all, where there is such a bound.
+    running_bounds: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+    def weight(self, client_id: str, model: str, version: int) -> float:
+        """As `ClientRights.weight`; 1 for a client that is gone."""
+        client = self.clients.get(client_id)
+        return 1.0 if client is None else client.weight(model, version)
 
 
 def load_rights(session: Session) -> Rights:
@@ -123,7 +144,13 @@ def load_rights(session: Session) -> Rights:
         )
         for client in session.scalars(select(Client))
     }
-    return Rights(of_clients | _of_people(session), load_revoked(session), load_identities(session))
+    running = {
+        (client_id, model): bounds.running_jobs
+        for client_id, of_client in limits.items()
+        for model, bounds in of_client.items()
+        if bounds.running_jobs is not None
+    }
+    return Rights(of_clients | _of_people(session), load_revoked(session), load_identities(session), running)
 
 
 def _of_people(session: Session) -> dict[str, ClientRights]:

@@ -8,7 +8,10 @@ from auth.scopes import Scope, known_scopes
 
 
 class Role(StrEnum):
-    """Administrators do everything but predict; operators look after models; auditors and readers only look."""
+    """Administrators do everything but predict; operators look after models and jobs; auditors and readers only look.
+
+    Nobody reads the contents of other people's jobs by a role: that is for a client that was given the scope.
+    """
 
     ADMIN = "admin"
     OPERATOR = "operator"
@@ -17,8 +20,8 @@ class Role(StrEnum):
 
 
 SCOPES = {
-    Role.ADMIN: known_scopes("models:read models:write clients:admin audit:read metrics:read"),
-    Role.OPERATOR: known_scopes("models:read models:write metrics:read"),
+    Role.ADMIN: known_scopes("jobs:admin models:read models:write clients:admin audit:read metrics:read"),
+    Role.OPERATOR: known_scopes("jobs:admin models:read models:write metrics:read"),
     Role.AUDITOR: known_scopes("models:read audit:read metrics:read"),
     # What people had before there were roles: `/metrics`, and `/docs` like everybody with a password.
     Role.READER: known_scopes("metrics:read"),

@@ -13,6 +13,8 @@ class Scope(StrEnum):
 
     PREDICT = "predict"
     JOBS = "jobs"
+    JOBS_ADMIN = "jobs:admin"
+    JOBS_CONTENTS = "jobs:contents"
     MODELS_READ = "models:read"
     MODELS_WRITE = "models:write"
     CLIENTS_ADMIN = "clients:admin"
@@ -22,7 +24,9 @@ class Scope(StrEnum):
 
 MEANINGS = {
     Scope.PREDICT: "Predict, and submit and read one's own jobs.",
-    Scope.JOBS: "Read and cancel one's own jobs.",
+    Scope.JOBS: "Read, cancel and delete one's own jobs.",
+    Scope.JOBS_ADMIN: "See, cancel, delete and replay jobs of all clients; not their contents.",
+    Scope.JOBS_CONTENTS: "Read inputs and results of all clients' jobs.",
     Scope.MODELS_READ: "See models, versions and preparation reports.",
     Scope.MODELS_WRITE: "Upload models, move labels, retire versions.",
     Scope.CLIENTS_ADMIN: "Create clients, give them grants, rotate their secrets.",

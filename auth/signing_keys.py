@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_der_private_key,
     load_der_public_key,
 )
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
 from auth.errors import KeyNeeded, KeyNotFound, KeysInvalid, MasterKeyWrong
@@ -35,6 +35,8 @@ from model_store.generation import bump_generation
 from model_store.sealing import SealingKeys
 
 log = logging.getLogger(__name__)
+
+History = dict[str, list[dict[str, object]]]
 
 SECOND_MS = 1000
 DAY_MS = 86_400 * SECOND_MS
@@ -59,6 +61,8 @@ class SigningKeys:
     def __init__(self, master_keys: SealingKeys) -> None:
         self._master_keys = master_keys
         self.ring = KeyRing(())
+        self.history: History = {"keys": []}
+        """Every key there ever was, as a JWK Set for what outlives keys."""
 
     def read(self, session: Session) -> None:
         """Replaces the ring by what the database has. A row that the master key did not vouch for is no key."""
@@ -69,6 +73,7 @@ class SigningKeys:
         begin = clock_ms(session) / SECOND_MS - time.monotonic()
         ended = [row.kid for row in rows if row.kid not in living]
         self.ring = KeyRing(held, ended, clock=lambda: time.monotonic() + begin)
+        self.history = {"keys": [_historical(row) for row in rows]}
 
 
 def ensure(session: Session, master_keys: SealingKeys, folder: Path) -> None:
@@ -107,7 +112,10 @@ def rotate(
     living = update(StoredKey).where(StoredKey.verifies_until.is_(None) | (StoredKey.verifies_until > ends))
     session.execute(living.values(verifies_until=ends))
     if compromised:
-        session.execute(update(StoredKey).values(sealed=None))
+        # Also those that were retiring: whoever has the keys can date what they sign back.
+        known = or_(StoredKey.sealed.is_not(None), StoredKey.verifies_until >= now)
+        revoked = update(StoredKey).where(StoredKey.revoked_at.is_(None), known)
+        session.execute(revoked.values(sealed=None, revoked_at=now))
     return _add(session, ec.generate_private_key(ec.SECP256R1()), master_keys, now, begins)
 
 
@@ -140,7 +148,7 @@ def withdraw(session: Session, kid: str) -> StoredKey:
     if all(row.verifies_until is not None for row in remaining):
         # It was retiring because of the key that goes: with its end nothing would sign any more.
         signing.verifies_until = None
-    found.verifies_until, found.sealed = now, None
+    found.verifies_until, found.sealed, found.revoked_at = now, None, now
     session.flush()
     return found
 
@@ -182,6 +190,16 @@ def public_key(row: StoredKey) -> PublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey) or PublicKey.of(key).kid != row.kid:
         raise KeysInvalid(f"the key {row.kid} is not what its name says")
     return PublicKey.of(key)
+
+
+def _historical(row: StoredKey) -> dict[str, object]:
+    """The key as OpenID Federation 1.0 (section 8.7) tells of historical keys; times are seconds since 1970."""
+    jwk: dict[str, object] = {**public_key(row).jwk(), "iat": row.signs_from // SECOND_MS}
+    if row.verifies_until is not None:
+        jwk["exp"] = row.verifies_until // SECOND_MS
+    if row.revoked_at is not None:
+        jwk["revoked"] = {"revoked_at": row.revoked_at // SECOND_MS}
+    return jwk
 
 
 def _living(session: Session) -> Sequence[StoredKey]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, ForeignKey, Index, Integer, String
+from sqlalchemy import BigInteger, Boolean, Float, ForeignKey, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from model_store.database import Base, now_ms
@@ -39,3 +39,4 @@ class Grant(Base):
     label: Mapped[str | None] = mapped_column(String(128))
     actions: Mapped[str] = mapped_column(String(128))  # of auth/grants.py's; separated by spaces
     expires_at: Mapped[int | None] = mapped_column(BigInteger)
+    weight: Mapped[float] = mapped_column(Float, default=1.0, server_default="1")  # its share among clients

@@ -79,7 +79,7 @@ def run_all(bench: Bench, experiments: Sequence[Experiment]) -> Report:
 
 def _bench(options: argparse.Namespace) -> Bench:
     sizes = QUICK if options.quick else Sizes()
-    chosen = {name: given for name in ("seconds", "rounds") if (given := getattr(options, name)) is not None}
+    chosen = {name: given for name in ("seconds", "rounds", "rows") if (given := getattr(options, name)) is not None}
     installation = made(options.data, small=options.quick, say=lambda text: print(text, flush=True))
     # wrk measures whole seconds.
     use_wrk = wrk.installed() and not options.no_wrk and not options.quick
@@ -95,6 +95,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a little of everything: does the benchmark itself work?")
     parser.add_argument("--seconds", type=float, help="length of one measurement")
     parser.add_argument("--rounds", type=int, help="measurements of each thing at each number of connections")
+    parser.add_argument(
+        "--rows", type=int, help="rows of the batch file; 1000000 takes minutes, and 4 GB of disk twice"
+    )
     parser.add_argument("--no-wrk", action="store_true", help="use the generator in Python though wrk is installed")
     parser.add_argument("--data", type=Path, help="data folder, kept between runs")
     parser.add_argument("--results", type=Path, help="folder for what is found")

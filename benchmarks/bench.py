@@ -38,6 +38,7 @@ class Sizes:
     single_jobs: int = 20
     slow: int = 1_000
     starts: int = 3
+    rows: int = 100_000
 
 
 QUICK = Sizes(
@@ -55,6 +56,7 @@ QUICK = Sizes(
     single_jobs=3,
     slow=60,
     starts=1,
+    rows=2_000,
 )
 
 Contender = Callable[[int], Load | Sequence[Load]]

@@ -21,6 +21,11 @@ def resident_megabytes(pid: int) -> float:
     return _kilobytes(PROC / str(pid) / "status", "VmRSS:") * KILOBYTES / MEGABYTE
 
 
+def peak_megabytes(pid: int) -> float:
+    """The most that ever lay in memory of it; of a new process, getrusage tells the peak of whoever started it."""
+    return _kilobytes(PROC / str(pid) / "status", "VmHWM:") * KILOBYTES / MEGABYTE
+
+
 def proportional_megabytes(pid: int) -> float:
     """As `resident_megabytes`, a page that it shares counted by its share: these may be added up."""
     return _kilobytes(PROC / str(pid) / "smaps_rollup", "Pss:") * KILOBYTES / MEGABYTE

@@ -51,6 +51,7 @@ class System:
         self.folder = folder
         self.gateways: list[tuple[Child, int]] = []
         self.worker: Child | None = None
+        self._background: Child | None = None
         self._options = options
         self._running: list[Child] = []
         self._engine: Engine | None = None
@@ -116,6 +117,18 @@ class System:
     def start_preparing(self) -> None:
         """Start the worker that checks and converts uploads."""
         self._start("prepare-worker", self._environment(gateway=False) | {"SLUICE_WORKER_NAME": "prepare-worker"})
+
+    def start_background(self) -> None:
+        """Start the worker that reads files."""
+        self._background = self._start(
+            "background-worker", self._environment(gateway=False) | {"SLUICE_WORKER_NAME": "background-worker"}
+        )
+
+    def reading(self) -> int:
+        """Process id of the worker that reads files."""
+        if self._background is None:
+            raise BenchmarkFailed("the background worker does not run")
+        return self._background.pid
 
     def start_floor(self) -> int:
         """Start the floor on the same data; returns its port. Raises BenchmarkFailed."""

@@ -114,6 +114,20 @@ TARGETS = (
         least=1,
     ),
     Target(
+        "a batch of a file ÷ a script of one process that parses with json, rows/s",
+        "batch-file",
+        "batch to script with json",
+        least=0.5,
+    ),
+    Target("the same ÷ a script that parses with orjson", "batch-file", "batch to script with orjson"),
+    Target(
+        "memory of a process at the end of a batch beyond that in its first tenth",
+        "batch-file",
+        "memory, MB more at the end than in the first tenth",
+        most=60,
+        unit=" MB",
+    ),
+    Target(
         "the Redis command whose time grew most, 50,000 waiting ÷ 1,000",
         "backlog",
         "times as long, the Redis command that grew most",

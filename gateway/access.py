@@ -14,6 +14,7 @@ from auth.rights import ClientRights
 from auth.scopes import Scope
 from model_store.catalog import Catalog, CatalogModel, CatalogVersion, label_not_found, not_found
 from model_store.errors import SluiceError
+from model_store.job_policies import NO_POLICY, JobPolicy
 
 # Any of an action's scopes will do, as any of a route's.
 SCOPES: dict[Action, tuple[Scope, ...]] = {
@@ -46,6 +47,7 @@ class Found:
     version: CatalogVersion
     until: int | None
     rule: GrantSpec
+    policy: JobPolicy = NO_POLICY
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def resolve(catalog: Catalog, rights: ClientRights, asked: Asked, now_ms: int) -
         rule = _of_any_version(known, rights, asked.action, now_ms)
     if rule is None:
         raise not_found(asked.model, asked.version) if asked.label is None else label_not_found(asked.label)
-    return Found(catalog.resolve(asked.model, asked.version, asked.label), rule.expires_at, rule)
+    return Found(catalog.resolve(asked.model, asked.version, asked.label), rule.expires_at, rule, known.policy)
 
 
 def permit(catalog: Catalog, rights: ClientRights, asked: Asked, now_ms: int) -> GrantSpec:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from auth.assertions import Assertions
 from auth.failures import Failures
 from auth.foreign_tokens import FederatedVerifier
+from auth.job_receipts import ReceiptIssuer
 from auth.signing_keys import SigningKeys
 from auth.tokens import Issuer
 from gateway import errors, openapi
@@ -20,7 +21,11 @@ from gateway.admission import Admission
 from gateway.audit_log import AuditLog
 from gateway.audit_trail import AuditTrail
 from gateway.cross_origin import CrossOrigin
+from gateway.end_channel import EndChannel
+from gateway.end_feed import EndFeed
+from gateway.event_streams import EventStreams
 from gateway.health import Health
+from gateway.job_results import JobResults
 from gateway.job_submission import JobSubmission
 from gateway.job_watch import JobWatch
 from gateway.key_keeping import KeyKeeping
@@ -29,19 +34,31 @@ from gateway.middleware import BodyLimit, RequestContext
 from gateway.parts import Parts
 from gateway.people_parts import make_people_parts
 from gateway.predictions import PredictionEndpoint
+from gateway.queue_outlook import QueueOutlook
+from gateway.result_addresses import ResultAddresses
 from gateway.routes import (
     access,
+    admin_jobs,
     admin_models,
     audit,
+    batches,
     client_keys,
+    client_webhooks,
     clients,
+    dead_letters,
     docs,
+    events,
     health,
+    job_policies,
+    job_removal,
+    job_results,
     jobs,
     keys,
     limits,
     models,
     open_inference,
+    openai_batches,
+    openai_files,
     people,
     second_factors,
     sessions,
@@ -49,11 +66,14 @@ from gateway.routes import (
     token_states,
     tokens,
     upload_keys,
+    webhook_deliveries,
+    webhooks,
     workers,
 )
 from gateway.settings import GatewaySettings
 from gateway.snapshot import Snapshot
 from gateway.submission import Submission
+from gateway.webhook_dispatch import WebhookDispatch
 from model_store.artifacts import Artifacts
 from model_store.database import connect, sessions_of
 from monitoring.metrics import watch_memory
@@ -86,9 +106,10 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     parts = make_parts(settings)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
         async with running(parts):
-            yield
+            # Connections are told of the server's end before anything else is (gateway/connections.py).
+            yield {"end_streams": parts.streams.stop}
 
     app = Gateway(
         title="Sluice",
@@ -106,13 +127,26 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     for routes in (
         tokens,
         token_states,
+        # Before `models`, which answers whatever else stands under that address.
+        batches,
+        openai_files,
+        openai_batches,
         models,
         open_inference,
+        events,
         jobs,
+        job_results,
+        job_removal,
+        admin_jobs,
+        dead_letters,
         admin_models,
+        job_policies,
         audit,
+        webhook_deliveries,
+        webhooks,
         clients,
         client_keys,
+        client_webhooks,
         people,
         sessions,
         second_factors,
@@ -161,7 +195,9 @@ def make_parts(settings: GatewaySettings) -> Parts:
     publisher = Publisher(broker(settings))
     # Numbers of requests begin anew with each start: an answer to the process before must find another name.
     gateway = f"{settings.gateway_name}-{secrets.token_hex(8)}"
-    submission = Submission(settings, gateway, publisher)
+    submission = Submission(settings, gateway, publisher, snapshot.weight)
+    watch, end_feed = JobWatch(sessions), EndFeed(sessions)
+    outlook = QueueOutlook(sessions, snapshot, submission)
     return Parts(
         settings=settings,
         engine=engine,
@@ -179,9 +215,19 @@ def make_parts(settings: GatewaySettings) -> Parts:
         audit=AuditTrail(audit_log, snapshot),
         admission=Admission(verifier, snapshot),
         submission=submission,
+        outlook=outlook,
         limits=Limits(settings, sessions, snapshot, gateway),
         jobs=JobSubmission(settings, sessions, artifacts, submission),
-        watch=JobWatch(settings),
+        results=JobResults(
+            artifacts,
+            ResultAddresses(master_keys, settings.result_url_seconds, snapshot.clock.now),
+            ReceiptIssuer(signing_keys, issuer=settings.issuer, clock=snapshot.clock.now),
+            outlook,
+        ),
+        watch=watch,
+        end_feed=end_feed,
+        end_channel=EndChannel(settings, [watch.ended, end_feed.ended]),
+        streams=EventStreams(settings),
         publisher=publisher,
         health=Health(snapshot, submission, signing_keys, settings.pool),
     )
@@ -193,9 +239,19 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     settings = parts.settings
     dispatcher = Dispatcher(
         Collaborators(
-            parts.sessions, redis_link.connect(settings), parts.artifacts, parts.publisher, settings, LARGEST_BATCH
+            parts.sessions,
+            redis_link.connect(settings),
+            parts.artifacts,
+            parts.publisher,
+            settings,
+            LARGEST_BATCH,
+            parts.snapshot.weight,
+            lambda: parts.snapshot.rights.running_bounds,
         ),
         settings.gateway_name,
+    )
+    webhooks = WebhookDispatch(
+        settings, parts.sessions, redis_link.connect(settings), parts.publisher, settings.master_keys
     )
     parts.snapshot.start()
     parts.publisher.start()
@@ -205,17 +261,23 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     watch_memory("gateway")
     await parts.submission.start()
     await parts.limits.start()
-    await parts.watch.start()
+    await parts.outlook.start()
+    await parts.end_channel.start()
     dispatcher.start()
+    webhooks.start()
     parts.health.start()
     try:
         yield
     finally:
         await parts.jobs.close()
+        await parts.end_channel.close()
         await parts.watch.close()
+        await parts.end_feed.close()
+        await parts.outlook.close()
         await parts.limits.close()
         await parts.submission.close()
         parts.health.close()
+        webhooks.close()
         dispatcher.close()
         parts.publisher.close()
         parts.verifier.close()

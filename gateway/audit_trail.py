@@ -33,7 +33,14 @@ CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 ASKING = frozenset({"/oauth/introspect"})
 REFUSED = frozenset({401, 403, 429})
 # "Not there" and "not for you" are one answer; whoever reads the log wants to know of both.
-HIDDEN = frozenset({"model_not_found", "label_not_found", "job_not_found"})
+HIDDEN = frozenset(
+    {
+        "model_not_found", "label_not_found", "job_not_found", "file_not_found", "batch_not_found",
+        "webhook_not_found", "delivery_not_found",
+    }
+)  # fmt: skip
+# Parts of addresses that let in whoever has them.
+SECRET_PARTS = frozenset({"token"})
 NOTHING: Mapping[str, object] = {}
 OWN_FIELDS = ("identity", "name", "model", "version", "digest")
 
@@ -117,7 +124,8 @@ def _digest(session: Session, model: str, version: int, catalog: Catalog) -> str
 
 
 def _entry(scope: Scope, outcome: Outcome, reason: str | None) -> Entry:
-    known: dict[str, object] = {**scope.get("path_params", {}), **scope.get("state", {}).get("audit", {})}
+    path = {name: part for name, part in scope.get("path_params", {}).items() if name not in SECRET_PARTS}
+    known: dict[str, object] = {**path, **scope.get("state", {}).get("audit", {})}
     own = {name: known.pop(name, None) for name in OWN_FIELDS}
     caller: Caller | None = scope.get("caller")
     route = scope["route"]

@@ -119,6 +119,13 @@ class Connection(BoundedHeads):
                 look.cancel()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        super().shutdown()
+        # Streams would last until the server's patience ends; the application says how to end them.
+        end_streams = self.app_state.get("end_streams")
+        if end_streams is not None:
+            end_streams()
+
     def body_goes_on(self, size: int) -> None:
         self._received += size
         if self._body_look is None:

@@ -11,10 +11,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.middleware import CLOSED_POLICY, NO_STORE, SECURITY_HEADERS
 
 METHODS = b"GET, POST, PUT, PATCH, DELETE"
-SENT = b"authorization, content-type, idempotency-key, inference-header-content-length, prefer, x-request-id"
+SENT = (
+    b"authorization, content-type, idempotency-key, inference-header-content-length, last-event-id, prefer, "
+    b"sluice-deadline, sluice-max-attempts, sluice-priority, sluice-webhook, x-request-id"
+)
 SHOWN = (
-    b"inference-header-content-length, location, preference-applied, ratelimit, ratelimit-policy, retry-after, "
-    b"sluice-model-version, www-authenticate, x-request-id"
+    b"idempotent-replayed, inference-header-content-length, location, preference-applied, ratelimit, "
+    b"ratelimit-policy, retry-after, sluice-model-version, www-authenticate, x-request-id"
 )
 REMEMBERED_SECONDS = b"600"
 VARY = (b"vary", b"origin")

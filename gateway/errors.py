@@ -15,6 +15,7 @@ from model_store.errors import ModelNotFound, SluiceError
 CODES = {400: "request_invalid", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported"}
 MOST_ERRORS_SHOWN = 10
 MOST_CHARACTERS = 1000
+OPENAI = ("/v1/files", "/v1/batches")
 OPEN_INFERENCE_MODELS = "/v2/models/"
 
 Rendered = tuple[int, dict[str, str], bytes]
@@ -56,6 +57,9 @@ def render(path: str, error: SluiceError) -> Rendered:
     if path.startswith("/oauth/"):
         document = {"error": error.code, "error_description": message}
         headers["cache-control"] = "no-store"
+    elif speaks_openai(path):
+        told = {"message": message, "type": _type_of(error.status), "param": None, "code": error.code}
+        document = {"error": told}
     elif has_bare_errors(path):
         document = {"error": _unknown_to_triton(path) if _names_unknown_model(path, error) else message}
     else:
@@ -67,9 +71,19 @@ def render(path: str, error: SluiceError) -> Rendered:
 
 def has_bare_errors(path: str) -> bool:
     """Whether callers of this path expect `{"error": text}`: their clients fail to decode anything else."""
-    if path.startswith("/v1/jobs"):
+    if path.startswith(("/v1/jobs", "/v1/results/", "/v1/events", "/v1/webhooks")) or speaks_openai(path):
         return False
     return path.startswith(("/v1/", "/v2/")) or path in ("/v1", "/v2")
+
+
+def speaks_openai(path: str) -> bool:
+    """Whether callers of this path expect errors as OpenAI writes them (openapi.yaml, ErrorResponse)."""
+    return path.startswith(OPENAI)
+
+
+def _type_of(status: int) -> str:
+    known = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+    return "server_error" if status >= 500 else known.get(status, "invalid_request_error")
 
 
 def _names_unknown_model(path: str, error: SluiceError) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from auth.grants import HIGHEST_VERSION, MOST_GRANTS, USE, Action, GrantSpec
+from auth.grants import HIGHEST_VERSION, LEAST_WEIGHT, MOST_GRANTS, MOST_WEIGHT, USE, Action, GrantSpec
 from auth.model_patterns import PATTERN
 from gateway.moments import Moment
 
@@ -42,9 +42,18 @@ class GrantBody(BaseModel):
         examples=["2099-12-31T23:00:00Z"],
     )
 
+    weight: float = Field(
+        1.0,
+        strict=True,
+        ge=LEAST_WEIGHT,
+        le=MOST_WEIGHT,
+        allow_inf_nan=False,
+        description="By which the client shares the workers with others: 3 gets three times the turns of 1.",
+    )
+
     def spec(self) -> GrantSpec:
         end = None if self.expires_at is None else _milliseconds(self.expires_at)
-        return GrantSpec(self.model, self.version, self.label, frozenset(self.actions), end)
+        return GrantSpec(self.model, self.version, self.label, frozenset(self.actions), end, self.weight)
 
 
 class Grants(BaseModel):
@@ -82,6 +91,7 @@ def grants_shown(specs: Sequence[GrantSpec]) -> Grants:
                 label=spec.label,
                 actions=[action for action in Action if action in spec.actions],
                 expires_at=None if spec.expires_at is None else datetime.fromtimestamp(spec.expires_at / 1000, UTC),
+                weight=spec.weight,
             )
             for spec in specs
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from auth.scopes import Scope
 from gateway.prediction_description import PREFER, Json, accepted, failure, header, parameters, reference, refusals
+from gateway.submit_description import submit_options
 
 INFER_TAG = {
     "name": "Open Inference Protocol",
@@ -137,7 +138,7 @@ def infer_operation(target: str, meaning: str) -> Json:
         "tags": [INFER_TAG["name"]],
         "summary": f"Infer with {meaning}",
         "operationId": f"infer_{'version' if target else 'model'}",
-        "parameters": [*parameters(target), length, PREFER],
+        "parameters": [*parameters(target), length, PREFER, *submit_options()],
         "requestBody": {
             "required": True,
             "content": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from auth.standing import UNKNOWN, Authority
+from gateway.idempotent_submits import Accepted, Answer, Keyed, settle, withdraw
+from gateway.job_terms import Terms
 from gateway.limit_headers import Kind, Policy, refusal_headers
 from gateway.submission import Submission
 from model_store.artifacts import Artifacts
@@ -21,8 +24,10 @@ from workers import jobs
 from workers.errors import QueueFull
 from workers.lanes import JOB_FIELD, Keys, Lane
 from workers.layout import ahead_limit
+from workers.protocols.body import restored
 from workers.redis_link import pack
 from workers.settings import QueueSettings
+from workers.webhooks.outbox import note_addresses
 
 MOST_AT_ONCE = 500
 ROOM_SECONDS = 0.5
@@ -42,12 +47,20 @@ class Submitted:
     most_queued: int | None = None
     most_queued_of_model: int | None = None
     authority: Authority = UNKNOWN
+    terms: Terms | None = None  # None: the setting's deadline, and three attempts
+    keyed: Keyed | None = None
+    late: SluiceError | None = None  # why it may not become a job, unless its key stands for one
+    # The dispatcher alone lays it out: it knows how many jobs of the client run.
+    waits: bool = False
+    # Whether its end is told by webhook; and where, if its submit names an address of its own.
+    notifies: bool = False
+    webhook: str | None = None
 
 
 Counted = tuple[str, str | None]
 """A client, and the model whose jobs are counted; None is all."""
 
-Pending = tuple[Submitted, "asyncio.Future[str]"]
+Pending = tuple[Submitted, "asyncio.Future[Accepted]"]
 
 
 class Room:
@@ -111,12 +124,13 @@ class JobSubmission:
         self._room = Room(settings.queued_jobs_limit)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="group-commit")
 
-    async def submit(self, submitted: Submitted) -> str:
-        """The id of the new job, whose row is committed.
+    async def submit(self, submitted: Submitted) -> Accepted:
+        """The new job, whose row is committed, or the one that its idempotency key stands for.
 
-        Raises QueueFull (429) over the client's limit, DatabaseUnavailable (503), StoreFull (507).
+        Raises QueueFull (429) over the client's limit, IdempotencyKeyReused (422), DatabaseUnavailable (503), StoreFull
+        (507).
         """
-        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
         self._pending.append((submitted, future))
         if self._committer is None or self._committer.done():
             self._committer = asyncio.create_task(self._commit_all())
@@ -147,27 +161,37 @@ class JobSubmission:
                 else:
                     future.set_result(answer)
 
-    def _commit(self, group: Sequence[Submitted]) -> tuple[list[str | SluiceError], list[tuple[Lane, int]]]:
+    def _commit(self, group: Sequence[Submitted]) -> tuple[list[Answer], list[tuple[Lane, int]]]:
         """In the thread: write large inputs to the store, then all rows in one transaction."""
         drafts = [self._draft(submitted) for submitted in group]
+        claims = [
+            submitted.keyed.claim(draft.id)
+            for draft, submitted in zip(drafts, group, strict=True)
+            if submitted.keyed is not None
+        ]
         with transaction(self._sessions) as session:
             self._room.begin_group()
-            answers: list[str | SluiceError] = []
+            answers = settle(session, claims) if claims else {}
             kept: list[jobs.Draft] = []
             for draft, submitted in zip(drafts, group, strict=True):
-                full = self._room.take(session, submitted)
-                if full is not None:
-                    self._forget(draft)
-                    answers.append(full)
+                if draft.id in answers:
                     continue
-                kept.append(draft)
-                answers.append(draft.id)
+                refusal = submitted.late or self._room.take(session, submitted)
+                if refusal is None:
+                    kept.append(draft)
+                answers[draft.id] = refusal or Accepted(draft.id)
+            if claims and len(kept) < len(drafts):
+                withdraw(session, claims, answers)
             limit = ahead_limit(max(one.max_batch for one in group))
             laid_out = jobs.accept(session, kept, limit) if kept else []
-        return answers, laid_out
+            note_addresses(session, _addresses(drafts, group, kept))
+        if len(kept) < len(drafts):
+            self._forget(drafts, kept)
+        return [answers[draft.id] for draft in drafts], laid_out
 
     def _draft(self, submitted: Submitted) -> jobs.Draft:
         job_id, body = jobs.new_id(), submitted.body
+        terms = submitted.terms or Terms(self._settings.job_seconds)
         name = jobs.input_name(job_id)
         stored = len(body) > self._settings.inline_bytes
         if stored:
@@ -178,14 +202,20 @@ class JobSubmission:
             submitted.dialect,
             submitted.instances,
             None if stored else self._artifacts.sealed(name, body),
-            self._settings.job_seconds,
+            terms.job_seconds,
             submitted.authority,
+            max_attempts=terms.max_attempts,
+            input_digest=hashlib.sha256(restored(body, 0).data).digest(),
+            waits=submitted.waits,
+            notifies=submitted.notifies,
         )
 
-    def _forget(self, draft: jobs.Draft) -> None:
-        # No row will ever name it: a client over its limit could fill the disk.
-        if draft.input is None:
-            self._artifacts.delete_payload(jobs.input_name(draft.id))
+    def _forget(self, drafts: Sequence[jobs.Draft], kept: Sequence[jobs.Draft]) -> None:
+        # No row will ever name them: a client over its limit could fill the disk.
+        accepted = {draft.id for draft in kept}
+        for draft in drafts:
+            if draft.input is None and draft.id not in accepted:
+                self._artifacts.delete_payload(jobs.input_name(draft.id))
 
     def _lay_out(self, placed: Sequence[tuple[Lane, int]]) -> None:
         by_lane: dict[Lane, list[bytes]] = {}
@@ -193,6 +223,15 @@ class JobSubmission:
             by_lane.setdefault(lane, []).append(pack("XADD", self._keys.lane(lane), "*", JOB_FIELD, number))
         for lane, entries in by_lane.items():
             self._submission.add_jobs(lane, entries)
+
+
+def _addresses(
+    drafts: Sequence[jobs.Draft], group: Sequence[Submitted], kept: Sequence[jobs.Draft]
+) -> list[tuple[str, str]]:
+    """The webhooks that accepted jobs' submits named, each with its job's id."""
+    named = [(draft.id, one.webhook) for draft, one in zip(drafts, group, strict=True) if one.webhook is not None]
+    accepted = {draft.id for draft in kept} if named else set()
+    return [(job_id, url) for job_id, url in named if job_id in accepted]
 
 
 def _full(counted: Counted, most: int) -> QueueFull:

@@ -1,38 +1,64 @@
-"""Waiting for jobs to end: told by Redis at once, and looked up in SQL once a second, since a message may be lost."""
+"""Waiting for jobs: one look in SQL a second for all who wait at this gateway, and Redis's word in between.
+
+Each of them looked for itself before: 200 that waited for a minute asked 12,000 times. Now it is twice each, and a page
+of 500 jobs a second for all of them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import redis
-from redis import asyncio as async_redis
+from sqlalchemy import BindParameter, bindparam, select
 
-from workers.lanes import Keys
-from workers.redis_link import CONNECT_SECONDS, parse_sentinels
-from workers.settings import QueueSettings
+from gateway.job_stamps import Stamp, stamp_of
+from model_store.database import Sessions, transaction
+from model_store.errors import DatabaseUnavailable
+from workers.tables import Job
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-RETRY_SECONDS = 0.5
-READ_SECONDS = 5.0
+PAGE_JOBS = 500
+
+_IDS: BindParameter[Sequence[str]] = bindparam("ids", expanding=True)
+_STAMPS = select(Job.id, Job.state, Job.fence, Job.done).where(Job.id.in_(_IDS))
+
+
+class Watcher:
+    """One who waits for a job; `known` is what it has seen of it, None for one to whom only the end matters."""
+
+    def __init__(self, known: Stamp | None) -> None:
+        self.known = known
+        self._told = asyncio.Event()
+
+    async def wait(self, seconds: float) -> bool:
+        """Whether there may be something new, now or within these seconds; it has to be looked up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._told.wait()
+        told = self._told.is_set()
+        self._told.clear()
+        return told
+
+    def tell(self) -> None:
+        self._told.set()
+
+    def stands_at(self, stamp: Stamp | None) -> None:
+        """Where the job is; None where it is gone."""
+        if stamp is None or stamp.final or (self.known is not None and stamp > self.known):
+            self.tell()
 
 
 class JobWatch:
-    """Tells waiting requests that a job of theirs may have ended."""
+    """Tells those who wait that a job of theirs may have moved on. Used on one event loop."""
 
-    def __init__(self, settings: QueueSettings) -> None:
-        self._settings = settings
-        self._channel = Keys(settings.key_prefix).ends()
-        self._waiting: dict[str, set[asyncio.Event]] = {}
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._waiting: dict[str, set[Watcher]] = {}
         self._task: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        self._task = asyncio.create_task(self._listen())
 
     async def close(self) -> None:
         if self._task is not None:
@@ -40,47 +66,46 @@ class JobWatch:
             await asyncio.gather(self._task, return_exceptions=True)
 
     @contextlib.contextmanager
-    def watching(self, job_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set when the job may have ended; to be entered before the job is looked up."""
-        event = asyncio.Event()
-        self._waiting.setdefault(job_id, set()).add(event)
+    def watching(self, job_id: str, known: Stamp | None = None) -> Iterator[Watcher]:
+        """To be entered before the job is looked up, so that nothing comes in between."""
+        watcher = Watcher(known)
+        self._waiting.setdefault(job_id, set()).add(watcher)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._look_while_somebody_waits())
         try:
-            yield event
+            yield watcher
         finally:
-            events = self._waiting[job_id]
-            events.discard(event)
-            if not events:
+            watchers = self._waiting[job_id]
+            watchers.discard(watcher)
+            if not watchers:
                 del self._waiting[job_id]
 
-    def ended(self, ids: list[str]) -> None:
+    def ended(self, ids: Sequence[str]) -> None:
+        """These jobs are said to have ended."""
         for job_id in ids:
-            for event in self._waiting.get(job_id, ()):
-                event.set()
+            for watcher in self._waiting.get(job_id, ()):
+                watcher.tell()
 
-    async def _listen(self) -> None:
-        while True:
-            client = connect_async(self._settings)
+    async def _look_while_somebody_waits(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(LOOK_SECONDS)
             try:
-                async with client.pubsub() as channel:
-                    await channel.subscribe(self._channel)
-                    while True:
-                        message = await channel.get_message(ignore_subscribe_messages=True, timeout=READ_SECONDS)
-                        if message is not None:
-                            self.ended(message["data"].decode().split())
-            except (redis.RedisError, OSError):
-                # Those who wait look in SQL once a second meanwhile.
-                await asyncio.sleep(RETRY_SECONDS)
-            finally:
-                await client.aclose()
+                waiting = list(self._waiting)
+                for start in range(0, len(waiting), PAGE_JOBS):
+                    page = waiting[start : start + PAGE_JOBS]
+                    self._tell(page, await asyncio.to_thread(self._look, page))
+            except DatabaseUnavailable:
+                # Whoever's time is over looks for itself, and is told so.
+                continue
+            except Exception:  # the task's edge: nobody would hear of anything any more
+                log.exception("jobs that somebody waits for could not be looked up")
 
+    def _look(self, ids: Sequence[str]) -> dict[str, Stamp]:
+        with transaction(self._sessions, write=False) as session:
+            rows = session.connection().execute(_STAMPS, {"ids": ids}).all()
+        return {row.id: stamp_of(row.state, row.fence, row.done) for row in rows}
 
-def connect_async(settings: QueueSettings) -> async_redis.Redis:
-    """redis-py's asyncio client, for what is not on the request path."""
-    url = settings.redis_url.get_secret_value()
-    options: dict[str, Any] = {"socket_connect_timeout": CONNECT_SECONDS, "protocol": 2}
-    if not url.startswith("sentinel://"):
-        return async_redis.Redis.from_url(url, **options)
-    hosts, database, password = parse_sentinels(url)
-    sentinel: Any = async_redis.Sentinel(hosts, sentinel_kwargs={"password": password, **options}, password=password)  # type: ignore[no-untyped-call] # redis-py leaves it untyped
-    client: async_redis.Redis = sentinel.master_for(settings.redis_sentinel_master, db=database)
-    return client
+    def _tell(self, asked: Sequence[str], found: dict[str, Stamp]) -> None:
+        for job_id in asked:
+            for watcher in self._waiting.get(job_id, ()):
+                watcher.stands_at(found.get(job_id))

@@ -21,7 +21,8 @@ MUCH = 1000
 class Plan:
     """What a client's requests for one model have to keep to; worked out once for each picture of rights.
 
-    `most_queued` and `most_queued_of_model` are None where the client has no bound of its own.
+    `most_queued` and `most_queued_of_model` are None where the client has no bound of its own; `bounds_running` tells
+    whether there is one on its running jobs, which the dispatcher keeps.
     """
 
     def __init__(
@@ -31,11 +32,14 @@ class Plan:
         body_bytes: int,
         most_queued: int | None = None,
         most_queued_of_model: int | None = None,
+        *,
+        bounds_running: bool = False,
     ) -> None:
         self.rights = rights
         self.body_bytes = body_bytes
         self.most_queued = most_queued
         self.most_queued_of_model = most_queued_of_model
+        self.bounds_running = bounds_running
         self.placed = tuple(account for account in accounts if account.bounds.concurrent_requests is not None)
         self.metered = tuple(account for account in accounts if account.metered)
         self.rated = tuple(account for account in accounts if account.rate is not None)

@@ -105,6 +105,7 @@ class Limits:
             min(size for size in sizes if size is not None),
             of_client.queued_jobs,
             of_model.queued_jobs,
+            bounds_running=of_client.running_jobs is not None or of_model.running_jobs is not None,
         )
 
     def _account(self, place: Place, bounds: Bounds) -> Account | None:

@@ -18,12 +18,13 @@ from monitoring.metrics import request_metrics
 
 log = logging.getLogger(__name__)
 
-UPLOAD = re.compile(r"/admin/models/[^/]+/versions")
+UPLOAD = re.compile(r"/admin/models/[^/]+/versions|/v1/models/[^:]+:batch|/v1/files")
 REQUEST_ID = re.compile(rb"^[A-Za-z0-9-]{8,64}$")
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
+EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 NO_STORE = (b"cache-control", b"no-store")
 CLOSED_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 
@@ -52,14 +53,18 @@ class RequestContext:
         request_id = request_id_of(scope["headers"])
         scope.setdefault("state", {})["request_id"] = request_id.decode()
         started, status, answered = time.perf_counter(), 500, False
+        began_after: float | None = None
 
         async def send_marked(message: Message) -> None:
-            nonlocal status, answered
+            nonlocal status, answered, began_after
             if message["type"] == "http.response.start":
                 status, answered = message["status"], True
                 headers = [pair for pair in message.get("headers", []) if pair[0] != b"x-request-id"]
                 headers += [(b"x-request-id", request_id), *SECURITY_HEADERS]
                 said = {name for name, _ in headers}
+                if EVENT_STREAM in headers:
+                    # How long it stays open is the reader's affair: what counts is how soon it began.
+                    began_after = time.perf_counter() - started
                 # What is about a caller's rights must not be found in a cache by somebody else.
                 headers += [pair for pair in (CLOSED_POLICY, NO_STORE) if pair[0] not in said]
                 message = {**message, "headers": headers}
@@ -76,7 +81,7 @@ class RequestContext:
                         raise
                     await answer(send_marked, render(scope["path"], unforeseen()))
         finally:
-            seconds = time.perf_counter() - started
+            seconds = time.perf_counter() - started if began_after is None else began_after
             request_metrics(route_of(scope), "", "").observe(outcome_of(status), seconds)
             self._conclude(scope, status)
 

@@ -16,7 +16,7 @@ from fastapi.routing import iter_route_contexts
 
 from auth.scopes import MEANINGS
 from gateway.dependencies import PAGES, TOKEN_PATH, Reader, Require, SignedInPerson
-from gateway.errors import has_bare_errors
+from gateway.errors import has_bare_errors, speaks_openai
 from gateway.infer_description import INFER_SCHEMAS, INFER_TAG, infer_paths
 from gateway.prediction_description import NAME_PATTERN, SCHEMAS, TAG, Json, header, prediction_paths, reference
 
@@ -66,6 +66,23 @@ ERROR_SCHEMAS: dict[str, Json] = {
             "status": {"type": "integer"},
             "code": {"type": "string"},
             "detail": {"type": "string"},
+        },
+    },
+    "OpenAIError": {
+        "type": "object",
+        "description": "An error as OpenAI writes it.",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type", "param", "code"],
+                "properties": {
+                    "message": {"type": "string"},
+                    "type": {"type": "string"},
+                    "param": {"type": ["string", "null"]},
+                    "code": {"type": ["string", "null"]},
+                },
+            }
         },
     },
     "OAuthError": {
@@ -176,7 +193,9 @@ def name_parameters(operation: Json) -> None:
 
 def add_error_shape(path: str, response: Json) -> None:
     """The body of an error, as `gateway.errors.render` writes it for this path."""
-    if has_bare_errors(path):
+    if speaks_openai(path):
+        shape, kind = "OpenAIError", "application/json"
+    elif has_bare_errors(path):
         shape, kind = "Error", "application/json"
     elif path.startswith("/oauth/"):
         shape, kind = "OAuthError", "application/json"

@@ -14,12 +14,17 @@ from auth.tokens import Issuer
 from gateway.admission import Admission
 from gateway.audit_log import AuditLog
 from gateway.audit_trail import AuditTrail
+from gateway.end_channel import EndChannel
+from gateway.end_feed import EndFeed
+from gateway.event_streams import EventStreams
 from gateway.health import Health
+from gateway.job_results import JobResults
 from gateway.job_submission import JobSubmission
 from gateway.job_watch import JobWatch
 from gateway.key_keeping import KeyKeeping
 from gateway.limits import Limits
 from gateway.people_parts import PeopleParts
+from gateway.queue_outlook import QueueOutlook
 from gateway.settings import GatewaySettings
 from gateway.snapshot import Snapshot
 from gateway.submission import Submission
@@ -48,8 +53,13 @@ class Parts:
     audit: AuditTrail
     admission: Admission
     submission: Submission
+    outlook: QueueOutlook
     limits: Limits
     jobs: JobSubmission
+    results: JobResults
     watch: JobWatch
+    end_feed: EndFeed
+    end_channel: EndChannel
+    streams: EventStreams
     publisher: Publisher
     health: Health

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from auth.scopes import Scope
+from gateway.submit_description import submit_options
 
 Json = dict[str, Any]
 
@@ -93,7 +94,10 @@ JOB_EXAMPLE = {
     "started_at": None,
     "finished_at": None,
     "attempts": 0,
-    "queue_position": 0,
+    "queue_position": None,
+    "jobs_ahead": None,
+    "estimated_wait_seconds": None,
+    "estimated_start_at": None,
     "progress": {"done": 0, "total": 2},
     "error": None,
 }
@@ -141,7 +145,10 @@ def submit_operation(target: str, meaning: str) -> Json:
     responses = {
         "200": answered("The prediction, where `Prefer: wait` asked for it and it succeeded in time."),
         "202": accepted("The job is written down: it survives the end of any process."),
-        "503": failure("The version is not ready, the database is away, or rights cannot be read.", retry=True),
+        "503": failure(
+            "The version is not ready, its queue too old, the database away, or rights cannot be read.",
+            retry=True,
+        ),
     }
     return operation(target, f"Submit a job to {meaning}", responses)
 
@@ -161,7 +168,7 @@ def operation(target: str, summary: str, responses: dict[str, Json]) -> Json:
         "tags": [TAG["name"]],
         "summary": summary,
         "operationId": f"{verb}_{kind}",
-        "parameters": [*parameters(target), PREFER],
+        "parameters": [*parameters(target), PREFER, *submit_options()],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": reference("PredictRequest"), "examples": EXAMPLES}},
@@ -178,6 +185,7 @@ def refusals() -> dict[str, Json]:
         "404": failure("No such model or version, or no grant for it: the two answers are equal."),
         "413": failure("The body is larger than the limit (16 MiB unless set otherwise)."),
         "415": failure("The body has a Content-Encoding."),
+        "422": failure("The `Idempotency-Key` came with another request before."),
         "429": failure("The client is at one of its limits: `RateLimit-Policy` says at which.", retry=True),
     }
 
@@ -208,6 +216,7 @@ def accepted(description: str) -> Json:
         "headers": {
             "Location": header("The job's address."),
             "Preference-Applied": header("`respond-async` or `wait`, where `Prefer` asked for it."),
+            "Idempotent-Replayed": header("`true` where an earlier request with the same key made the job."),
         },
         "content": {"application/json": {"schema": reference("JobAccepted"), "example": JOB_EXAMPLE}},
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -17,15 +18,20 @@ from auth.standing import Authority
 from gateway.access import Found
 from gateway.admission import Caller
 from gateway.errors import render, unforeseen
+from gateway.idempotent_submits import Keyed
 from gateway.job_submission import Submitted
-from gateway.job_view import accepted_document, job_document, wait_for_end
+from gateway.job_terms import terms
+from gateway.job_view import accepted_document, job_document, wait_for_end, whole_result
 from gateway.limit_visits import Visit
+from gateway.load_shedding import too_old, too_old_to_wait
 from gateway.middleware import CLOSED_POLICY, outcome_of, request_id_of
 from gateway.parts import Parts
 from gateway.prediction_addresses import Address, parse_path
 from gateway.prediction_bodies import Disconnected, RawHeaders, content_headers, read_prediction
 from gateway.preferences import Preferences, read_preferences
 from gateway.submission import CallerGone
+from gateway.submit_options import DEFAULTS, SubmitOptions, read_submit_options
+from gateway.webhook_terms import is_told
 from gateway.whole_answers import send_whole
 from model_store.catalog import CatalogVersion
 from model_store.errors import SluiceError
@@ -47,6 +53,14 @@ SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), CLOSED_POLICY)
 
 
 Answered = tuple[int, RawHeaders, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a submit's headers ask for: how to be answered, and what kind of job it is to be."""
+
+    preferences: Preferences
+    options: SubmitOptions
 
 
 class PredictionEndpoint:
@@ -110,6 +124,7 @@ class PredictionEndpoint:
         parts.admission.require(caller, Right.PREDICT)
         preferences = read_preferences(headers)
         asynchronous = address.submits or preferences.asynchronous
+        options = read_submit_options(headers, parts.snapshot.now_ms) if asynchronous else DEFAULTS
         action = "submit" if asynchronous else "predict"
         picture = parts.snapshot.rights
         found = parts.admission.found(caller, action, address.model, address.version, address.label)
@@ -127,8 +142,11 @@ class PredictionEndpoint:
                 found = parts.admission.found(caller, action, address.model, address.version, address.label)
                 target = resolved[0] = found.version
             if asynchronous:
-                return await self._submit(caller, address, found, body, preferences, visit)
+                return await self._submit(caller, address, found, body, Wishes(preferences, options), visit)
             lane = Lane(address.model, target.number, Priority.INTERACTIVE, caller.client_id)
+            late = too_old_to_wait(parts.submission.age(lane), found.policy)
+            if late is not None:
+                raise late
             answer = await parts.submission.predict(lane, body, parts.settings.synchronous_seconds, receive)
             visit.answered(answer.instances)
             answered = content_headers(answer.head) + visit.headers()
@@ -142,33 +160,48 @@ class PredictionEndpoint:
         address: Address,
         found: Found,
         body: Body,
-        preferences: Preferences,
+        wishes: Wishes,
         visit: Visit,
     ) -> Answered:
-        parts, target = self._parts, found.version
+        parts, target, preferences, options = self._parts, found.version, wishes.preferences, wishes.options
         request = await self._checked(address.model, target, body)
-        lane = Lane(address.model, target.number, Priority.BULK, caller.client_id)
+        lane = Lane(address.model, target.number, options.priority, caller.client_id)
+        submitted_body = stored(body)
+        keyed = _keyed(caller, address, options, submitted_body)
+        late = too_old(parts.outlook, lane, found.policy, options.deadline_seconds)
+        if late is not None and keyed is None:
+            raise late
         submitted = Submitted(
             lane,
             address.dialect.label,
             request.instances,
-            stored(body),
+            submitted_body,
             target.max_batch,
             visit.plan.most_queued,
             visit.plan.most_queued_of_model,
             Authority(found.rule.id, caller.token_id, caller.issued_at),
+            terms(options, found.policy, parts.settings.job_seconds),
+            keyed,
+            late,
+            visit.plan.bounds_running,
+            is_told(parts.settings, parts.snapshot, caller.client_id, options.webhook),
+            options.webhook,
         )
         with visit.submitting(request.instances):
-            job_id = await parts.jobs.submit(submitted)
+            accepted = await parts.jobs.submit(submitted)
         headers: RawHeaders = visit.headers()
+        if accepted.replayed:
+            visit.answered(-request.instances)
+            headers.append((b"idempotent-replayed", b"true"))
         if preferences.applied:
             headers.append((b"preference-applied", preferences.applied))
-        headers.append((b"location", f"/v1/jobs/{job_id}".encode()))
-        if not preferences.wait_given:
-            return 202, headers + content_headers(TEXT), accepted_document(job_id, lane, request.instances)
-        job = await wait_for_end(parts, job_id, caller.client_id, preferences.wait_seconds)
-        if job.ended and job.result is not None:
-            return 200, headers + content_headers(job.result.head), job.result.data
+        headers.append((b"location", f"/v1/jobs/{accepted.id}".encode()))
+        if not preferences.wait_given and not accepted.replayed:
+            return 202, headers + content_headers(TEXT), accepted_document(accepted.id, lane, request.instances)
+        job = await wait_for_end(parts, accepted.id, caller.client_id, preferences.wait_seconds)
+        result = await whole_result(parts, job) if preferences.wait_given else None
+        if result is not None:
+            return 200, headers + content_headers(result.head), result.data
         return 202, headers + content_headers(TEXT), job_document(job)
 
     async def _checked(self, model: str, target: CatalogVersion, body: Body) -> Request:
@@ -183,6 +216,15 @@ class PredictionEndpoint:
         # at once, the loop came to a halt for a second.
         async with self._parsing:
             return await asyncio.to_thread(parse, body, contract)
+
+
+def _keyed(caller: Caller, address: Address, options: SubmitOptions, body: bytes) -> Keyed | None:
+    """The request under its key; a deadline is no part of it, since who tries again has less time left."""
+    if options.idempotency_key is None:
+        return None
+    asked = (address.model, address.version, address.label, address.dialect.label)
+    wanted = (options.priority, options.max_attempts, options.webhook)
+    return Keyed(caller.client_id, options.idempotency_key, (repr(asked).encode(), repr(wanted).encode(), body))
 
 
 def _rendered(path: str, error: SluiceError) -> Answered:

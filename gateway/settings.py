@@ -12,9 +12,12 @@ from auth.settings import AuthSettings
 from gateway.transport_settings import TransportSettings
 from model_store.settings import StoreSettings
 from workers.settings import QueueSettings
+from workers.webhooks.settings import WebhookSettings
 
 
-class GatewaySettings(TransportSettings, AuthSettings, PeopleSettings, AuditSettings, QueueSettings, StoreSettings):
+class GatewaySettings(
+    TransportSettings, AuthSettings, PeopleSettings, AuditSettings, WebhookSettings, QueueSettings, StoreSettings
+):
     """What a gateway needs: it alone sees signing keys and the key of the clients' secrets."""
 
     host: str = Field("127.0.0.1", description="Address that the gateway listens on.")
@@ -43,9 +46,25 @@ class GatewaySettings(TransportSettings, AuthSettings, PeopleSettings, AuditSett
         pattern="^(optional|required)$",
         description="Whether uploads must carry a signature of a known upload key: `optional` or `required`.",
     )
+    result_url_seconds: int = Field(
+        900,
+        ge=1,
+        le=7 * 86_400,
+        description="How long the address of a large result (`result_url`) is good, for whoever has it.",
+    )
     docs_public: bool = Field(True, description="Whether `/docs` and `/openapi.json` answer without a token.")
     metrics_public: bool = Field(False, description="Whether `/metrics` answers without a token.")
     gateway_metrics_port: int = Field(
         0, ge=0, le=65535, description="Port of a `/metrics` without a token, apart from the rest; 0 is none."
+    )
+    webhook_keep_seconds: float = Field(
+        7 * 24 * 3600.0, gt=0, description="How long the log of a webhook's delivery is kept."
+    )
+    streams: int = Field(1000, ge=0, description="Most streams of events that are open at one gateway; 503 beyond.")
+    streams_per_client: int = Field(
+        20, ge=0, description="Most streams of events of one client that are open at one gateway; 429 beyond."
+    )
+    stream_seconds: float = Field(
+        900.0, gt=0, description="How long a stream of events lasts before its reader has to come again."
     )
     gateway_metrics_host: str = Field("127.0.0.1", description="Address that this `/metrics` listens on.")

@@ -19,6 +19,8 @@ from model_store.database import Sessions, transaction
 from model_store.errors import DatabaseUnavailable
 from model_store.generation import read_moment
 from model_store.registry import Catalog, load_catalog
+from workers.lanes import Lane
+from workers.webhooks.endpoints import told_clients
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ class Snapshot:
         self._thread: threading.Thread | None = None
         self.rights = Rights({})
         self.catalog = Catalog({})
+        # Clients that are told of their jobs' ends by webhook.
+        self.told: frozenset[str] = frozenset()
         # The database's clock in milliseconds, and this process's in seconds a little before it was read.
         self._clock = (0, 0.0)
 
@@ -82,6 +86,10 @@ class Snapshot:
         read, at = self._clock
         return read + int((time.monotonic() - at) * 1000)
 
+    def weight(self, lane: Lane) -> float:
+        """By which a lane shares the workers with others."""
+        return self.rights.weight(lane.client_id, lane.model, lane.version)
+
     def _keep_reading(self) -> None:
         away = False
         while not self._stop.is_set():
@@ -105,6 +113,7 @@ class Snapshot:
                 # first: a new picture of rights is what tells admission to look at the key of a known token again.
                 self._keys.read(session)
                 rights, catalog = load_rights(session), load_catalog(session)
+                self.told = told_clients(session)
                 self.rights, self.catalog, self._generation = rights, catalog, generation
         self._clock = (now, asked_at)
         self.clock.observe(now / 1000)

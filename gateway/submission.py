@@ -16,28 +16,26 @@ from dataclasses import dataclass
 import hiredis
 from starlette.types import Receive
 
+from gateway.departures import Departures
+from gateway.turns import LaidOut, Turn, bundles
 from gateway.wire import Command, Wire, unavailable
 from model_store.errors import SluiceError
 from monitoring import metrics
 from workers.bells import Ring
 from workers.errors import DeadlinePassed
 from workers.lanes import (
-    BUNDLE_BYTES,
     BUNDLE_FIELD,
-    BUNDLE_PREDICTIONS,
-    JOB_FIELD,
     LANE_MILLISECONDS,
     Answer,
     Keys,
     Lane,
-    Prediction,
     pack_bundle,
     unpack_answers,
 )
 from workers.protocols.body import Body
 from workers.publisher import Publisher
 from workers.redis_link import Reply, pack, pack_pieces
-from workers.ringer import RING_SECONDS, Ringer
+from workers.ringer import RING_SECONDS, Ringer, Weight, even
 from workers.settings import QueueSettings
 
 log = logging.getLogger(__name__)
@@ -47,8 +45,6 @@ BLOCK_SECONDS = 1
 ANSWERS_A_TIME = 64
 # An answer that comes sooner after it was asked for lay there before.
 BACKLOG_SECONDS = 0.0005
-# More than the dispatcher lays out in one lane.
-LANE_ENTRIES = 1000
 # A write or a read that takes longer than this is taken for a dead connection.
 PATIENCE_SECONDS = 3.0
 
@@ -59,31 +55,32 @@ class CallerGone(Exception):
 
 @dataclass(slots=True)
 class Waiting:
-    """A request that waits for its answer; `entry` is its own entry's id, where it stands alone in one."""
+    """A request that waits for its answer."""
 
     future: asyncio.Future[Answer]
-    lane: Lane
+    turn: Turn
     since: float
     until: float
     receive: Receive | None
-    entry: bytes | None = None
     listener: asyncio.Task[None] | None = None
 
 
 class Submission:
     """The gateway's end of the queue for synchronous predictions. All of it runs on one event loop."""
 
-    def __init__(self, settings: QueueSettings, gateway: str, publisher: Publisher) -> None:
+    def __init__(self, settings: QueueSettings, gateway: str, publisher: Publisher, weight: Weight = even) -> None:
         self._settings = settings
         self._keys = Keys(settings.key_prefix)
         self._publisher = publisher
-        self._ringer = Ringer(self._keys, settings.pool)
+        self._ringer = Ringer(self._keys, settings.pool, weight=weight)
         self._reply_to = self._keys.replies(gateway)
         self._wire = Wire(settings, patience_seconds=PATIENCE_SECONDS)
         self._answers = Wire(settings, patience_seconds=BLOCK_SECONDS + PATIENCE_SECONDS)
         self._next_number = 0
+        self._ages: dict[Lane, float] = {}
         self._waiting: dict[int, Waiting] = {}
-        self._turn: dict[Lane, list[Prediction]] = {}
+        self._departures = Departures(self._wire, self._keys, self._is_waiting)
+        self._turn: dict[Lane, Turn] = {}
         self._turn_scheduled = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -122,8 +119,11 @@ class Submission:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Answer] = loop.create_future()
         now = loop.time()
-        waiting = self._waiting[number] = Waiting(future, lane, now, now + seconds, receive)
-        self._turn.setdefault(lane, []).append((number, body))
+        turn = self._turn.get(lane)
+        if turn is None:
+            turn = self._turn[lane] = Turn(lane)
+        turn.predictions.append((number, body))
+        waiting = self._waiting[number] = Waiting(future, turn, now, now + seconds, receive)
         if not self._turn_scheduled:
             self._turn_scheduled = True
             loop.call_soon(self._end_turn)
@@ -133,6 +133,10 @@ class Submission:
             del self._waiting[number]
             if waiting.listener is not None:
                 waiting.listener.cancel()
+
+    def age(self, lane: Lane) -> float:
+        """How many seconds the oldest request of a lane had waited here when this was last looked at, a second ago."""
+        return self._ages.get(lane, 0.0)
 
     def add_jobs(self, lane: Lane, entries: Sequence[bytes]) -> None:
         """Lay out packed XADD commands of jobs and ring; a failure is no loss, the dispatcher repeats it."""
@@ -144,36 +148,41 @@ class Submission:
         except SluiceError:
             log.info("jobs wait in SQL: Redis is away")
 
+    async def tell_ended(self, ids: Sequence[str]) -> None:
+        """Tell those who wait that jobs ended; a message may be lost, since they look for themselves as well."""
+        try:
+            await self._wire.execute([pack("PUBLISH", self._keys.ends(), " ".join(ids))])
+        except SluiceError:
+            log.info("the ends of %d jobs could not be told: Redis is away", len(ids))
+
     async def remove_job(self, lane: str, number: int) -> None:
         """Take a canceled job's entry out of its lane; should that fail, the claim refuses it all the same."""
-        key = self._keys.lane(lane)
         try:
-            entries = (await self._wire.execute([pack("XRANGE", key, "-", "+", "COUNT", LANE_ENTRIES)]))[0]
-            for entry_id, fields in entries if isinstance(entries, list) else ():
-                if fields == [JOB_FIELD, b"%d" % number]:
-                    await self._wire.execute([pack("XDEL", key, entry_id)])
+            await self._departures.remove_job(lane, number)
         except SluiceError:
             log.info("a canceled job's entry stays in its lane: Redis is away")
 
     def _end_turn(self) -> None:
         """Send everything that this turn of the event loop brought, in one write."""
         self._turn_scheduled = False
-        turn, self._turn = self._turn, {}
+        turns, self._turn = self._turn, {}
         limit_ms = int(self._settings.synchronous_seconds * 1000)
         commands: list[Command] = []
         rings: list[Ring] = []
-        alone: list[tuple[int, int]] = []
-        for lane, predictions in turn.items():
+        places: list[tuple[int, Turn, int]] = []
+        numbers: list[int] = []
+        for lane, turn in turns.items():
             key = self._keys.lane(lane)
-            for bundle in bundles(predictions):
-                if len(bundle) == 1:
-                    alone.append((len(commands), bundle[0][0]))
+            for bundle in bundles(turn.predictions):
+                places.append((len(commands), turn, bundle[-1][0]))
                 packed = pack_bundle(self._reply_to, limit_ms, bundle)
                 commands.append(pack_pieces(b"XADD", key, b"*", BUNDLE_FIELD, last=packed))
             commands += self._ring_if_due(lane, rings) or self._expire_unless_rung(key)
-        numbers = [number for predictions in turn.values() for number, _ in predictions]
+            numbers += [number for number, _ in turn.predictions]
+            # Each caller holds its own body; what lies here would be kept for the slowest of them.
+            turn.predictions = []
         try:
-            self._send(commands, rings).add_done_callback(lambda done: self._check_sent(done, numbers, alone))
+            self._send(commands, rings).add_done_callback(lambda done: self._check_sent(done, numbers, places))
         except SluiceError as error:
             self._fail(numbers, error)
 
@@ -194,7 +203,7 @@ class Submission:
         return replies
 
     def _check_sent(
-        self, done: asyncio.Future[list[Reply]], numbers: Sequence[int], alone: Sequence[tuple[int, int]]
+        self, done: asyncio.Future[list[Reply]], numbers: Sequence[int], places: Sequence[tuple[int, Turn, int]]
     ) -> None:
         """A write that failed is told to its callers: whether it arrived, nobody knows, and asking again is theirs."""
         if done.cancelled() or done.exception() is not None:
@@ -207,10 +216,8 @@ class Submission:
             log.error("Redis refused an entry: %s", refusals[0])
             self._fail(numbers, unavailable())
             return
-        for place, number in alone:
-            waiting = self._waiting.get(number)
-            if waiting is not None:
-                waiting.entry = replies[place]
+        for place, turn, last in places:
+            turn.entries.append(LaidOut(replies[place], last))
 
     def _start_drains(
         self, done: asyncio.Future[list[Reply]], rings: Sequence[Ring], commands: Sequence[Command]
@@ -259,7 +266,7 @@ class Submission:
             # An answer may come twice, after a crash in between: the second finds nobody waiting.
             waiting = self._waiting.get(answer.number)
             if waiting is not None and not waiting.future.done():
-                self._ringer.answered(waiting.lane)
+                self._ringer.answered(waiting.turn.lane)
                 waiting.future.set_result(answer)
 
     async def _tick(self) -> None:
@@ -269,6 +276,7 @@ class Submission:
             try:
                 self._time_out()
                 self._listen_for_hang_ups()
+                await self._take_out()
                 if time.monotonic() - looked_at >= RING_SECONDS:
                     looked_at = time.monotonic()
                     self._show_waiting()
@@ -288,10 +296,14 @@ class Submission:
         now = asyncio.get_running_loop().time()
         counts: Counter[tuple[object, ...]] = Counter()
         ages: dict[tuple[object, ...], float] = {}
+        of_lanes: dict[Lane, float] = {}
         for waiting in self._waiting.values():
-            place = (waiting.lane.model, waiting.lane.version)
+            lane, age = waiting.turn.lane, now - waiting.since
+            place = (lane.model, lane.version)
             counts[place] += 1
-            ages[place] = max(ages.get(place, 0.0), now - waiting.since)
+            ages[place] = max(ages.get(place, 0.0), age)
+            of_lanes[lane] = max(of_lanes.get(lane, 0.0), age)
+        self._ages = of_lanes
         metrics.show(metrics.WAITING, counts)
         metrics.show(metrics.WAITING_AGE, ages)
 
@@ -308,18 +320,27 @@ class Submission:
         self._cancel([number], CallerGone())
 
     def _cancel(self, numbers: Sequence[int], error: Exception) -> None:
-        """Fail requests that nobody waits for; one that stands alone in its entry is taken out of its lane as well.
-
-        An entry that holds others stays: its answer will find nobody waiting.
-        """
-        found = [waiting for number in numbers if (waiting := self._waiting.get(number)) is not None]
-        commands = [pack("XDEL", self._keys.lane(one.lane), one.entry) for one in found if one.entry is not None]
+        """Fail requests that nobody waits for, and see that they are taken out of their lanes."""
+        for number in numbers:
+            waiting = self._waiting.get(number)
+            if waiting is not None:
+                self._departures.note(waiting.turn, number)
         self._fail(numbers, error)
-        if commands and self._wire.connected.is_set():
-            self._send(commands, [])
+
+    def _is_waiting(self, number: int) -> bool:
+        waiting = self._waiting.get(number)
+        return waiting is not None and not waiting.future.done()
+
+    async def _take_out(self) -> None:
+        if not self._wire.connected.is_set():
+            return
+        try:
+            await self._departures.take_out()
+        except SluiceError:
+            log.info("predictions that nobody waits for stay in their lanes: Redis is away")
 
     def _ring_again(self) -> None:
-        rings = self._ringer.again({waiting.lane for waiting in self._waiting.values()})
+        rings = self._ringer.again({waiting.turn.lane for waiting in self._waiting.values()})
         if rings and self._wire.connected.is_set():
             self._send([command for new in rings for command in new.commands], rings)
 
@@ -330,21 +351,6 @@ class Submission:
             self._ringer.learn(await self._wire.execute(self._ringer.question()))
         except SluiceError:
             log.info("slots could not be looked up: Redis is away")
-
-
-def bundles(predictions: Sequence[Prediction]) -> list[list[Prediction]]:
-    """Split a turn's predictions into entries of at most 64 predictions and 1 MiB, or one larger prediction."""
-    if len(predictions) == 1:
-        return [list(predictions)]
-    entries: list[list[Prediction]] = []
-    size = BUNDLE_BYTES + 1
-    for prediction in predictions:
-        if size + len(prediction[1].data) > BUNDLE_BYTES or len(entries[-1]) >= BUNDLE_PREDICTIONS:
-            entries.append([])
-            size = 0
-        entries[-1].append(prediction)
-        size += len(prediction[1].data)
-    return entries
 
 
 def _refuses(error: hiredis.ReplyError) -> bool:

@@ -71,12 +71,12 @@ async def receive(request: Request, artifacts: Artifacts, format: Format | None)
     read, where the length is announced), ArtifactEmpty, StoreFull, FormatUnsupported, FieldsSent, FormInvalid,
     UploadIncomplete; in each case nothing is kept.
     """
-    if _has_type(request, FIELDS):
+    if has_type(request, FIELDS):
         raise FieldsSent(
             "the Content-Type says that these are fields of a form; send the file with `curl -T FILE`, `-F file=@FILE`"
             " or `--data-binary @FILE -H 'Content-Type: application/octet-stream'`"
         )
-    body = _form_body(request) if _has_type(request, FORM) else RawBody(request)
+    body = form_body(request) if has_type(request, FORM) else RawBody(request)
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > artifacts.limit_bytes + body.overhead_bytes:
         raise too_large(artifacts.limit_bytes)
@@ -101,19 +101,23 @@ class RawBody:
 
 
 class FormBody:
-    """A form (RFC 7578) with one part, which is a file, as `curl -F file=@model.keras` sends it."""
+    """A form (RFC 7578) with a file, as `curl -F file=@model.keras` sends it, and beside it the fields that may be."""
 
     overhead_bytes = FORM_BYTES
 
-    def __init__(self, request: Request, boundary: bytes) -> None:
+    def __init__(self, request: Request, boundary: bytes, allowed: frozenset[str] = frozenset()) -> None:
         self._request = request
+        self._allowed = allowed
+        self._field: str | None = None
         self._ready: list[bytes] = []
         self._header_name, self._header_value = b"", b""
         self._disposition = b""
         self._parts = 0
         self._file_bytes = 0
+        self._has_file = False
         self._ended = False
         self.file_name = ""
+        self.fields: dict[str, bytes] = {}
         self._parser = MultipartParser(
             boundary,
             {
@@ -122,7 +126,7 @@ class FormBody:
                 "on_header_value": self._header_value_comes,
                 "on_header_end": self._header_ends,
                 "on_headers_finished": self._headers_end,
-                "on_part_data": self._file_comes,
+                "on_part_data": self._content_comes,
                 "on_end": self._form_ends,
             },
         )
@@ -145,7 +149,8 @@ class FormBody:
 
     def _part_begins(self) -> None:
         self._parts += 1
-        if self._parts > 1:
+        self._disposition = b""
+        if self._parts > 1 + len(self._allowed):
             raise FormInvalid("the form has more than one part; send the file alone, and options in the query")
 
     def _header_name_comes(self, data: bytes, start: int, end: int) -> None:
@@ -161,11 +166,28 @@ class FormBody:
 
     def _headers_end(self) -> None:
         _, options = parse_options_header(self._disposition)
+        self._field = None
         if b"filename" not in options:
-            raise FormInvalid("the form's part is not a file; send the file alone, and options in the query")
-        self.file_name = options[b"filename"].decode("utf-8", "replace")
+            self._field = self._allowed_field(options)
+        elif self._has_file:
+            raise FormInvalid("the form has more than one file")
+        else:
+            self._has_file = True
+            self.file_name = options[b"filename"].decode("utf-8", "replace")
 
-    def _file_comes(self, data: bytes, start: int, end: int) -> None:
+    def _allowed_field(self, options: dict[bytes, bytes]) -> str:
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        if not self._allowed:
+            raise FormInvalid("the form's part is not a file; send the file alone, and options in the query")
+        if name not in self._allowed or name in self.fields:
+            raise FormInvalid(f"beside the file the form may have, once each: {', '.join(sorted(self._allowed))}")
+        self.fields[name] = b""
+        return name
+
+    def _content_comes(self, data: bytes, start: int, end: int) -> None:
+        if self._field is not None:
+            self.fields[self._field] += data[start:end]
+            return
         self._file_bytes += end - start
         self._ready.append(data[start:end])
 
@@ -173,20 +195,21 @@ class FormBody:
         self._ended = True
 
 
-def _has_type(request: Request, media_type: str) -> bool:
+def has_type(request: Request, media_type: str) -> bool:
     return request.headers.get("content-type", "").lower().startswith(media_type)
 
 
-def _form_body(request: Request) -> FormBody:
+def form_body(request: Request, allowed: frozenset[str] = frozenset()) -> FormBody:
+    """The form that the Content-Type announces, with fields of these names beside the file; raises FormInvalid."""
     _, options = parse_options_header(request.headers["content-type"])
     boundary = options.get(b"boundary", b"")
     if not 0 < len(boundary) <= BOUNDARY_BYTES:
         raise FormInvalid(f"the Content-Type of the form names no boundary of 1 to {BOUNDARY_BYTES} characters")
-    return FormBody(request, boundary)
+    return FormBody(request, boundary, allowed)
 
 
 async def _store(body: RawBody | FormBody, artifacts: Artifacts, format: Format | None) -> Upload:
-    pieces = _pieces(body)
+    pieces = in_pieces(body.chunks())
     first = await anext(pieces, b"")
     if not first:
         raise empty()
@@ -203,10 +226,10 @@ async def _store(body: RawBody | FormBody, artifacts: Artifacts, format: Format 
             await run_sync(receipt.close)
 
 
-async def _pieces(body: RawBody | FormBody) -> AsyncIterator[bytes]:
-    """The file's bytes in pieces of at least PIECE_BYTES, but for the last: 64 KiB would be little for a thread."""
+async def in_pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A file's bytes in pieces of at least PIECE_BYTES, but for the last: 64 KiB would be little for a thread."""
     gathered = bytearray()
-    async for chunk in body.chunks():
+    async for chunk in chunks:
         gathered += chunk
         if len(gathered) >= PIECE_BYTES:
             yield bytes(gathered)

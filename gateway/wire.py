@@ -18,6 +18,7 @@ from typing import Any, cast
 import hiredis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import RedisError
 
 from workers.errors import QueueUnavailable
 from workers.redis_link import CONNECT_SECONDS, Reply, pack, parse_sentinels
@@ -181,7 +182,11 @@ async def _address(settings: QueueSettings) -> dict[str, Any]:
         return {"host": "localhost", "port": 6379, "tls": tls, **parsed}
     hosts, database, password = parse_sentinels(url)
     sentinel: Any = Sentinel(hosts, sentinel_kwargs={"password": password, "socket_timeout": CONNECT_SECONDS})  # type: ignore[no-untyped-call] # redis-py leaves it untyped
-    host, port = await sentinel.discover_master(settings.redis_sentinel_master)
-    for client in sentinel.sentinels:
-        await client.aclose()
+    try:
+        host, port = await sentinel.discover_master(settings.redis_sentinel_master)
+    except RedisError as error:
+        raise unavailable() from error
+    finally:
+        for client in sentinel.sentinels:
+            await client.aclose()
     return {"host": host, "port": port, "db": database, "password": password}

@@ -1,7 +1,8 @@
 """Bytes by digest in a folder that all processes share: written once and atomically, verified when opened.
 
 `blobs/ab/<sha256>` holds models and their variants, `payloads/<name>` inputs and results of jobs that are too large for
-SQL, `incoming/` what is still being written: a file there belongs to nobody after its writer died.
+SQL, `files/<name>` what clients upload to be read (model_store/files.py), `incoming/` what is still being written: a
+file there belongs to nobody after its writer died.
 
 With keys, everything that is written from then on is encrypted (model_store/sealed_files.py). Names stay the digests of
 what is inside, which is what an opened file is compared with.
@@ -23,6 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from model_store.errors import ArtifactCorrupt, ArtifactMissing, SealBroken, StoreEncrypted
+from model_store.files import context_of, path_of
+from model_store.payloads import SEALED, open_payload
+from model_store.payloads import context_of as context_of_payload
 from model_store.receipts import Receipt, Stored, full_disk
 
 if TYPE_CHECKING:
@@ -31,8 +35,6 @@ if TYPE_CHECKING:
     from model_store.settings import StoreSettings
 
 PIECE_BYTES = 1024 * 1024
-# The first byte of what `AtRest.seal` gives. No payload begins with it: they are JSON, or begin with a NUL.
-SEALED = b"\x01"
 # An empty file in the store's folder, once a process with a storage key has used it.
 ENCRYPTED = "encrypted"
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -72,6 +74,15 @@ class Artifacts:
     def receive(self) -> Receipt:
         """An empty file to write an upload into, as a context manager."""
         return self._receipt(self.limit_bytes)
+
+    def receive_file(self, name: str, limit_bytes: int) -> Receipt:
+        """An empty file to write what a client uploads into, kept under a name (model_store/files.py)."""
+        target = path_of(self, name)
+        return self._receipt(limit_bytes, lambda temporary, _: _move(temporary, target), context_of(name))
+
+    def plain(self, file: BinaryIO, context: bytes) -> BinaryIO:
+        """The plain bytes of a file that may be encrypted; raises SealBroken, ArtifactCorrupt."""
+        return file if self._at_rest is None else self._at_rest.plain(file, context)
 
     def add_file(self, path: Path) -> Stored:
         """Copies a file into the store, in pieces; raises ArtifactEmpty, StoreFull."""
@@ -160,12 +171,12 @@ class Artifacts:
 
     def put_payload(self, name: str, data: bytes) -> None:
         """Keeps a job's input or result under a name, durably; raises StoreFull."""
-        target = self._payload(name)
+        target = self.payload_path(name)
         with full_disk():
             file, temporary = self._create()
             try:
                 with file:
-                    file.write(self.sealed(name, data))
+                    self._write_payload(file, name, data)
                     file.flush()
                     os.fsync(file.fileno())
                 _move(temporary, target)
@@ -174,21 +185,15 @@ class Artifacts:
 
     def get_payload(self, name: str) -> bytes:
         """The bytes kept under a name; raises ArtifactMissing, ArtifactCorrupt."""
-        try:
-            return self.unsealed(name, self._payload(name).read_bytes())
-        except FileNotFoundError:
-            raise ArtifactMissing(f"the store has no payload {name}") from None
+        with open_payload(self, name) as file:
+            return file.read()
 
     def delete_payload(self, name: str) -> None:
-        self._payload(name).unlink(missing_ok=True)
+        self.payload_path(name).unlink(missing_ok=True)
 
     def sweep_incoming(self, older_than_seconds: float) -> int:
         """Removes what writers that died left behind; returns how many files."""
         return _sweep(self.root / "incoming", older_than_seconds)
-
-    def sweep_payloads(self, older_than_seconds: float) -> int:
-        """Removes payloads older than any job lives, such as those whose row was never committed; returns how many."""
-        return _sweep(self.root / "payloads", older_than_seconds)
 
     def sweep_blobs(self, older_than_seconds: float, in_use: Callable[[str], bool]) -> int:
         """Removes blobs that nothing refers to and that nobody stored within the last `older_than_seconds`.
@@ -216,11 +221,15 @@ class Artifacts:
         aside.unlink()
         return 1
 
-    def _receipt(self, limit_bytes: int | None) -> Receipt:
+    def _receipt(
+        self, limit_bytes: int | None, keep: Callable[[Path, str], None] | None = None, context: bytes | None = None
+    ) -> Receipt:
         with full_disk():
             file, temporary = self._create()
-            sealed = None if self._at_rest is None else self._at_rest.writer(file)
-        return Receipt(file, temporary, limit_bytes, self._keep, sealed)
+            sealed = None
+            if self._at_rest is not None:
+                sealed = self._at_rest.writer(file) if context is None else self._at_rest.writer(file, context)
+        return Receipt(file, temporary, limit_bytes, keep or self._keep, sealed)
 
     def _create(self) -> tuple[BinaryIO, Path]:
         temporary = self.root / "incoming" / secrets.token_hex(16)
@@ -232,7 +241,17 @@ class Artifacts:
         # The same bytes may lie there already: writing over them changes nothing, and heals a file that was damaged.
         _move(temporary, self.path(digest))
 
-    def _payload(self, name: str) -> Path:
+    def _write_payload(self, file: BinaryIO, name: str, data: bytes) -> None:
+        if self._at_rest is None or len(data) <= PIECE_BYTES:
+            file.write(self.sealed(name, data))
+            return
+        # In pieces, so that it can be read in pieces.
+        writer = self._at_rest.writer(file, context_of_payload(name))
+        writer.write(data)
+        writer.finish()
+
+    def payload_path(self, name: str) -> Path:
+        """Where the bytes kept under a name are, if they are there."""
         if not PAYLOAD_NAME.fullmatch(name):
             raise ValueError(f"not a payload's name: {name[:80]!r}")
         return self.root / "payloads" / name

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from model_store.errors import LabelNotFound, ModelNotFound, VersionNotReady
+from model_store.job_policies import NO_POLICY, JobPolicy, load_policies
 from model_store.signature import Signature
 from model_store.tables import Label, State, Version
 
@@ -39,6 +40,7 @@ class CatalogModel:
     versions: Mapping[int, CatalogVersion]
     labels: Mapping[str, int]
     latest: int | None
+    policy: JobPolicy = NO_POLICY
 
     def labels_of(self, number: int) -> tuple[str, ...]:
         """The labels that point to a version."""
@@ -118,7 +120,13 @@ def load_catalog(session: Session) -> Catalog:
     labels: dict[str, dict[str, int]] = {}
     for label in session.scalars(select(Label).order_by(Label.model, Label.name)):
         labels.setdefault(label.model, {})[label.name] = label.version
-    return Catalog({name: _model(name, numbered, labels.get(name, {})) for name, numbered in versions.items()})
+    policies = load_policies(session)
+    return Catalog(
+        {
+            name: _model(name, numbered, labels.get(name, {}), policies.get(name, NO_POLICY))
+            for name, numbered in versions.items()
+        }
+    )
 
 
 def not_found(model: str, version: int | None = None) -> ModelNotFound:
@@ -132,9 +140,9 @@ def label_not_found(label: str) -> LabelNotFound:
     return LabelNotFound(f"Unrecognized servable version label: {label}")
 
 
-def _model(name: str, versions: dict[int, CatalogVersion], labels: dict[str, int]) -> CatalogModel:
+def _model(name: str, versions: dict[int, CatalogVersion], labels: dict[str, int], policy: JobPolicy) -> CatalogModel:
     available = [number for number, version in versions.items() if version.state is State.AVAILABLE]
-    return CatalogModel(name, versions, labels, max(available, default=None))
+    return CatalogModel(name, versions, labels, max(available, default=None), policy)
 
 
 def _none_available(model: CatalogModel) -> ModelNotFound | VersionNotReady:

@@ -40,7 +40,8 @@ _BEFORE: Mapping[State, frozenset[State]] = {
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a worker must know to load and run an AVAILABLE version; `digest` is that of the chosen variant."""
+    """What a worker must know to load and run an AVAILABLE version; `digest` is that of the chosen variant,
+    `upload_digest` that of the uploaded file."""
 
     model: str
     number: int
@@ -53,6 +54,7 @@ class Served:
     max_parallelism: int
     batch_seconds: float | None
     batching: Batching | None = None
+    upload_digest: str = ""
 
 
 def check_name(name: str, what: str = "model") -> str:
@@ -233,6 +235,7 @@ def served(session: Session, model: str, number: int) -> Served:
         max_parallelism=version.max_parallelism,
         batch_seconds=version.batch_seconds,
         batching=Batching.from_report(None if version.report is None else json.loads(version.report)),
+        upload_digest=version.digest,
     )
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from io import BufferedReader
 from typing import BinaryIO
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from model_store.errors import SealBroken
+from model_store.sealed_reading import SealedFile
 from model_store.sealing import KEY_BYTES, OVERHEAD_BYTES, SealingKeys
 
 # Not ASCII, so that no text begins with it, and with a format's number at its end.
@@ -32,10 +34,17 @@ class AtRest:
     def __init__(self, keys: SealingKeys) -> None:
         self._keys = keys
 
-    def writer(self, file: BinaryIO) -> SealedWriter:
-        """What writes an artifact's bytes to a file, encrypted."""
+    def writer(self, file: BinaryIO, context: bytes = ARTIFACT) -> SealedWriter:
+        """What writes an artifact's bytes to a file, encrypted; `context` says what else the file is, if not that."""
         # Which artifact it is, the digest of what is inside says: it is not known before the end.
-        return SealedWriter(file, self._keys, ARTIFACT)
+        return SealedWriter(file, self._keys, context)
+
+    def plain(self, file: BinaryIO, context: bytes) -> BinaryIO:
+        """A file's plain bytes from anywhere in it, encrypted or not; raises SealBroken, ArtifactCorrupt."""
+        if not is_sealed(file):
+            return file
+        pieces = _Pieces(_file_key(file, self._keys, context))
+        return BufferedReader(SealedFile(file, HEAD_BYTES, PIECE_BYTES, TAG_BYTES, pieces.decrypt_at), PIECE_BYTES)
 
     def pieces(self, file: BinaryIO) -> Iterator[bytes]:
         """The plain pieces of an artifact's file, encrypted or not; raises SealBroken."""
@@ -106,6 +115,11 @@ class _Pieces:
 
     def encrypt(self, piece: bytes, *, last: bool) -> bytes:
         return self._cipher.encrypt(self._nonce(last=last), piece, None)
+
+    def decrypt_at(self, number: int, piece: bytes, last: bool) -> bytes:
+        """The piece of a number, counted from 0, in any order."""
+        self._number = number
+        return self.decrypt(piece, last=last)
 
     def decrypt(self, piece: bytes, *, last: bool) -> bytes:
         try:

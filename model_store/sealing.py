@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from model_store.errors import SealBroken, SealingKeysInvalid
 
@@ -75,6 +77,11 @@ class SealingKeys:
             return cipher.decrypt(sealed[_NONCE_AT:_TEXT_AT], sealed[_TEXT_AT:], context)
         except (InvalidTag, ValueError):
             raise SealBroken("something sealed was changed, or belongs to something else") from None
+
+    def derived(self, purpose: bytes) -> tuple[bytes, ...]:
+        """A key for another purpose of each key of the ring, the newest first (HKDF with SHA-256, RFC 5869)."""
+        # What the ring's keys themselves are used for is HMAC of other texts; nothing of these can be computed back.
+        return tuple(HKDF(SHA256(), KEY_BYTES, salt=None, info=purpose).derive(key) for key in self._keys.values())
 
     def is_current(self, sealed: bytes) -> bool:
         """Whether the first key of the ring sealed this."""

@@ -134,6 +134,9 @@ LIMITED = _counter("sluice_limited_requests_total", "Requests refused by a clien
 RATE_LEASES = _counter(
     "sluice_rate_leases_total", "Leases of rate tokens: whole, short, or local while Redis is away.", "outcome"
 )
+EVENT_STREAMS = Gauge(
+    "sluice_event_streams", "Streams of events that are open at gateways.", multiprocess_mode="livesum"
+)
 DEPENDENCY_UP = Labelled(
     Gauge(
         "sluice_dependency_up",
@@ -167,7 +170,14 @@ WAITING_AGE = Labelled(
 )
 JOBS = _counter("sluice_jobs_total", "Asynchronous jobs that reached a final state.", "model", "outcome")
 REDISPATCHED = Counter("sluice_jobs_redispatched_total", "Jobs laid out again: lost with Redis, or with a worker.")
+DEAD_LETTERS = Counter("sluice_dead_letters_total", "Jobs that failed by no fault of their own, attempts used up.")
 FENCED_WRITES = Counter("sluice_fenced_writes_total", "Results refused because another attempt had taken over the job.")
+WEBHOOK_DELIVERIES = _counter("sluice_webhook_deliveries_total", "Attempts to deliver webhooks.", "outcome")
+WEBHOOK_AGE = Gauge(
+    "sluice_webhook_age_seconds",
+    "How long the webhook that is due longest has waited for its turn.",
+    multiprocess_mode="livemostrecent",
+)
 
 # Workers.
 WORKER_SLOTS = _latest("sluice_worker_slots", "Worker slots whose heartbeat is seen.", "pool")

@@ -14,18 +14,25 @@ from model_store.errors import SluiceError
 from sluice import (
     access_commands,
     audit_commands,
+    batch_commands,
     client_commands,
     client_key_commands,
     client_record_commands,
+    dead_letter_commands,
+    event_commands,
+    job_commands,
+    job_policy_commands,
     key_commands,
     limit_commands,
     model_commands,
     people_commands,
+    receipt_commands,
     server_commands,
     storage_commands,
     token_commands,
     upload_key_commands,
     version_commands,
+    webhook_commands,
     worker_commands,
 )
 from sluice.client import SluiceFailed
@@ -43,22 +50,32 @@ for command, panel in (
     (server_commands.gateway, "Single processes"),
     (server_commands.worker, "Single processes"),
     (server_commands.prepare_worker, "Single processes"),
+    (server_commands.background_worker, "Single processes"),
     (server_commands.migrate, "Single processes"),
     (model_commands.predict, "Working with a gateway"),
+    (event_commands.events, "Working with a gateway"),
 ):
     app.command(rich_help_panel=panel)(command)
 app.add_typer(model_commands.app, name="models", rich_help_panel="Working with a gateway")
 for verb in (version_commands.label, version_commands.unlabel, version_commands.retire, version_commands.delete):
     model_commands.app.command(verb.__name__)(verb)
+job_commands.app.command("watch")(event_commands.watch)
+app.add_typer(batch_commands.app, name="batch", rich_help_panel="Working with a gateway")
+app.add_typer(job_commands.app, name="jobs", rich_help_panel="Working with a gateway")
+app.add_typer(dead_letter_commands.app, name="dead-letters", rich_help_panel="Working with a gateway")
+app.add_typer(receipt_commands.app, name="receipt", rich_help_panel="Working with a gateway")
 app.add_typer(worker_commands.app, name="workers", rich_help_panel="Working with a gateway")
+model_commands.app.add_typer(job_policy_commands.app, name="jobs-policy")
 client_commands.app.command("show")(client_record_commands.show)
 client_commands.app.command("delete")(client_record_commands.delete)
+client_commands.app.command("delete-jobs")(client_record_commands.delete_jobs)
 client_commands.app.command("access")(access_commands.access)
 client_commands.app.command("keys")(client_key_commands.keys)
 client_commands.app.command("identities")(client_key_commands.identities)
 client_commands.app.add_typer(limit_commands.app, name="limits")
 app.add_typer(client_commands.app, name="clients", rich_help_panel="Working with a gateway")
 app.add_typer(token_commands.app, name="tokens", rich_help_panel="Working with a gateway")
+app.add_typer(webhook_commands.app, name="webhooks", rich_help_panel="Working with a gateway")
 app.add_typer(upload_key_commands.app, name="upload-keys", rich_help_panel="Working with a gateway")
 server_commands.admin.command("setup-token")(people_commands.setup_token)
 app.add_typer(server_commands.admin, name="admin", rich_help_panel="On the machine that has the database")

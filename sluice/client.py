@@ -12,41 +12,26 @@ import os
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self, Unpack
 from urllib.parse import quote
 
 import httpx
 
-# JSON as Python's own parser gives it: what it holds is up to whoever asked.
-Json: TypeAlias = Any
+from sluice.answers import CredentialsInvalid, Json, Refused, SluiceFailed, Unreachable, read_answer, refusal
+from sluice.event_reading import PATIENCE_SECONDS, SILENCE_SECONDS, JobEvent, read_events
+from sluice.submitted_job import FORMATS, SubmitOptions, SubmittedJob, last_event_id, option_headers, persistently
+
+__all__ = [
+    "CredentialsInvalid", "JobEvent", "Json", "Refused", "Sluice", "SluiceFailed", "SubmitOptions", "SubmittedJob",
+    "Unreachable", "model_path",
+]  # fmt: skip
 
 CHUNK_BYTES = 256 * 1024
 RENEW_SECONDS = 60.0
-
-
-class SluiceFailed(Exception):
-    """A call that did not succeed; the message says why, for a person."""
-
-
-class Unreachable(SluiceFailed):
-    """No answer came."""
-
-
-class CredentialsInvalid(SluiceFailed):
-    """The file of credentials cannot be used."""
-
-
-class Refused(SluiceFailed):
-    """The gateway answered with an error: `status` is HTTP's, `code` Sluice's own where it gave one."""
-
-    def __init__(self, status: int, code: str | None, message: str, *, retry_after_seconds: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.retry_after_seconds = retry_after_seconds
 
 
 class Sluice:
@@ -67,6 +52,7 @@ class Sluice:
             trust_env=not _is_loopback(base_url),
             verify=_trusted() if base_url.startswith("https:") else True,
         )
+        self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
         self._token = ""
         self._renew_at = float("-inf")
@@ -116,6 +102,87 @@ class Sluice:
         path = f"{model_path(model, version=version, label=label)}:predict"
         return self.post(path, {"instances": instances})["predictions"]
 
+    def submit(
+        self,
+        model: str,
+        instances: object,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> SubmittedJob:
+        """A prediction as a job: it is written down before this returns, and waits for its turn.
+
+        Where no answer comes, the same request is sent again: its key, one of its own unless it is given, sees that
+        there is one job all the same. Raises Refused, Unreachable.
+        """
+        path = f"{model_path(model, version=version, label=label)}:submit"
+        content = _encode({"instances": instances})
+        headers = option_headers(options)
+        return SubmittedJob(self, persistently(lambda: self._call("POST", path, content=content, headers=headers)))
+
+    def submit_file(
+        self,
+        model: str,
+        file: Path,
+        *,
+        format: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> SubmittedJob:
+        """A file of many rows as one job; its answers are the job's `lines`, in the order of the rows.
+
+        `format` is jsonl, csv, npz, parquet or images; without it, the ending of the file's name says it. `progress` is
+        called as for `upload`. Raises Refused, Unreachable, OSError.
+        """
+        path = f"{model_path(model, version=version, label=label)}:batch"
+        known = format or FORMATS.get(file.suffix.lower())
+        query = {} if known is None else {"format": known}
+        return SubmittedJob(self, self._send_file(path, query, file, option_headers(options), progress))
+
+    def job(self, job_id: str) -> SubmittedJob:
+        """A job of this client by its id. Raises Refused (404), Unreachable."""
+        return SubmittedJob(self, self.get(f"/v1/jobs/{quote(job_id, safe='')}"))
+
+    def events(
+        self,
+        *,
+        model: str | None = None,
+        types: Iterable[str] = (),
+        last_event: str | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> Iterator[JobEvent]:
+        """What happens to this client's jobs from now on, or since an event with the id `last_event`; never ends.
+
+        `types` are names of events, otherwise the ends of jobs; each end comes once, also over breaks of the
+        connection. Raises Refused, and Unreachable where no gateway answers for `patience_seconds`.
+        """
+        asked = {"model": model, "types": ",".join(types)}
+        query = {name: value for name, value in asked.items() if value}
+
+        def connect(last_id: str | None) -> AbstractContextManager[httpx.Response]:
+            return self.stream("/v1/events", last_event_id(last_id), **query)
+
+        return read_events(connect, last_event, patience_seconds=patience_seconds)
+
+    @contextmanager
+    def stream(self, path: str, headers: dict[str, str], **query: str) -> Iterator[httpx.Response]:
+        """An open answer of server-sent events. Raises Refused, Unreachable, and httpx's errors while it is read."""
+        for renewed in (False, True):
+            sent = {**headers, "Accept": "text/event-stream", "Authorization": f"Bearer {self._fresh_token()}"}
+            timeout = httpx.Timeout(self._timeout_seconds, read=SILENCE_SECONDS)
+            with self._http.stream("GET", path, params=query, headers=sent, timeout=timeout) as response:
+                if response.status_code == 401 and not renewed:
+                    self._renew()
+                    continue
+                if not response.is_success:
+                    response.read()
+                    raise refusal(response)
+                yield response
+                return
+
     def get(self, path: str, **query: str | int) -> Json:
         """The JSON that a GET answers. Raises Refused, Unreachable."""
         return self._call("GET", path, query=query)
@@ -124,13 +191,28 @@ class Sluice:
         """The JSON that a POST of this JSON answers, None for an empty answer. Raises Refused, Unreachable."""
         return self._call("POST", path, content=_encode(body))
 
-    def delete(self, path: str) -> None:
-        """Asks for something to be removed; raises Refused, Unreachable."""
-        self._call("DELETE", path)
+    def delete(self, path: str, **query: str | int) -> Json:
+        """Asks for something to be removed; the JSON that it answers, if any. Raises Refused, Unreachable."""
+        return self._call("DELETE", path, query=query)
+
+    def download(self, path: str) -> Iterator[bytes]:
+        """The bytes that a GET answers, in pieces as they come. Raises Refused, Unreachable."""
+        try:
+            with self._http.stream("GET", path, headers={"Authorization": f"Bearer {self._fresh_token()}"}) as response:
+                if not response.is_success:
+                    response.read()
+                    raise refusal(response)
+                yield from response.iter_bytes()
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
 
     def put(self, path: str, body: object) -> Json:
         """As `post`."""
         return self._call("PUT", path, content=_encode(body))
+
+    def patch(self, path: str, body: object) -> Json:
+        """As `post`."""
+        return self._call("PATCH", path, content=_encode(body))
 
     def upload(
         self,
@@ -147,23 +229,10 @@ class Sluice:
         `.onnx` then. `signature` is one of an upload key over the model's name and the file. Reads the file piece by
         piece and calls `progress` with the bytes sent so far and in all. Raises Refused, Unreachable, OSError.
         """
-        size = file.stat().st_size
         format = format or ("onnx" if file.suffix.lower() == ".onnx" else None)
-        # A stream cannot be sent a second time: the token must last for the whole upload.
-        self._renew()
-        return _read(
-            self._send(
-                "POST",
-                f"/admin/models/{quote(model, safe='')}/versions",
-                query={"format": format} if format else {},
-                content=_pieces(file, size, progress),
-                headers={
-                    "Content-Length": str(size),
-                    "Content-Type": "application/octet-stream",
-                    **({} if signature is None else {"Sluice-Signature": signature}),
-                },
-            )
-        )
+        path = f"/admin/models/{quote(model, safe='')}/versions"
+        headers = {} if signature is None else {"Sluice-Signature": signature}
+        return self._send_file(path, {"format": format} if format else {}, file, headers, progress)
 
     def revoke(self, token: str) -> None:
         """Takes back an access token of this client (RFC 7009); another's stays as it is."""
@@ -184,16 +253,36 @@ class Sluice:
     ) -> None:
         self.close()
 
-    def _call(
-        self, method: str, path: str, *, query: dict[str, Any] | None = None, content: bytes | None = None
+    def _send_file(
+        self,
+        path: str,
+        query: dict[str, str],
+        file: Path,
+        headers: dict[str, str],
+        progress: Callable[[int, int], None] | None,
     ) -> Json:
-        headers = {} if content is None else {"Content-Type": "application/json"}
+        size = file.stat().st_size
+        # A stream cannot be sent a second time: the token must last for the whole upload.
+        self._renew()
+        sent = {"Content-Length": str(size), "Content-Type": "application/octet-stream", **headers}
+        return read_answer(self._send("POST", path, query=query, content=_pieces(file, size, progress), headers=sent))
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, Any] | None = None,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Json:
+        headers = {**({} if content is None else {"Content-Type": "application/json"}), **(headers or {})}
         response = self._send(method, path, query=query, content=content, headers=headers)
         if response.status_code == 401:
             # The token was fine by our clock, so it was revoked: a rotated secret or a new signing key. Once more.
             self._renew()
             response = self._send(method, path, query=query, content=content, headers=headers)
-        return _read(response)
+        return read_answer(response)
 
     def _send(
         self,
@@ -226,7 +315,7 @@ class Sluice:
             response = self._http.post("/oauth/token", data={"grant_type": "client_credentials"}, auth=self._basic)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
-        answer = _read(response)
+        answer = read_answer(response)
         if not isinstance(answer, dict) or "access_token" not in answer:
             raise Unreachable(f"{self._http.base_url} answers, but is no Sluice gateway")
         self._token = answer["access_token"]
@@ -235,7 +324,7 @@ class Sluice:
 
     def _ask_about(self, path: str, token: str) -> Json:
         try:
-            return _read(self._http.post(path, data={"token": token}, auth=self._basic))
+            return read_answer(self._http.post(path, data={"token": token}, auth=self._basic))
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
@@ -297,34 +386,3 @@ def _pieces(file: Path, size: int, progress: Callable[[int, int], None] | None) 
             sent += len(piece)
             if progress is not None:
                 progress(sent, size)
-
-
-def _read(response: httpx.Response) -> Json:
-    if response.is_success:
-        return _json(response)
-    raise _refusal(response)
-
-
-def _json(response: httpx.Response) -> Json:
-    try:
-        return response.json() if response.content else None
-    except ValueError as error:
-        raise Unreachable(f"{response.url.copy_with(query=None)} did not answer with JSON") from error
-
-
-def _refusal(response: httpx.Response) -> Refused:
-    """The error in whichever of the interface's shapes it comes (problem+json, `{"error"}`, RFC 6749)."""
-    try:
-        answer = response.json()
-    except ValueError:
-        answer = {}
-    found = answer if isinstance(answer, dict) else {}
-    code = found.get("code") or (found.get("error") if "error_description" in found else None)
-    message = found.get("detail") or found.get("error_description") or found.get("error") or found.get("title")
-    retry_after = response.headers.get("Retry-After", "")
-    return Refused(
-        response.status_code,
-        code,
-        f"{message or response.reason_phrase or 'refused'} (HTTP {response.status_code})",
-        retry_after_seconds=int(retry_after) if retry_after.isdecimal() else None,
-    )

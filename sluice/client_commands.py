@@ -168,6 +168,9 @@ def grant(  # noqa: PLR0913 - a command's arguments are its options
     label: Annotated[str | None, typer.Option(help="Only the version that this label points to.")] = None,
     actions: Actions = None,
     expires_at: Expiry = None,
+    weight: Annotated[
+        float | None, typer.Option(min=0.1, max=100, help="Share of the workers: 3 gets three times the turns of 1.")
+    ] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Withdraw all grants that it had.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -180,21 +183,24 @@ def grant(  # noqa: PLR0913 - a command's arguments are its options
       sluice clients grant reading-room --model linear --replace
 
       sluice clients grant reading-room --model 'team-a-*' --expires-at 2099-12-31T23:00:00Z
+
+      sluice clients grant reading-room --model mnist --weight 3
     """
     path = f"{path_of(sluice, which)}/grants"
     had = [] if replace else sluice.get(path)["grants"]
     until = None if expires_at is None else expires_at.isoformat()
-    new = [_grant(model, actions, version=version, label=label, expires_at=until) for model in models]
+    new = [_grant(model, actions, version=version, label=label, expires_at=until, weight=weight) for model in models]
     grants = sluice.put(path, {"grants": [*had, *new]})["grants"]
     _mention_unknown(sluice, new)
     if as_json:
         typer.echo(json.dumps(grants))
         return
-    table = Table("model", "version", "label", "actions", "until")
+    table = Table("model", "version", "label", "actions", "weight", "until")
     for found in grants:
         versions = str(found["version"] or ("all" if found["label"] is None else ""))
         ends = "" if found["expires_at"] is None else moment(found["expires_at"])
-        row(table, found["model"], versions, found["label"] or "", " ".join(found["actions"]), ends)
+        weight_of = f"{found['weight']:g}"
+        row(table, found["model"], versions, found["label"] or "", " ".join(found["actions"]), weight_of, ends)
     Console().print(table)
 
 
@@ -225,9 +231,17 @@ def _grant(
     version: int | None = None,
     label: str | None = None,
     expires_at: str | None = None,
+    weight: float | None = None,
 ) -> dict[str, Json]:
     """A grant as the interface takes it; what is not given is the gateway's to choose."""
-    given = {"model": model, "version": version, "label": label, "actions": actions or None, "expires_at": expires_at}
+    given = {
+        "model": model,
+        "version": version,
+        "label": label,
+        "actions": actions or None,
+        "expires_at": expires_at,
+        "weight": weight,
+    }
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from sluice.client import Sluice
 from sluice.client_commands import AsJson, Which, path_of
 from sluice.connection import connected
+from sluice.job_commands import delete_pages
 from sluice.version_table import moment, row
 
 
@@ -47,3 +48,14 @@ def delete(sluice: Sluice, which: Which) -> None:
     """
     sluice.delete(path_of(sluice, which))
     typer.echo(f"{which} is deleted")
+
+
+@connected(admin=True)
+def delete_jobs(sluice: Sluice, which: Which) -> None:
+    """Delete all jobs of a client with their inputs and results, as when it leaves; also by the id of a deleted one.
+
+    Example:
+
+      sluice clients delete-jobs reading-room
+    """
+    typer.echo(f"{delete_pages(sluice, f'{path_of(sluice, which)}/jobs', {})} jobs are deleted")

@@ -103,7 +103,7 @@ def withdraw_key(
 
 @app.command("reseal")
 def reseal(data: Data = None) -> None:
-    """Seal signing keys and second factors again, under the newest key of SLUICE_MASTER_KEY.
+    """Seal signing keys, second factors and webhook secrets again, under the newest key of SLUICE_MASTER_KEY.
 
     To change the master key: put the new one in front of the old one at every
     gateway, run this, then take the old one out.
@@ -116,12 +116,14 @@ def reseal(data: Data = None) -> None:
     from auth import second_factor, signing_keys
     from auth.settings import AuthSettings
     from sluice.configuration import settings_of
+    from workers.webhooks import secrets as webhook_secrets
 
     master_keys = settings_of(AuthSettings).master_keys
     with local_database(data) as session:
         keys = signing_keys.reseal(session, master_keys)
         factors = second_factor.reseal(session, master_keys)
-    typer.echo(f"{keys} signing keys and {factors} second factors were sealed again")
+        webhooks = webhook_secrets.reseal(session, master_keys)
+    typer.echo(f"{keys} signing keys, {factors} second factors and {webhooks} webhook secrets were sealed again")
 
 
 @app.command("new-master")

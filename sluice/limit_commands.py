@@ -21,9 +21,11 @@ COLUMNS = {
     "burst": "burst",
     "concurrent_requests": "at once",
     "queued_jobs": "queued",
+    "running_jobs": "running",
     "instances_per_day": "instances a day",
     "bytes_per_day": "bytes a day",
     "body_bytes": "bytes a body",
+    "job_keep_seconds": "jobs kept (s)",
 }
 
 app = typer.Typer(help="Limits of a client (for administrators).", no_args_is_help=True)
@@ -53,9 +55,11 @@ def set_limits(  # noqa: PLR0913 - a command's arguments are its options
     burst: Annotated[int | None, typer.Option(min=1, help="Requests that may come at once.")] = None,
     concurrent: Annotated[int | None, typer.Option(min=1, help="Requests answered at the same time.")] = None,
     queued: Annotated[int | None, typer.Option(min=0, help="Jobs that wait.")] = None,
+    running: Annotated[int | None, typer.Option(min=1, help="Jobs that run at the same time.")] = None,
     instances: Annotated[int | None, typer.Option(min=0, help="Instances a day (UTC).")] = None,
     day_bytes: Annotated[int | None, typer.Option("--bytes", min=0, help="Bytes of bodies a day (UTC).")] = None,
     body: Annotated[int | None, typer.Option(min=0, help="Bytes of the largest body.")] = None,
+    keep_seconds: Annotated[int | None, typer.Option(min=0, help="How long ended jobs are kept.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Set a client's limits on everything or on one model; bounds that are not named are lifted there.
@@ -72,9 +76,11 @@ def set_limits(  # noqa: PLR0913 - a command's arguments are its options
         "burst": burst,
         "concurrent_requests": concurrent,
         "queued_jobs": queued,
+        "running_jobs": running,
         "instances_per_day": instances,
         "bytes_per_day": day_bytes,
         "body_bytes": body,
+        "job_keep_seconds": keep_seconds,
     }
     new = {name: value for name, value in given.items() if value is not None}
     if not new.keys() - {"model"}:

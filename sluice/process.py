@@ -1,4 +1,4 @@
-"""One process of the system, by its kind: `python -m sluice.process gateway`, or `worker`, or `prepare-worker`.
+"""One process of the system, by its kind: `python -m sluice.process gateway`, or `worker`, `prepare-worker` and so on.
 
 It imports what this process needs and nothing of the command line: typer, rich and httpx would stay in its memory for
 as long as it lives, 8 MB of each gateway, and take 0.1 s of its start.
@@ -43,7 +43,20 @@ def prepare_worker() -> None:
     prepare(settings_of(WorkerSettings))
 
 
-KINDS = {"gateway": gateway, "worker": worker, "prepare-worker": prepare_worker}
+def background_worker() -> None:
+    from sluice.configuration import settings_of
+    from workers.background import serve
+    from workers.settings import BackgroundSettings
+
+    serve(settings_of(BackgroundSettings))
+
+
+KINDS = {
+    "gateway": gateway,
+    "worker": worker,
+    "prepare-worker": prepare_worker,
+    "background-worker": background_worker,
+}
 
 
 def command_of(kind: str) -> list[str]:

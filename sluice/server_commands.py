@@ -28,8 +28,8 @@ def up(
 ) -> None:
     """Run all of Sluice on this machine, in the foreground, until Ctrl-C.
 
-    Redis, a serving worker, a preparing worker and a gateway start with
-    nothing to install or configure; SQLite and a folder keep what must be
+    Redis, a gateway and a serving, a preparing and a background worker start
+    with nothing to install or configure; SQLite and a folder keep what must be
     kept. Whatever dies is started again. Listens on the loopback address only.
 
     Examples:
@@ -73,6 +73,16 @@ def prepare_worker() -> None:
       SLUICE_DATABASE_URL=… SLUICE_REDIS_URL=… sluice prepare-worker
     """
     become("prepare-worker")
+
+
+def background_worker() -> None:
+    """Run one background worker, which sends webhooks and reads files; SLUICE_… variables say how.
+
+    Example:
+
+      SLUICE_DATABASE_URL=… SLUICE_REDIS_URL=… sluice background-worker
+    """
+    become("background-worker")
 
 
 def migrate(data: Data = None) -> None:

@@ -16,13 +16,18 @@ from pydantic.fields import FieldInfo
 
 from gateway.settings import GatewaySettings
 from model_store.settings import PREFIX, Settings, StoreSettings
-from workers.settings import WorkerSettings
+from workers.settings import BackgroundSettings, WorkerSettings
 
 BEGIN = "<!-- settings:begin -->"
 END = "<!-- settings:end -->"
 
 # In the order of the table's last column; `sluice migrate` reads the store's settings alone.
-PROCESSES: dict[str, type[Settings]] = {"gateway": GatewaySettings, "worker": WorkerSettings, "migrate": StoreSettings}
+PROCESSES: dict[str, type[Settings]] = {
+    "gateway": GatewaySettings,
+    "worker": WorkerSettings,
+    "background": BackgroundSettings,
+    "migrate": StoreSettings,
+}
 
 # Defaults that depend on the machine; a new one without words here makes the table fail rather than lie.
 WORDS = {

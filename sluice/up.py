@@ -188,6 +188,11 @@ class System:
                 self._worker_environment | {"SLUICE_WORKER_NAME": "prepare-worker"},
                 stop_seconds=WORKER_STOP_SECONDS,
             ),
+            self._python(
+                "background-worker",
+                self._worker_environment | {"SLUICE_WORKER_NAME": "background-worker"},
+                stop_seconds=WORKER_STOP_SECONDS,
+            ),
         ]
 
     def _gateways(self) -> list[Program]:

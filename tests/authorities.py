@@ -45,10 +45,11 @@ class Authority:
         self.file.write_bytes(self.certificate.public_bytes(Encoding.PEM))
 
     def issue(self, name: str, *, age: datetime.timedelta = DAY, password: bytes | None = None) -> Pair:
-        """A certificate for 127.0.0.1, good for server and caller; its last day is `age` minus two days ago."""
+        """A certificate for this machine, good for server and caller; its last day is `age` minus two days ago."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        here = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+        names = x509.SubjectAlternativeName(here)
         uses = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
         builder = _builder(subject, self.name, key, age).add_extension(names, critical=False)

@@ -77,7 +77,8 @@ def stage_of(service: str) -> Stage:
 
 def environment_of(service: str) -> dict[str, str]:
     """The environment of a service's process: the image's, then the compose file's."""
-    return stage_of(service).environment | SERVICES[service].get("environment", {})
+    composed = {name: interpolated(value) for name, value in SERVICES[service].get("environment", {}).items()}
+    return stage_of(service).environment | composed
 
 
 def command_of(service: str) -> list[str]:

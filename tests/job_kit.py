@@ -56,9 +56,15 @@ def end_lease(queue: Queue, number: int) -> None:
         session.execute(update(Job).where(Job.number == number).values(lease_until=now_ms() - 1))
 
 
+def end_back_off(queue: Queue) -> None:
+    with transaction(queue.sessions) as session:
+        session.execute(update(Job).values(not_before=0))
+
+
 def recover(queue: Queue, *, alive: bool = False) -> tuple[int, int]:
     with transaction(queue.sessions) as session:
-        return jobs.recover(session, lambda _: alive)
+        back, failed = jobs.recover(session, jobs.overdue(session) if alive else ())
+        return back, len(failed)
 
 
 def counts(queue: Queue) -> tuple[int, int]:

@@ -206,9 +206,9 @@ class RunningSlot:
         self._threads: list[threading.Thread] = []
         self._wire = Wire(queue.client)
 
-    def ring(self, lane: Lane) -> bool:
+    def ring(self, lane: Lane, weight: float = 1.0) -> bool:
         """Ring for a lane as a gateway does; starts a session where the ring set the slot's key."""
-        new = ring(self.queue.keys, self.queue.settings.pool, lane.name, self.name)
+        new = ring(self.queue.keys, self.queue.settings.pool, lane.name, self.name, weight)
         try:
             replies = self._wire.execute(new.commands)
         except redis.ConnectionError:

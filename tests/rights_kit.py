@@ -60,7 +60,9 @@ def serve(parts: Parts, model: str, versions: int = 1, labels: Collection[str] =
 
 def queue_job(parts: Parts, client_id: str, model: str, job_id: str | None = None) -> str:
     """The id of a job that waits."""
-    draft = jobs.Draft(job_id or jobs.new_id(), Lane(model, 1, Priority.BULK, client_id), "tfs", 1, b"{}", 60)
+    draft = jobs.Draft(
+        job_id or jobs.new_id(), Lane(model, 1, Priority.BULK, client_id), "tensorflow_serving", 1, b"{}", 60
+    )
     with transaction(parts.sessions) as session:
         jobs.accept(session, [draft], 1)
     return draft.id

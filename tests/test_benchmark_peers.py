@@ -171,6 +171,7 @@ def test_a_peer_that_ends_before_it_answers_says_why(tmp_path: Path, asked: Work
         stack.enter_context(peer.serving(asked))
 
 
+@pytest.mark.long
 def test_an_exported_model_answers_as_the_keras_model_does_whatever_the_number_of_images(tmp_path: Path) -> None:
     quiet = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
 

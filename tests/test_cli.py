@@ -16,15 +16,22 @@ from tests.onnx_models import line
 from tests.system import System, plain_environment
 
 COMMANDS = (
-    "up", "gateway", "worker", "prepare-worker", "migrate", "admin create", "people add", "people password",
-    "people disable", "people enable", "people list", "people role", "people password-token",
+    "up", "gateway", "worker", "prepare-worker", "background-worker", "migrate", "admin create", "people add",
+    "people password", "people disable", "people enable", "people list", "people role", "people password-token",
     "people remove-second-factor", "admin setup-token", "models push", "models list", "models show",
     "clients create", "clients list", "clients rotate", "clients disable", "clients enable", "clients grant",
+    "models jobs-policy show", "models jobs-policy set", "models jobs-policy clear",
     "clients limits show", "clients limits set", "clients limits clear",
     "clients show", "clients delete", "people delete", "models label", "models unlabel", "models retire",
-    "models delete", "workers list",
-    "clients access", "clients keys", "clients identities", "tokens revoke", "tokens inspect", "predict",
+    "models delete", "workers list", "events",
+    "batch run", "batch attach",
+    "jobs list", "jobs show", "jobs wait", "jobs watch", "jobs result", "jobs cancel", "jobs delete", "jobs replay",
+    "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters purge", "receipt verify",
+    "clients delete-jobs", "clients access", "clients keys", "clients identities", "tokens revoke",
+    "tokens inspect", "predict",
     "keys list", "keys rotate", "keys withdraw", "keys reseal", "keys new-master", "storage seal", "upload-keys new",
+    "webhooks add", "webhooks list", "webhooks disable", "webhooks enable", "webhooks remove", "webhooks test",
+    "webhooks secret", "webhooks rotate", "webhooks log", "webhooks replay", "webhooks verify",
     "upload-keys add", "upload-keys list", "upload-keys remove",
 )  # fmt: skip
 
@@ -99,8 +106,8 @@ def test_a_client_is_granted_rotated_disabled_and_enabled_by_name(system: System
     more = ("clients", "grant", name, "--model", "b", "--version", "2", "--action", "predict", "--json")
     granted = json.loads(succeed(*more, environment=environment))
     assert [(grant["model"], grant["version"]) for grant in granted] == [("a", None), ("b", 2)]
-    granted = json.loads(succeed(*more, "--replace", environment=environment))
-    assert [(grant["model"], grant["actions"]) for grant in granted] == [("b", ["predict"])]
+    granted = json.loads(succeed(*more, "--replace", "--weight", "3", environment=environment))
+    assert [(grant["model"], grant["actions"], grant["weight"]) for grant in granted] == [("b", ["predict"], 3.0)]
 
     # a new secret is another one
     rotated = json.loads(succeed("clients", "rotate", name, "--json", environment=environment))
@@ -123,12 +130,13 @@ def test_limits_are_set_shown_and_lifted_one_by_one(system: System) -> None:
     # when limits are set on everything and on a model, and those on everything are replaced
     succeed(*limits, "set", name, "--rate", "5", "--queued", "0", environment=environment)
     succeed(*limits, "set", name, "--model", "a", "--instances", "1000000", environment=environment)
-    succeed(*limits, "set", name, "--rate", "2.5", "--burst", "9", environment=environment)
+    succeed(*limits, "set", name, "--rate", "2.5", "--burst", "9", "--running", "4", environment=environment)
 
     # then what was named holds, and nothing else
     found = json.loads(succeed(*limits, "show", name, "--json", environment=environment))
     bounds = [{key: value for key, value in limit.items() if value} for limit in found]
-    assert bounds == [{"requests_per_second": 2.5, "burst": 9}, {"model": "a", "instances_per_day": 1_000_000}]
+    everything = {"requests_per_second": 2.5, "burst": 9, "running_jobs": 4}
+    assert bounds == [everything, {"model": "a", "instances_per_day": 1_000_000}]
     assert "1000000" in succeed(*limits, "show", name, environment=environment)
     assert "name at least one" in sluice(*limits, "set", name, environment=environment).stderr
 

@@ -80,7 +80,7 @@ def test_a_client_can_be_created_with_scopes_and_grants(admin: httpx.Client):
     assert made["scopes"] == ["predict", "jobs"]
     grants = admin.get(f"/admin/clients/{made['id']}/grants").json()
     wanted = {"model": "mnist", "version": None, "label": "stable", "actions": ["predict"], "expires_at": None}
-    assert grants == {"grants": [wanted]}
+    assert grants == {"grants": [wanted | {"weight": 1.0}]}
 
 
 def test_a_client_that_cannot_have_its_grants_is_not_created(admin: httpx.Client):
@@ -126,6 +126,9 @@ def test_a_name_is_taken_once(admin: httpx.Client):
         {"name": "ok", "grants": [{"model": "m", "version": 1, "actions": ["upload"]}]},
         {"name": "ok", "grants": [{"model": "m", "label": "stable", "actions": ["metadata", "upload"]}]},
         {"name": "ok", "grants": [{"model": "m", "version": 1, "actions": ["label"]}]},
+        {"name": "ok", "grants": [{"model": "m", "weight": 0}]},
+        {"name": "ok", "grants": [{"model": "m", "weight": 100.5}]},
+        {"name": "ok", "grants": [{"model": "m", "weight": "3"}]},
         {"name": "ok", "grants": [{"model": "m", "expires_at": 4102441200}]},
         {"name": "ok", "grants": [{"model": "m", "expires_at": "4102441200"}]},
         {"name": "ok", "grants": [{"model": "m", "expires_at": "2025-12-31T23:00:00Z"}]},
@@ -216,13 +219,21 @@ def test_a_deleted_client_is_gone_and_its_name_free(gateway: QuietGateway, admin
 def test_grants_are_replaced_as_a_whole_and_shown_as_they_are(admin: httpx.Client):
     made = create(admin, "granted", grants=[{"model": "old"}])
     wanted = [
-        {"model": "linear", "version": 2, "label": None, "actions": ["predict", "metadata"], "expires_at": None},
+        {
+            "model": "linear",
+            "version": 2,
+            "label": None,
+            "actions": ["predict", "metadata"],
+            "expires_at": None,
+            "weight": 1.0,
+        },
         {
             "model": "mn*",
             "version": None,
             "label": None,
             "actions": ["predict", "submit", "metadata", "upload", "label", "retire"],
             "expires_at": "2099-12-31T23:00:00.250000Z",
+            "weight": 0.5,
         },
     ]
     answer = admin.put(f"/admin/clients/{made['id']}/grants", json={"grants": [wanted[1], wanted[0]]})

@@ -104,7 +104,7 @@ def test_a_native_call_that_keeps_the_interpreters_lock_is_ended_all_the_same(tm
 
 KILLED_WHILE_IT_LOOKS = """
 import os, signal, time
-from workers.worker import Flag
+from workers.worker_process import Flag
 flag = Flag()
 for _ in range(5):
     child = os.fork()

@@ -27,7 +27,7 @@ from sqlalchemy import URL, make_url
 from tests.conftest import free_port, redis_binary
 from tests.deployment import ROOT, SERVICES, command_of, environment_of, stage_of
 
-RUNNING = ("gateway", "worker", "prepare")
+RUNNING = ("gateway", "worker", "prepare", "background")
 START_SECONDS = 60
 STOP_SECONDS = 40
 BIN = Path(sys.executable).parent
@@ -232,7 +232,13 @@ def test_the_services_of_the_compose_file_work_together(deployment: Deployment):
     # Then it is answered, and what is said about metrics in the documents holds
     assert token.status_code == 200
     assert (closed.status_code, opened.status_code) == (401, 200)
-    for service, process in (("gateway", "gateway"), ("worker", "worker"), ("prepare", "prepare-worker")):
+    kinds_of = {
+        "gateway": "gateway",
+        "worker": "worker",
+        "prepare": "prepare-worker",
+        "background": "background-worker",
+    }
+    for service, process in kinds_of.items():
         text = httpx.get(f"{deployment.address(service, 9100)}/metrics").text
         families = {family.name: family for family in text_string_to_metric_families(text)}
         kinds = {sample.labels["process"]: sample.value for sample in families["sluice_resident_bytes"].samples}
@@ -242,7 +248,7 @@ def test_the_services_of_the_compose_file_work_together(deployment: Deployment):
     # And all of it ends when told to, in order, and leaves nothing behind but JSON lines without secrets
     leaders = {process.pid for process in deployment.processes.values()}
     # uvicorn ends by the signal that stopped it, after it has shut down in order.
-    assert deployment.stop() == {"gateway": -signal.SIGTERM, "worker": 0, "prepare": 0}
+    assert deployment.stop() == {"gateway": -signal.SIGTERM, "worker": 0, "prepare": 0, "background": 0}
     assert "Application shutdown complete." in deployment.log("gateway").read_text()
     assert sessions_left(leaders) == []
     hidden = [deployment.secret(name) for name in ("postgres_password", "redis_password", "client_secret_key")]

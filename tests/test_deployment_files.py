@@ -31,15 +31,16 @@ from tests.deployment import (
     stage_of,
     stages,
 )
-from workers.settings import WorkerSettings
+from workers.settings import BackgroundSettings, WorkerSettings
 
 SETTINGS: dict[str, type[Settings]] = {
     "migrate": StoreSettings,
     "gateway": GatewaySettings,
     "worker": WorkerSettings,
     "prepare": WorkerSettings,
+    "background": BackgroundSettings,
 }
-TARGETS = ("gateway", "worker", "prepare")
+TARGETS = ("gateway", "worker", "prepare", "background")
 PROMETHEUS = yaml.safe_load((ROOT / "monitoring/prometheus.yml").read_text())
 ALERTS = [
     rule for group in yaml.safe_load((ROOT / "monitoring/alerts.yml").read_text())["groups"] for rule in group["rules"]
@@ -101,7 +102,7 @@ def test_a_container_says_whether_it_is_well(name: str):
 
 def test_services_start_after_what_they_need():
     assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
-    for name in ("gateway", "worker", "prepare"):
+    for name in TARGETS:
         needed = SERVICES[name]["depends_on"]
         assert needed["migrate"] == {"condition": "service_completed_successfully"}
         assert needed["redis"] == {"condition": "service_healthy"}
@@ -114,10 +115,11 @@ def test_only_loopback_addresses_are_published():
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
-def test_only_gateway_and_grafana_can_reach_out():
+def test_only_what_is_reached_or_sends_webhooks_is_on_a_network_that_leads_outside():
     outside = {name for name, service in SERVICES.items() if "outside" in service["networks"]}
 
-    assert outside == {"gateway", "grafana"}
+    assert outside == {"gateway", "grafana", "background"}
+    assert not SERVICES["background"].get("ports")
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -200,7 +202,7 @@ def test_every_installation_in_the_images_is_checked_against_hashes():
     runs = " && ".join(rest for word, rest in instructions() if word == "RUN")
     installs = [part.strip() for part in runs.split("&&") if " install " in part and "install -d" not in part]
 
-    assert len(installs) == 5
+    assert len(installs) == 6
     # A path has no hash; what builds it does.
     assert all("--require-hashes" in part or "--build-constraint requirements/dev.txt" in part for part in installs)
     assert "--hash=sha256:" in (ROOT / "requirements/dev.txt").read_text().partition("\nsetuptools==")[2][:200]
@@ -216,7 +218,7 @@ def test_no_secret_is_an_argument_or_a_variable_of_an_image():
 def test_native_runtimes_are_in_the_images_that_need_them():
     native = {"tensorflow-cpu", "keras", "onnxruntime", "onnx", "h5py", "tf2onnx"}
 
-    assert not native & locked_packages("gateway")
+    assert not native & (locked_packages("gateway") | locked_packages("background"))
     assert native & locked_packages("worker") == {"onnxruntime"}
     assert native <= locked_packages("prepare")
 
@@ -236,7 +238,7 @@ def test_the_images_hold_every_package_of_the_project_and_the_migrations():
 def test_prometheus_scrapes_the_metrics_port_of_every_process():
     jobs = {job["job_name"]: job for job in PROMETHEUS["scrape_configs"]}
 
-    for name in ("gateway", "worker", "prepare"):
+    for name in TARGETS:
         (found,) = jobs[f"sluice-{name}"]["dns_sd_configs"]
         ports = {value for key, value in environment_of(name).items() if key.endswith("METRICS_PORT")}
         assert found["names"] == [name]
@@ -288,5 +290,5 @@ def test_grafana_finds_its_data_source_and_its_dashboard():
     assert source["url"] == "http://prometheus:9090"
     assert f"./monitoring/dashboards:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
     titles = [panel["title"] for panel in panels if panel["type"] == "row"]
-    assert titles == ["State", "Traffic", "Latency", "Queue", "Workers", "Jobs", "Preparation", "Limits"]
+    assert titles == ["State", "Traffic", "Latency", "Queue", "Workers", "Jobs", "Preparation", "Limits", "Webhooks"]
     assert len({panel["id"] for panel in panels}) == len(panels)

@@ -92,10 +92,11 @@ def test_a_job_whose_input_is_gone_spoils_no_other_job_of_its_batch(queue: Queue
     assert (state(queue.sessions, gone), state(queue.sessions, stored)) == ("failed", "succeeded")
 
 
-def test_a_job_that_fails_for_no_foreseen_reason_ends_after_its_attempts(queue: Queue, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(jobs, "MOST_ATTEMPTS", 1)
+def test_a_job_that_fails_for_no_foreseen_reason_ends_after_its_attempts(queue: Queue):
     [number] = accept(queue)
     stored, job_id = accept_stored(queue, None)
+    with transaction(queue.sessions) as session:
+        session.execute(update(Job).where(Job.number == stored).values(max_attempts=1))
     # What lies in the place of the input cannot be read: an error that nothing expects.
     (queue.artifacts.root / "payloads" / jobs.input_name(job_id)).mkdir(parents=True)
     run_jobs(queue, [stored, number])

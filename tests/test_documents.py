@@ -55,6 +55,7 @@ UNDESCRIBED = {"/docs", "/openapi.json"}
 # Variables of the command and of Compose, which are no settings of a process.
 OTHER_VARIABLES = {
     "URL", "CA", "CLIENT_CERTIFICATE", "CLIENT_KEY", "CLIENT_ID", "CLIENT_SECRET", "CREDENTIALS", "WORKER_TARGET",
+    "WEBHOOK_SECRET",
 }  # fmt: skip
 # Documents whose tables list codes of errors and findings.
 CODES_IN = ("http-api.md", "jobs.md", "models.md")

@@ -25,7 +25,7 @@ from workers import drain
 from workers.drain import Slot
 from workers.heart import BEAT_SECONDS, Heart
 from workers.hot_lanes import LANES_A_READ
-from workers.lanes import pack_bundle
+from workers.lanes import JOB_FIELD, pack_bundle
 from workers.protocols.body import Body
 from workers.recovery import ENTRIES_A_TIME
 from workers.session import run_session
@@ -345,7 +345,9 @@ def _bundle(caller: Caller, number: int, body: bytes) -> bytes:
 
 def test_a_foreign_entry_is_dropped_and_stands_in_nobodys_way(queue: Queue, slot: RunningSlot):
     lane, caller = queue.lane(), Caller(queue)
-    queue.client.xadd(queue.keys.lane(lane), {"odd": "entry"})
+    # Neither a job's number nor its size is ever as large as some of these.
+    for entry in ({"odd": "entry"}, {JOB_FIELD: "9" * 40}, {JOB_FIELD: "1:" + "9" * 400}, {JOB_FIELD: "-1"}):
+        queue.client.xadd(queue.keys.lane(lane), entry)
     numbers = caller.ask(lane, (1.0, 1.0))
     slot.ring(lane)
     caller.collect(numbers)

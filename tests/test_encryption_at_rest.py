@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from model_store.artifacts import Artifacts
 from model_store.errors import ArtifactCorrupt, SealBroken, StoreEncrypted
+from model_store.payloads import open_payload
 from model_store.sealed_files import HEAD_BYTES, PIECE_BYTES, TAG_BYTES, AtRest, is_sealed
 from model_store.sealing import SealingKeys
 from model_store.settings import StoreSettings
@@ -187,7 +188,8 @@ def test_jobs_run_while_neither_inputs_nor_results_lie_readable_anywhere(redis_s
         ended = [caller.get(f"/v1/jobs/{job}?wait=30").json() for job in ids]
 
         assert predicted.json() == {"predictions": [[14.0, 2.0]]}
-        assert [job["predictions"] for job in ended] == [[[14.25, 2.0]], [[14.25, 2.0]] * 100]
+        assert ended[0]["predictions"] == [[14.25, 2.0]]
+        assert httpx.get(f"{caller.base_url}{ended[1]['result_url']}").json() == {"predictions": [[14.25, 2.0]] * 100}
         with contextlib.closing(sqlite3.connect(tmp_path / "sluice.db")) as rows:
             kept = [
                 row[0] for row in rows.execute("SELECT body FROM job_inputs UNION ALL SELECT body FROM job_results")
@@ -195,3 +197,18 @@ def test_jobs_run_while_neither_inputs_nor_results_lie_readable_anywhere(redis_s
         kept += [path.read_bytes() for path in (tmp_path / "store" / "payloads").iterdir()]
         assert len(kept) == 4
         assert not [body for body in kept if b"7.125" in body or b"14.25" in body or b"predictions" in body]
+
+
+def test_a_large_payload_is_encrypted_in_pieces_and_read_in_pieces(tmp_path: Path):
+    artifacts, data = store(tmp_path, OLD), os.urandom(1024) * (3 * 1024)
+    artifacts.put_payload("a.1.result", data)
+    kept = tmp_path / "payloads" / "a.1.result"
+    assert is_sealed(io.BytesIO(kept.read_bytes()))
+    with open_payload(store(tmp_path, NEW), "a.1.result") as file:
+        assert file.seek(0, os.SEEK_END) == len(data)
+        file.seek(1_500_000)
+        assert file.read(2000) == data[1_500_000:1_502_000]
+    assert artifacts.get_payload("a.1.result") == data
+    kept.rename(tmp_path / "payloads" / "b.1.result")
+    with pytest.raises(ArtifactCorrupt):
+        open_payload(artifacts, "b.1.result")

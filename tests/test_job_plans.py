@@ -9,11 +9,15 @@ import pytest
 from sqlalchemy import Connection, Engine, event, select, text, update
 
 from auth.standing import Standing
+from gateway import ended_jobs
+from gateway.ended_jobs import Place
+from gateway.job_listing import Wanted, page_of
 from gateway.routes.jobs import newest_first
 from model_store import migrations
-from model_store.database import Sessions, connect, now_ms, sessions_of, transaction
+from model_store.database import Sessions, clock_ms, connect, now_ms, sessions_of, transaction
 from tests.queue_kit import worker_settings
-from workers import jobs, layout, waiting
+from workers import jobs, layout, retention, waiting
+from workers.erasure import erase
 from workers.lanes import Lane, Priority
 from workers.tables import Job
 
@@ -80,14 +84,30 @@ def ask_everything(sessions: Sessions) -> None:
         jobs.finish(session, [jobs.Ending(JOBS // 2 + 1, 1, b"{}")])
         jobs.renew(session, [JOBS], "w")
         jobs.overdue(session)
-        jobs.recover(session, lambda _: False)
+        jobs.recover(session, ())
         jobs.expire(session)
-        jobs.purge(session, 3600)
+        jobs.cancel(session, session.get_one(Job, JOBS - 1))
+        jobs.claim_file(session, JOBS, "w")
+        jobs.progress(session, JOBS, 1, 0, 1)
+        jobs.due_files(session, 10)
+        jobs.end_orphans(session)
+        retention.purge_ended(session, 3600, 0)
+        retention.purge_dead(session, 3600)
+        retention.purge_client(session, "c", 3600)
+        retention.orphaned(session, ["abc.input", "abc.1.result"])
+        erase(session, [JOBS // 2 + 2], untold=True)
+        for wanted in (Wanted(), Wanted("c"), Wanted(dead=True), Wanted("c", dead=True)):
+            page_of(session, wanted, 20, most_looked_at=100)
         waiting.oldest(session)
         waiting.unfinished(session, "digit", 1)
         last = session.scalars(select(Job).where(Job.number == JOBS)).one()
         waiting.position(session, last)
         session.scalars(newest_first("c").limit(20)).all()
+        now = clock_ms(session)
+        ended_jobs.page(session, ["c"], Place(now - 60_000))
+        ended_jobs.page(session, ["c", "d"], Place(now, JOBS))
+        ended_jobs.late(session, ["c"], ["some", "ids"], now)
+        ended_jobs.running(session, ["c"])
 
 
 def test_no_question_about_jobs_reads_all_of_them(engine: Engine):

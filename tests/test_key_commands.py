@@ -44,7 +44,7 @@ def test_keys_are_rotated_withdrawn_and_sealed_again(environment: dict[str, str]
 
     new = succeed("keys", "new-master", environment=environment).strip()
     both = {**environment, "SLUICE_MASTER_KEY": f"{new} {'m' * 43}"}
-    assert "2 signing keys and 0 second factors" in succeed("keys", "reseal", environment=both)
+    assert "2 signing keys, 0 second factors and 0 webhook secrets" in succeed("keys", "reseal", environment=both)
     assert "0 signing keys" in succeed("keys", "reseal", environment={**environment, "SLUICE_MASTER_KEY": new})
 
 

@@ -63,6 +63,7 @@ def test_20000_answers_are_each_the_right_one(installation: Cluster):
     assert asyncio.run(ask_all(installation.gateways[:1], token_of(caller), range(REQUESTS))) == []
 
 
+@pytest.mark.long
 def test_20000_answers_through_two_gateways_and_two_workers(installation: Cluster):
     installation.start_gateway()
     installation.start_worker()

@@ -21,9 +21,13 @@ import auth.limit_tables
 import auth.people_tables
 import auth.tables
 import auth.token_tables
+import model_store.job_policies
 import model_store.tables
 import model_store.upload_signatures
+import workers.files.tables
+import workers.idempotency
 import workers.tables
+import workers.webhooks.tables
 from model_store import migrations
 from model_store.database import Base, connect, sessions_of, transaction
 from model_store.generation import bump_generation, read_generation
@@ -32,6 +36,7 @@ from model_store.settings import StoreSettings
 
 TABLES = (
     model_store.tables,
+    model_store.job_policies,
     model_store.upload_signatures,
     auth.tables,
     auth.audit_tables,
@@ -40,6 +45,9 @@ TABLES = (
     auth.token_tables,
     auth.people_tables,
     workers.tables,
+    workers.webhooks.tables,
+    workers.idempotency,
+    workers.files.tables,
 )
 
 

@@ -18,9 +18,13 @@ CARRIES: dict[str, tuple[set[str], set[str]]] = {
     "gateway": (GATEWAY, COMMAND_LINE | FRAMEWORKS | {"alembic", "onnxruntime", "psutil", "psycopg"}),
     "worker": ({"celery", "onnxruntime"}, COMMAND_LINE | FRAMEWORKS | GATEWAY | {"alembic", "psycopg"}),
     "prepare-worker": ({"celery", "onnxruntime"}, COMMAND_LINE | FRAMEWORKS | GATEWAY | {"alembic", "psycopg"}),
+    "background-worker": (
+        {"celery"},
+        COMMAND_LINE | FRAMEWORKS | GATEWAY | {"alembic", "onnxruntime", "psutil", "psycopg"},
+    ),
 }
 # Refused by each kind after its imports and before anything is connected.
-WRONG = {"SLUICE_WORKER_PROCESSES": "0", "SLUICE_PORT": "-1"}
+WRONG = {"SLUICE_WORKER_PROCESSES": "0", "SLUICE_BACKGROUND_THREADS": "0", "SLUICE_PORT": "-1"}
 
 
 def packages_of(kind: str) -> set[str]:
@@ -55,4 +59,4 @@ def test_an_unknown_kind_of_process_is_refused_with_those_that_exist():
     ended = subprocess.run(command, env=plain_environment(), capture_output=True, text=True, timeout=60, check=False)
 
     assert ended.returncode == 1
-    assert "gateway|worker|prepare-worker" in ended.stderr
+    assert "gateway|worker|prepare-worker|background-worker" in ended.stderr

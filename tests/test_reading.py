@@ -66,7 +66,7 @@ def test_a_read_of_many_lanes_hears_more_than_one_ring(slot: Slot):
     first, _ = slot.reading.read(slot.lanes, Wanted(list(slot.lanes)))
     second, _ = slot.reading.read(slot.lanes, Wanted(list(slot.lanes), block_ms=10))
     assert len(first) == RINGS_A_READ + 1
-    assert len({ring_id for ring_id, _ in first + second}) == RINGS_A_READ + 11
+    assert len({ring_id for ring_id, *_ in first + second}) == RINGS_A_READ + 11
 
 
 def test_rings_are_heard_although_a_lane_has_lost_its_group(slot: Slot):

@@ -97,3 +97,16 @@ def test_arrays_with_python_objects_or_headers_with_nan_are_not_sent():
         frames.encode({}, {"a": np.array(["2026-01-01"], "datetime64[D]")})
     with pytest.raises(frames.FrameInvalid):
         frames.encode({"answer": float("nan")}, {})
+
+
+def test_a_frame_kept_as_bytes_is_read_as_one_that_was_sent_and_never_in_part():
+    tensors = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "names": np.array([b"a", b""], object)}
+    data = b"".join(frames.encode({"wrong": [[1, "no"]]}, tensors))
+    header, found = frames.unpacked(data)
+    assert header == {"wrong": [[1, "no"]]}
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        name: tensor.tolist() for name, tensor in tensors.items()
+    }
+    for broken in (data[:-1], data + b"x", data[:10], b"", b"x" + data[1:]):
+        with pytest.raises(frames.FrameInvalid):
+            frames.unpacked(broken)

@@ -117,11 +117,12 @@ def test_what_is_read_ahead_leaves_threads_for_other_versions(queue: Queue, slot
         )  # fmt: skip
         lanes.append(queue.lane(model=f"flat{number}"))
     callers = [warm(queue, slot, lane) for lane in lanes]
-    long = [(caller, lane, caller.ask(lane, (1.0, LONG))) for caller, lane in zip(callers, lanes, strict=True)]
+    # Loaded before, so that the first of the slow ones cannot end meanwhile.
+    other = warm(queue, slot, queue.lane(model="steep"))
+    long = [(caller, lane, caller.ask(lane, (1.0, 2 * LONG))) for caller, lane in zip(callers, lanes, strict=True)]
     wait_until(lambda: all(in_hand(queue, lane) for lane in lanes))
     for caller, lane, numbers in long:
-        numbers += caller.ask(lane, (1.0, LONG))
-    other = Caller(queue)
+        numbers += caller.ask(lane, (1.0, 1.0))
     [quick] = other.ask(queue.lane(model="steep"), (3.0, 1.0))
     slot.ring(queue.lane(model="steep"))
     other.collect([quick])

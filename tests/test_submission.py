@@ -13,8 +13,11 @@ import pytest
 from sqlalchemy import select
 from starlette.types import Message
 
+from gateway.departures import LOOKED_AT_ENTRIES
+from gateway.idempotent_submits import Accepted
 from gateway.job_submission import JobSubmission, Submitted
-from gateway.submission import CallerGone, Submission, bundles
+from gateway.submission import CallerGone, Submission
+from gateway.turns import bundles
 from gateway.wire import JOINED_BYTES
 from model_store.database import transaction
 from tests.conftest import RedisServer
@@ -27,6 +30,8 @@ from workers.lanes import (
     BUNDLE_BYTES,
     BUNDLE_FIELD,
     BUNDLE_PREDICTIONS,
+    GROUP,
+    JOB_FIELD,
     Answer,
     Keys,
     Lane,
@@ -223,19 +228,67 @@ def test_a_caller_who_hangs_up_takes_an_entry_of_its_own_along(queue: Queue):
     run(work())
 
 
-def test_an_entry_that_others_share_stays_when_one_hangs_up(queue: Queue):
+def test_who_hangs_up_is_taken_out_of_an_entry_that_others_share(queue: Queue):
     async def work() -> None:
         async with submitting(queue) as submission:
             gone = asyncio.create_task(submission.predict(queue.lane(), BODY, 20, hung_up))
-            stays = asyncio.create_task(submission.predict(queue.lane(), BODY, 20, listening))
+            other = Body(b'{"instances": [[4.0, 0.0]]}')
+            stays = asyncio.create_task(submission.predict(queue.lane(), other, 20, listening))
             with pytest.raises(CallerGone):
                 await gone
-            assert queue.client.xlen(queue.keys.lane(queue.lane())) == 1
+            await eventually(lambda: laid_out(queue, queue.lane()) == [other])
             with running_slot(queue) as slot:
                 slot.ring(queue.lane())
-                assert json.loads((await stays).body) == {"predictions": [[3.0, 4.0]]}
+                assert json.loads((await stays).body) == {"predictions": [[8.0, 0.0]]}
 
     run(work())
+
+
+def test_whoever_leaves_the_rest_of_an_entry_takes_it_along(queue: Queue):
+    async def work() -> None:
+        async with submitting(queue) as submission:
+            waits = [0.3, 0.3, 1.0]
+            asked = [asyncio.create_task(submission.predict(queue.lane(), BODY, seconds)) for seconds in waits]
+            await eventually(lambda: len(laid_out(queue, queue.lane())) == 3)
+            await eventually(lambda: len(laid_out(queue, queue.lane())) == 1)
+            [entry] = queue.client.xrange(queue.keys.lane(queue.lane()))
+            assert unpack_bundle(entry[1][BUNDLE_FIELD]).limit_ms < queue.settings.synchronous_seconds * 1000 - 200
+            await eventually(lambda: queue.client.xlen(queue.keys.lane(queue.lane())) == 0)
+            assert all(isinstance(end, DeadlinePassed) for end in await asyncio.gather(*asked, return_exceptions=True))
+
+    run(work())
+
+
+def test_an_entry_that_a_worker_has_read_stays_when_its_caller_leaves(queue: Queue):
+    async def work() -> None:
+        async with submitting(queue) as submission:
+            key = queue.keys.lane(queue.lane())
+            asked = [asyncio.create_task(submission.predict(queue.lane(), BODY, seconds)) for seconds in (0.3, 20)]
+            await eventually(lambda: len(laid_out(queue, queue.lane())) == 2)
+            queue.client.xgroup_create(key, GROUP, "0")
+            queue.client.xreadgroup(GROUP, "default:busy", {key: ">"})
+            with pytest.raises(DeadlinePassed):
+                await asked[0]
+            await asyncio.sleep(0.6)  # it is looked at within a quarter of a second
+            assert len(laid_out(queue, queue.lane())) == 2
+            asked[1].cancel()
+
+    run(work())
+
+
+def test_a_canceled_job_leaves_its_lane_also_where_many_lie_before_it(queue: Queue):
+    key = queue.keys.lane(queue.lane())
+    for number in range(LOOKED_AT_ENTRIES + 2):
+        queue.client.xadd(key, {JOB_FIELD: number})
+
+    async def work() -> None:
+        async with submitting(queue) as submission:
+            for number in (0, LOOKED_AT_ENTRIES, LOOKED_AT_ENTRIES + 100):
+                await submission.remove_job(queue.lane().name, number)
+
+    run(work())
+    left = [int(fields[JOB_FIELD]) for _, fields in queue.client.xrange(key)]
+    assert left == [*range(1, LOOKED_AT_ENTRIES), LOOKED_AT_ENTRIES + 1]
 
 
 def test_a_turn_is_split_into_entries_of_bounded_size():
@@ -274,7 +327,7 @@ def test_a_job_that_is_refused_leaves_no_input_in_the_store(queue: Queue):
             with pytest.raises(QueueFull):
                 await made.submit(job)
             await made.close()
-        assert [path.name for path in (queue.artifacts.root / "payloads").iterdir()] == [f"{kept}.input"]
+        assert [path.name for path in (queue.artifacts.root / "payloads").iterdir()] == [f"{kept.id}.input"]
 
     run(work())
 
@@ -287,12 +340,12 @@ def test_a_client_has_room_for_as_many_jobs_as_its_limit_says_and_again_once_som
             made = JobSubmission(settings, queue.sessions, queue.artifacts, submission)
             job = Submitted(queue.lane(Priority.BULK), "tensorflow_serving", 1, BODY.data, 8)
             answers = await asyncio.gather(*(made.submit(job) for _ in range(8)), return_exceptions=True)
-            kept = [answer for answer in answers if isinstance(answer, str)]
+            kept = [answer for answer in answers if isinstance(answer, Accepted)]
             assert len(kept) == 5, answers
             with pytest.raises(QueueFull):
                 await made.submit(job)
             with transaction(queue.sessions) as session:
-                job_of = session.scalars(select(Job).where(Job.id == kept[0])).one()
+                job_of = session.scalars(select(Job).where(Job.id == kept[0].id)).one()
                 assert jobs.cancel(session, job_of)
             assert await made.submit(job)
             with pytest.raises(QueueFull):

@@ -129,7 +129,7 @@ def test_workers_are_not_told_where_keys_and_secrets_of_clients_are(system: Syst
     family = family_of(system.process)
 
     assert "SLUICE_CLIENT_SECRET_KEY_FILE" in program(family, "gateway").environ()
-    for verb in ("worker", "prepare-worker"):
+    for verb in ("worker", "prepare-worker", "background-worker"):
         environment = program(family, verb).environ()
         assert "SLUICE_DATABASE_URL" in environment
         assert not {name for name in environment if "CLIENT_SECRET" in name or "KEYS" in name}
@@ -149,7 +149,7 @@ def test_it_listens_on_the_loopback_address_only(system: System) -> None:
 
 def test_what_dies_is_started_again_and_ctrl_c_ends_everything(own: Up) -> None:
     # given a running system, in which one process after the other is killed
-    for verb in ("gateway", "worker", "prepare-worker", "redis"):
+    for verb in ("gateway", "worker", "prepare-worker", "background-worker", "redis"):
         family = family_of(own.process)
         victim = program(family, verb) if verb != "redis" else next(one for one in family if "redis" in one.name())
         victim.kill()

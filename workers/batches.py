@@ -15,6 +15,7 @@ from model_store.errors import SluiceError
 from model_store.signature import Signature, Tensor, Tensors
 from monitoring import metrics
 from workers.errors import InputInvalid, PredictionFailed, RunnerFailed
+from workers.origin import NOWHERE, Origin
 from workers.protocols.body import Body
 from workers.protocols.contract import Contract, Request
 from workers.protocols.dialects import GRAMMARS
@@ -36,6 +37,7 @@ class Loaded:
     max_parallelism: int
     batch_seconds: float | None
     batching: Batching | None = None
+    origin: Origin = NOWHERE
     # Held during an inference that runs in a thread.
     turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -113,18 +115,26 @@ def predict_all(loaded: Loaded, bodies: Sequence[Body], run: Run | None = None) 
     `run` stands for `loaded.run` where each inference is to be watched. Raises RunnerFailed where the runtime itself
     died: nothing is known about any of the inputs then.
     """
-    run = run or loaded.run
-    outcomes: list[Outcome | None] = [None] * len(bodies)
-    groups: dict[tuple[tuple[int, ...], ...], list[tuple[int, Request]]] = {}
-    for index, body in enumerate(bodies):
+    requests: list[Request] = []
+    found: list[SluiceError | None] = []
+    for body in bodies:
         try:
-            request = GRAMMARS[body.dialect].parse(body, loaded.contract)
+            requests.append(GRAMMARS[body.dialect].parse(body, loaded.contract))
+            found.append(None)
         except InputInvalid as error:
-            outcomes[index] = error
-            continue
-        groups.setdefault(_shape_key(request, alone=not loaded.signature.batched, index=index), []).append(
-            (index, request)
-        )
+            found.append(error)
+    outcomes = iter(predict_requests(loaded, requests, run))
+    return [next(outcomes) if error is None else error for error in found]
+
+
+def predict_requests(loaded: Loaded, requests: Sequence[Request], run: Run | None = None) -> list[Outcome]:
+    """The same for requests that were read already."""
+    run = run or loaded.run
+    outcomes: list[Outcome | None] = [None] * len(requests)
+    groups: dict[tuple[tuple[int, ...], ...], list[tuple[int, Request]]] = {}
+    for index, request in enumerate(requests):
+        key = _shape_key(request, alone=not loaded.signature.batched, index=index)
+        groups.setdefault(key, []).append((index, request))
     for members in groups.values():
         for (index, _), outcome in zip(
             members, _predict_group(loaded, run, [request for _, request in members]), strict=True

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from workers.lanes import GROUP, LANE_MILLISECONDS, RING_FIELD, Keys
+from workers.lanes import GROUP, LANE_MILLISECONDS, RING_FIELD, WEIGHT_FIELD, Keys
 from workers.redis_link import Reply, pack
 from workers.slots import ranked
 
@@ -27,8 +27,8 @@ class Ring:
         return replies[-1] in (b"OK", "OK")
 
 
-def ring(keys: Keys, pool: str, lane: str, slot: str) -> Ring:
-    """Commands that wake `lane` on `slot`.
+def ring(keys: Keys, pool: str, lane: str, slot: str, weight: float = 1.0) -> Ring:
+    """Commands that wake `lane` on `slot`, and tell the weight that it has there.
 
     Each ring creates the groups it needs (BUSYGROUP is the usual reply): one lane without a group would fail the
     slot's whole read. The drain key is set with NX: only the session itself keeps it alive.
@@ -41,7 +41,7 @@ def ring(keys: Keys, pool: str, lane: str, slot: str) -> Ring:
             pack("XGROUP", "CREATE", key, GROUP, "0", "MKSTREAM"),
             pack("PEXPIRE", key, LANE_MILLISECONDS),
             pack("XGROUP", "CREATE", bell, GROUP, "0", "MKSTREAM"),
-            pack("XADD", bell, "MAXLEN", "~", BELL_RINGS, "*", RING_FIELD, lane),
+            pack("XADD", bell, "MAXLEN", "~", BELL_RINGS, "*", RING_FIELD, lane, WEIGHT_FIELD, f"{weight:g}"),
             pack("PEXPIRE", bell, LANE_MILLISECONDS),
             pack("SET", keys.drain(pool, slot), token, "NX", "PX", DRAIN_MILLISECONDS),
         ],

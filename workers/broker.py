@@ -1,7 +1,8 @@
 """The Celery application: its queues, task names and settings; it imports no task.
 
-Celery carries two kinds of messages only: "run a drain on this slot" and "prepare this version". Neither is a promise:
-whoever waits sends again. Each setting here avoids a known failure of Celery on Redis.
+Celery carries four kinds of messages only: "run a drain on this slot", "prepare this version", "send this webhook" and
+"read this file". None is a promise: whoever waits sends again. Each setting here avoids a known failure of Celery on
+Redis.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from workers.settings import QueueSettings
 DRAIN = "sluice.drain"
 PREPARE = "sluice.prepare"
 PREPARE_QUEUE = "prepare"
+DELIVER = "sluice.deliver"
+READ_FILE = "sluice.read_file"
+BACKGROUND_QUEUE = "background"
 
 
 def broker(settings: QueueSettings) -> Celery:

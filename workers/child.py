@@ -12,6 +12,7 @@ from model_store.database import Sessions, connect, sessions_of, transaction
 from model_store.registry import served
 from workers import redis_link
 from workers.batches import Loaded
+from workers.origin import origin_of
 from workers.predictor_cache import PredictorCache
 from workers.protocols.contract import Contract
 from workers.publisher import Publisher
@@ -60,6 +61,7 @@ def loader(settings: WorkerSettings, sessions: Sessions, artifacts: Artifacts) -
             max_parallelism=found.max_parallelism,
             batch_seconds=found.batch_seconds,
             batching=found.batching,
+            origin=origin_of(found, settings.worker_name),
         )
 
     return load_version

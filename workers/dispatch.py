@@ -12,18 +12,19 @@ import time
 from collections.abc import Sequence
 
 import redis
-from sqlalchemy import select
 
 from model_store.database import clock_ms, transaction
 from model_store.errors import DatabaseUnavailable
 from monitoring import metrics
 from workers import lane_counts, waiting
 from workers.bells import Ring
+from workers.entries import job_entry
 from workers.lanes import JOB_FIELD, LANE_MILLISECONDS, Keys, Lane, entry_ms
-from workers.layout import ahead_limit, lay_out, take_back_lost
+from workers.layout import ahead_limit, lay_out_entries, take_back_lost
 from workers.redis_link import Wire, pack
 from workers.ringer import Ringer
 from workers.roles import hold
+from workers.running_bounds import room
 from workers.sweep import Collaborators, Sweep
 from workers.tables import LaneCount
 
@@ -54,9 +55,10 @@ class Dispatcher:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._due: dict[str, float] = {}
-        self._ringer = Ringer(self._keys, with_.settings.pool)
+        self._ringer = Ringer(self._keys, with_.settings.pool, weight=with_.weight)
         self._queued: dict[str, int] = {}
         self._pages: dict[str, str] = {}
+        self._laid_out_to = (0, "")
         self._sweep = Sweep(with_)
         self._leads = False
 
@@ -140,26 +142,33 @@ class Dispatcher:
 
         Jobs that wait for the end of their back-off are no backlog: looking more often would not bring them forward.
         """
-        limit, backlog = ahead_limit(self._with.max_batch), False
+        backlog = False
         with transaction(self._with.sessions, write=False) as session:
-            lanes = session.scalars(
-                select(LaneCount).where(LaneCount.waiting > 0).order_by(LaneCount.updated_at).limit(LANES_A_TURN)
-            ).all()
+            lanes = lane_counts.to_lay_out(session, most=LANES_A_TURN, after=self._laid_out_to)
+            left = room(session, self._with.running_bounds(), lanes)
+        # Those that are full or at a bound stay where they are in the order: they must not hide the others.
+        self._laid_out_to = (lanes[-1].updated_at, lanes[-1].lane) if len(lanes) == LANES_A_TURN else (0, "")
         for count in lanes:
+            laid_out = count.queued - count.waiting
+            limit = ahead_limit(self._with.max_batch, self._with.weight(Lane.parse(count.lane)))
+            bounded = left.left(count.client_id, count.model)
             # A batch at a time: a transaction for each job that leaves would cost more than the job.
-            if count.queued - count.waiting > limit - self._with.max_batch:
+            if bounded is None and laid_out > limit - self._with.max_batch:
                 backlog = True
                 continue
+            if bounded == 0:
+                continue
             with transaction(self._with.sessions) as session:
-                numbers = lay_out(session, count.lane, limit)
-            if numbers:
-                self._add(count.lane, numbers)
+                entries = lay_out_entries(session, count.lane, limit, bounded)
+            if entries:
+                left.take(count.client_id, count.model, len(entries))
+                self._add(count.lane, entries)
                 backlog = True
-        return backlog
+        return backlog or self._laid_out_to != (0, "")
 
-    def _add(self, lane: str, numbers: list[int]) -> None:
+    def _add(self, lane: str, entries: list[tuple[int, int]]) -> None:
         key = self._keys.lane(lane)
-        commands = [pack("XADD", key, "*", JOB_FIELD, number) for number in numbers]
+        commands = [pack("XADD", key, "*", JOB_FIELD, job_entry(number, size)) for number, size in entries]
         self._wire.execute([*commands, pack("PEXPIRE", key, LANE_MILLISECONDS)])
         self._send([new for new in [self._ringer.due(Lane.parse(lane))] if new is not None])
 

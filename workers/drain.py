@@ -25,7 +25,7 @@ from workers.bells import BELL_RINGS, DRAIN_MILLISECONDS
 from workers.entries import Entry, Group, grouped, settle
 from workers.heart import Heart
 from workers.hot_lanes import TURN_PREDICTIONS, HotLane, HotLanes, Place
-from workers.lanes import GROUP, RING_FIELD, Keys, Priority
+from workers.lanes import GROUP, RING_FIELD, WEIGHT_FIELD, Keys, Priority
 from workers.outbox import Parcel
 from workers.overflow import Overflow
 from workers.publisher import Publisher
@@ -214,11 +214,11 @@ class Drain:
             self._skew_at = now
         return now * 1000 + self._skew_ms
 
-    def _hear(self, rings: Sequence[tuple[bytes, str]]) -> None:
+    def _hear(self, rings: Rings) -> None:
         """Lanes woke up: heat them, and take over what dead sessions left in them."""
         self._active_at = time.monotonic()
         woken: list[tuple[HotLane, bool]] = []
-        for ring_id, name in rings:
+        for ring_id, name, weight in rings:
             try:
                 hot, cold = self._lanes.heat(name)
             except ValueError:
@@ -228,6 +228,7 @@ class Drain:
                 )
                 continue
             hot.rings.append(ring_id)
+            hot.weight = weight or hot.weight
             woken.append((hot, cold))
         self._recover(woken)
 
@@ -278,10 +279,13 @@ class Drain:
 
     def _ring_myself(self, lane_keys: Iterable[bytes]) -> list[bytes]:
         # The loop may be blocked on other lanes for a second: a ring ends the wait.
-        return [
-            pack("XADD", self._bell, "MAXLEN", "~", BELL_RINGS, "*", RING_FIELD, self._keys.lane_of(key))
-            for key in lane_keys
-        ]
+        commands = []
+        for key in lane_keys:
+            hot = self._lanes.get(key)
+            weight = () if hot is None else (WEIGHT_FIELD, f"{hot.weight:g}")
+            fields = (RING_FIELD, self._keys.lane_of(key), *weight)
+            commands.append(pack("XADD", self._bell, "MAXLEN", "~", BELL_RINGS, "*", *fields))
+        return commands
 
     def _resume(self) -> None:
         """Begin, or go on after a failure: groups first, then the own unfinished rings."""

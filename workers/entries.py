@@ -23,11 +23,13 @@ class Entry:
     id: bytes
     bundle: Bundle | None
     job: int | None
+    # Of a chunk of a file, which is as much work as many others' jobs.
+    instances: int = 0
 
     @property
     def predictions(self) -> int:
         """What it takes of a turn, in predictions: a job is claimed and finished in SQL besides."""
-        return len(self.bundle.predictions) if self.bundle else JOB_PREDICTIONS
+        return len(self.bundle.predictions) if self.bundle else max(JOB_PREDICTIONS, self.instances)
 
     def expired(self, now_ms: float) -> bool:
         """Whether a synchronous entry's deadline has passed by Redis's clock: nobody waits for it any more."""
@@ -48,6 +50,11 @@ class Group:
         return self.bundles + self.jobs
 
 
+def job_entry(number: int, instances: int) -> bytes:
+    """A job as its lane's entry says it; with the size of a chunk of a file."""
+    return b"%d:%d" % (number, instances) if instances else b"%d" % number
+
+
 def parse_entry(lane_key: bytes, entry_id: bytes, fields: Sequence[bytes] | None) -> Entry | None:
     """The entry of a stream's fields; None where it was deleted or is not one of ours."""
     if not fields or len(fields) != 2:
@@ -55,12 +62,21 @@ def parse_entry(lane_key: bytes, entry_id: bytes, fields: Sequence[bytes] | None
     name, value = fields
     try:
         if name == JOB_FIELD:
-            return Entry(lane_key, entry_id, None, int(value))
+            number, _, instances = value.partition(b":")
+            return Entry(lane_key, entry_id, None, _counted(number), _counted(instances or b"0"))
         if name == BUNDLE_FIELD:
             return Entry(lane_key, entry_id, unpack_bundle(value), None)
     except ValueError as error:
         log.warning("a foreign entry was dropped: %s", error)
     return None
+
+
+def _counted(text: bytes) -> int:
+    """A number as a column of jobs holds it; raises ValueError."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise ValueError("a job's number or size is none that a job can have")
+    return number
 
 
 def grouped(found: Sequence[tuple[HotLane, Sequence[Entry]]]) -> list[Group]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Collection
 
 import redis
 
@@ -19,6 +20,10 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 1.0
 RENEW_SECONDS = 3.0
+# While a job of several inferences runs: its renewal tells whether it was canceled, and carries how far it is. One
+# UPDATE a second for each process that has one (0.2 ms on SQLite, 0.5 ms on PostgreSQL); a channel of its own would be
+# told a little sooner, and could lose what the row keeps.
+RENEW_LONG_SECONDS = 1.0
 
 
 class Heart:
@@ -36,6 +41,8 @@ class Heart:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._running: set[int] = set()
+        self._gone: set[int] = set()
+        self._done: dict[int, int] = {}
         self._keeping = threading.Lock()
         self._keeps_key = True
         self._renewed_at = time.monotonic()
@@ -70,6 +77,18 @@ class Heart:
     def finished(self, numbers: list[int]) -> None:
         with self._lock:
             self._running.difference_update(numbers)
+            self._gone.difference_update(numbers)
+            for number in numbers:
+                self._done.pop(number, None)
+
+    def progress(self, number: int, done: int) -> None:
+        """How many of a running job's instances are done; told with the next renewal, which comes within a second."""
+        with self._lock:
+            self._done[number] = done
+
+    def holds(self, numbers: Collection[int]) -> bool:
+        """Whether any of these running jobs is still this session's, as of the last renewal."""
+        return not self._gone.issuperset(numbers)
 
     def _run(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
@@ -101,13 +120,17 @@ class Heart:
 
     def _renew_leases(self) -> None:
         with self._lock:
-            numbers = list(self._running)
-        if not numbers or time.monotonic() - self._renewed_at < RENEW_SECONDS:
+            numbers, done = list(self._running), dict(self._done)
+        due_seconds = RENEW_LONG_SECONDS if done else RENEW_SECONDS
+        if not numbers or time.monotonic() - self._renewed_at < due_seconds:
             return
         try:
             with transaction(self._sessions) as session:
-                jobs.renew(session, numbers, self.holder)
+                held = jobs.renew(session, numbers, self.holder, done)
             self._renewed_at = time.monotonic()
+            with self._lock:
+                # What ended meanwhile is not running any more.
+                self._gone.update(self._running.intersection(numbers) - held)
         except DatabaseUnavailable:
             log.warning("leases could not be renewed: the database does not answer")
         except Exception:  # the thread's edge, as above

@@ -67,6 +67,10 @@ class HotLanes:
         self._lanes: dict[bytes, HotLane] = {}
         self._priorities: Counter[Priority] = Counter()
         self._first_idle = 0
+        # What the last turn asked of each lane (entries), what it brought (predictions), and whether any had less.
+        self._asked = 0
+        self._brought = 0
+        self._fell_short = True
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -139,22 +143,36 @@ class HotLanes:
         if len(solvent) > most:
             solvent.sort(key=_CREDIT, reverse=True)
             del solvent[most:]
-        share = TURN_PREDICTIONS / len(candidates)
+        share = self._earned() / (sum(hot.weight for hot in candidates if hot.misses < IDLE_READS) or 1.0)
         for hot in candidates:
             credit, full = hot.credit + share * hot.weight, TURN_PREDICTIONS * hot.weight
             hot.credit = credit if credit < full else full
+        _take_what_all_have(candidates)
         return solvent
+
+    def _earned(self) -> float:
+        """What all lanes earn together: what the turn before brought, so that each gets its share of what there is.
+
+        Where a lane had less than it might have given, as much as a turn may bring: nobody has to wait for it.
+        """
+        earned = TURN_PREDICTIONS if self._fell_short or not self._brought else self._brought
+        self._brought, self._fell_short = 0, False
+        return earned
 
     def count_for(self, chosen: Sequence[HotLane]) -> int:
         """COUNT of a read: entries per lane so that the turn brings about 128 predictions, and at least one."""
-        if not chosen or len(chosen) >= TURN_PREDICTIONS:
-            return 1
-        return max(1, int(TURN_PREDICTIONS / len(chosen) / max(map(_PER_ENTRY, chosen))))
+        self._asked = 1
+        if chosen and len(chosen) < TURN_PREDICTIONS:
+            self._asked = max(1, int(TURN_PREDICTIONS / len(chosen) / max(map(_PER_ENTRY, chosen))))
+        return self._asked
 
     def paid(self, hot: HotLane, entries: int, predictions: int) -> None:
         """Note what a read brought."""
         hot.cool_at = self._clock() + COOL_SECONDS
         hot.misses = 0
+        self._brought += predictions
+        if entries < self._asked:
+            self._fell_short = True
         hot.credit = max(hot.credit - predictions, -DEEPEST_DEBT)
         hot.per_entry = 0.8 * hot.per_entry + 0.2 * (predictions / entries)
 
@@ -171,6 +189,8 @@ class HotLanes:
     def empty(self, lanes: Sequence[HotLane]) -> None:
         """A read of these found nothing: a lane keeps no credit for the time in which it had nothing to send."""
         for hot in lanes:
+            if hot.misses < IDLE_READS:
+                self._fell_short = True
             hot.misses += 1
             if hot.credit > 0.0:
                 hot.credit = 0.0
@@ -182,6 +202,17 @@ class HotLanes:
         for hot in cold:
             self.drop(hot)
         return cold
+
+
+def _take_what_all_have(candidates: Sequence[HotLane]) -> None:
+    """Reads bring whole entries, so a turn may bring less than all earn: once everybody had full credit, all would read
+    alike. What every lane with work has is worth nothing; idle lanes have none.
+    """
+    active = [hot for hot in candidates if not hot.misses]
+    spare = min(hot.credit / hot.weight for hot in active) if len(active) > 1 else 0.0
+    if spare > 0.0:
+        for hot in active:
+            hot.credit -= spare * hot.weight
 
 
 def most_lanes(candidates: Sequence[HotLane]) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -12,15 +15,17 @@ from auth.standing import Standing
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, transaction
 from model_store.errors import DatabaseUnavailable, SluiceError, StoreFull
+from model_store.signature import Tensors
 from monitoring import metrics
 from workers import jobs
-from workers.batches import Outcome, predict_all
+from workers.attempts import TRIED_AGAIN
+from workers.batches import Loaded, Outcome, predict_all
 from workers.entries import Group
-from workers.errors import RunnerFailed
+from workers.files.row_batches import answer_chunk
 from workers.heart import Heart
 from workers.hot_lanes import Version
 from workers.lanes import Keys
-from workers.protocols.body import Body, dialect_named, restored, stored
+from workers.protocols.body import Body, Dialect, dialect_named, restored, stored
 from workers.redis_link import pack
 from workers.running import Running
 from workers.settings import WorkerSettings
@@ -29,6 +34,10 @@ DATABASE_PAUSE_SECONDS = 0.5
 DATABASE_WAIT_SECONDS = 60.0
 
 T = TypeVar("T")
+
+
+class JobsTaken(Exception):
+    """None of the jobs that run is still this session's: whatever else would come of them is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,42 +54,67 @@ class JobBatches:
 
     def run(self, group: Group) -> list[bytes]:
         """Claim, run and finish a group's jobs; returns packed commands that tell who waits for them."""
-        claimed = self._claim(group)
+        claimed, commands = self._claim(group)
         numbers = [job.number for job in claimed]
         self.heart.running(numbers)
         try:
             if self.stopping():
                 self._put_back(numbers)
-                return []
-            # After a crash a job runs alone: the one that kills its worker must not take others with it again.
-            fresh = [job for job in claimed if job.attempt == 1]
-            endings = self._run_jobs(group.version, fresh) if fresh else []
-            for job in claimed:
-                if job.attempt > 1:
-                    endings += self._run_jobs(group.version, [job])
-            return self._finish(group.version, claimed, endings)
+                return commands
+            for part in self._parts(group.version, claimed):
+                commands += self._finish(group.version, part, self._run_jobs(group.version, part))
+            return commands
         finally:
             self.heart.finished(numbers)
 
     def refuse(self, group: Group, error: SluiceError) -> list[bytes]:
         """Claim a group's jobs and let them fail without running; returns as `run`."""
-        claimed = self._claim(group)
-        return self._finish(group.version, claimed, [_ending(job, error) for job in claimed])
+        claimed, commands = self._claim(group)
+        return commands + self._finish(group.version, claimed, [_ending(job, error) for job in claimed])
 
-    def _claim(self, group: Group) -> list[jobs.Claimed]:
+    def _claim(self, group: Group) -> tuple[list[jobs.Claimed], list[bytes]]:
         numbers = [entry.job for entry in group.jobs if entry.job is not None]
+        ended: list[str] = []
 
         def claim() -> list[jobs.Claimed]:
+            ended.clear()
             with transaction(self.sessions) as session:
-                return jobs.claim(session, numbers, group.version, self.heart.holder, self.standing)
+                return jobs.claim(session, numbers, group.version, self.heart.holder, self.standing, ended)
 
-        return self._persistently(claim)
+        return self._persistently(claim), self._told(ended)
+
+    def _parts(self, version: Version, claimed: Sequence[jobs.Claimed]) -> Iterator[list[jobs.Claimed]]:
+        """What runs together, one after the other: short jobs at their first attempt do.
+
+        After a crash a job runs alone: the one that kills its worker must not take others with it again. So does one of
+        several inferences, which can be stopped between two of them once it is canceled, and a chunk of a file.
+        """
+        if self.running.cache.peek(*version) is None and claimed:
+            # The first loads the version, which says how long an inference may be.
+            yield [claimed[0]]
+            claimed = claimed[1:]
+        loaded = self.running.cache.peek(*version)
+        most = math.inf if loaded is None else loaded.max_batch
+
+        def is_short(job: jobs.Claimed) -> bool:
+            return job.attempt == 1 and job.instances <= most and job.dialect != Dialect.ROWS.label
+
+        short = [job for job in claimed if is_short(job)]
+        if short:
+            yield short
+        for job in claimed:
+            if not is_short(job):
+                yield [job]
 
     def _run_jobs(self, version: Version, claimed: Sequence[jobs.Claimed]) -> list[jobs.Ending]:
         try:
             with self.running.loaded(version) as loaded:
                 bodies = [self._body(job) for job in claimed]
-                outcomes = predict_all(loaded, bodies, self.running.watched(loaded))
+                try:
+                    outcomes = self._predicted(loaded, claimed, bodies)
+                    origin = loaded.origin.to_json()
+                except JobsTaken:
+                    return []
         except DatabaseUnavailable:
             # It is asked what to load: that it was away then is no fault of the jobs, and no end of them.
             self._put_back([job.number for job in claimed])
@@ -89,33 +123,66 @@ class JobBatches:
             if len(claimed) > 1:
                 # Whose fault it was, a run of its own tells: it may be one job's input that is gone from the store.
                 return [ending for job in claimed for ending in self._run_jobs(version, [job])]
-            return self._retried(claimed[0], error) if isinstance(error, RunnerFailed) else [_ending(claimed[0], error)]
-        return [ending for job, outcome in zip(claimed, outcomes, strict=True) for ending in self._kept(job, outcome)]
+            return self._retried(claimed[0], error)
+        pairs = zip(claimed, outcomes, strict=True)
+        return [ending for job, outcome in pairs for ending in self._kept(job, outcome, origin)]
+
+    def _predicted(self, loaded: Loaded, claimed: Sequence[jobs.Claimed], bodies: Sequence[Body]) -> list[Outcome]:
+        run = self._while_held(loaded, claimed)
+        if bodies[0].dialect == Dialect.ROWS:
+            return [answer_chunk(loaded, self.artifacts, body.data, run) for body in bodies]
+        return predict_all(loaded, bodies, run)
 
     def _body(self, job: jobs.Claimed) -> Body:
         name = jobs.input_name(job.id)
         data = self.artifacts.unsealed(name, job.input) if job.input is not None else self.artifacts.get_payload(name)
         return restored(data, dialect_named(job.dialect))
 
+    def _while_held(self, loaded: Loaded, claimed: Sequence[jobs.Claimed]) -> Callable[[Tensors], Tensors]:
+        """An inference that raises JobsTaken where all of these jobs were canceled, or given to others, meanwhile."""
+        run, numbers = self.running.watched(loaded), [job.number for job in claimed]
+        long = claimed[0] if len(claimed) == 1 and claimed[0].instances > loaded.max_batch else None
+        done = 0
+
+        def run_next(tensors: Tensors) -> Tensors:
+            nonlocal done
+            if not self.heart.holds(numbers):
+                raise JobsTaken
+            if long is not None:
+                self.heart.progress(long.number, min(done, long.instances))
+            done += loaded.max_batch
+            return run(tensors)
+
+        return run_next
+
     def _retried(self, job: jobs.Claimed, error: SluiceError) -> list[jobs.Ending]:
-        if job.attempt >= jobs.MOST_ATTEMPTS:
+        if error.code not in TRIED_AGAIN or job.attempt >= job.max_attempts:
             return [_ending(job, error)]
         with contextlib.suppress(DatabaseUnavailable), transaction(self.sessions) as session:
             jobs.retry(session, job)
         return []
 
-    def _kept(self, job: jobs.Claimed, outcome: Outcome) -> list[jobs.Ending]:
+    def _kept(self, job: jobs.Claimed, outcome: Outcome, origin: str) -> list[jobs.Ending]:
         if isinstance(outcome, SluiceError):
             return [_ending(job, outcome)]
         result, name = stored(outcome), jobs.result_name(job.id, job.fence)
+        proven = functools.partial(
+            jobs.Ending,
+            job.number,
+            job.fence,
+            # Of the bytes that the caller gets, without what the row needs to restore them.
+            output_digest=hashlib.sha256(outcome.data).digest(),
+            result_bytes=len(outcome.data),
+            ran_on=origin,
+        )
         if len(result) <= self.settings.inline_bytes:
-            return [jobs.Ending(job.number, job.fence, result=self.artifacts.sealed(name, result))]
+            return [proven(result=self.artifacts.sealed(name, result))]
         try:
             self.artifacts.put_payload(name, result)
         except StoreFull as error:
             # Its own trouble: the others of its batch are finished.
             return self._retried(job, error)
-        return [jobs.Ending(job.number, job.fence, result_stored=True)]
+        return [proven(result_stored=True)]
 
     def _finish(self, version: Version, claimed: Sequence[jobs.Claimed], endings: Sequence[jobs.Ending]) -> list[bytes]:
         if not endings:
@@ -126,13 +193,26 @@ class JobBatches:
                 return jobs.finish(session, endings)
 
         written = self._persistently(finish)
+        self._drop_payloads(claimed, endings, written)
         metrics.FENCED_WRITES.inc(len(endings) - len(written))
         failed = sum(ending.error_code is not None for ending in endings)
         for outcome, count in (("failed", failed), ("succeeded", len(endings) - failed)):
             metrics.JOBS.labels(metrics.bounded(version[0]), outcome).inc(count)
-        keys = Keys(self.settings.key_prefix)
+        metrics.DEAD_LETTERS.inc(len({ending.number for ending in endings if ending.dead}.intersection(written)))
         ids = {job.number: job.id for job in claimed}
-        return [pack("PUBLISH", keys.ends(), " ".join(ids[number] for number in written))] if written else []
+        return self._told([ids[number] for number in written])
+
+    def _drop_payloads(
+        self, claimed: Sequence[jobs.Claimed], endings: Sequence[jobs.Ending], written: Sequence[int]
+    ) -> None:
+        """Delete results that nobody will read: their jobs were canceled, deleted or taken over meanwhile."""
+        ids, kept = {job.number: job.id for job in claimed}, set(written)
+        for ending in endings:
+            if ending.result_stored and ending.number not in kept:
+                self.artifacts.delete_payload(jobs.result_name(ids[ending.number], ending.fence))
+
+    def _told(self, ids: Sequence[str]) -> list[bytes]:
+        return [pack("PUBLISH", Keys(self.settings.key_prefix).ends(), " ".join(ids))] if ids else []
 
     def _put_back(self, numbers: list[int]) -> None:
         with contextlib.suppress(DatabaseUnavailable), transaction(self.sessions) as session:

@@ -2,108 +2,69 @@
 
     queued ──claim──▶ running ──finish──▶ succeeded | failed
       │  ▲               │
-      │  └──put back─────┤  (lease ran out, attempts left)
+      │  └──put back─────┤  (given back, tried again, or the lease ran out with attempts left)
       ├──cancel──▶ canceled ◀──cancel (a running job's result is dropped by the fence)
-      └──expire──▶ expired
+      └──expire──▶ expired ◀──expire (a running file only)
 
 A final state never changes. A claim counts up the job's fence, and only the holder of the current fence can write a
 result (Kleppmann, "How to do distributed locking"), so a worker that wakes up after its lease does no harm. All
-functions work in the caller's transaction and by the database's clock.
+functions work in the caller's transaction and by the database's clock. Whoever ends jobs tells their ids on Redis's
+channel once the transaction is committed; the webhooks of those that have one are noted within it.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Row, UpdateBase, delete
 from sqlalchemy.orm import Session
 
-from auth.standing import REASONS, UNKNOWN, Authority, Standing, Withdrawal
-from model_store.database import clock_ms, now_ms
+from auth.standing import REASONS, Authority, Standing, Withdrawal
 from model_store.generation import read_moment
 from workers import job_statements as sql
-from workers.job_statements import QUEUED, RUNNING
+from workers.attempts import MOST_ATTEMPTS
+from workers.drafts import FILE, NO_LANE, Claimed, Draft, Ending, new_id
+from workers.job_queries import PAGE_ROWS, due_files, late, lost, orphans, overdue, queued_of, result_of
 from workers.lane_counts import count_in, count_out
 from workers.lanes import Lane
+from workers.payloads import input_name, payload_names, result_name
 from workers.tables import Job, JobInput, JobResult
+from workers.webhooks import outbox as webhook_outbox
+
+__all__ = [
+    "FINAL", "LEASE_MILLISECONDS", "LEASE_SECONDS", "MOST_ATTEMPTS", "PAGE_ROWS", "Claimed", "Draft", "Ending",
+    "JobState", "accept", "cancel", "claim", "claim_file", "due_files", "end_orphans", "expire", "finish", "forget",
+    "input_name", "new_id", "overdue", "payload_names", "progress", "put_back", "queued_of", "recover",
+    "renew", "result_name", "result_of", "retry",
+]  # fmt: skip
 
 LEASE_SECONDS = 9.0
-MOST_ATTEMPTS = 3
-BACK_OFF_SECONDS = (1, 4, 16)
-PAGE_ROWS = 500
+LEASE_MILLISECONDS = int(LEASE_SECONDS * 1000)
 
 
 class JobState(StrEnum):
-    QUEUED = "queued"  # in: accept, put_back; out: claim, cancel, expire
-    RUNNING = "running"  # in: claim; out: finish (the fence's holder), put_back and fail (the sweep), cancel
-    SUCCEEDED = "succeeded"  # in: finish
-    FAILED = "failed"  # in: finish, the sweep after the last attempt
-    CANCELED = "canceled"  # in: cancel by its client, or claim where its rights were withdrawn
-    EXPIRED = "expired"  # in: the sweep, past its deadline
+    """Beside each: the moves in and out, and who makes them. The last four are final: nothing leads out."""
+
+    # In: accept (a gateway), put_back and retry (its worker), recover (the sweep).
+    # Out: claim and claim_file (a worker), cancel (its client, an operator), expire and end_orphans (the sweep).
+    QUEUED = "queued"
+    # In: claim, claim_file. Out: finish, put_back, retry (the holder), recover (the sweep), cancel, end_orphans; a
+    # file's also expire.
+    RUNNING = "running"
+    # In: finish (the fence's holder).
+    SUCCEEDED = "succeeded"
+    # In: finish (the fence's holder), recover after the last attempt (the sweep).
+    FAILED = "failed"
+    # In: cancel, claim and claim_file where the right was withdrawn, end_orphans; a chunk's also any end of its file.
+    CANCELED = "canceled"
+    # In: expire (the sweep), past its deadline.
+    EXPIRED = "expired"
 
 
 FINAL = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED, JobState.EXPIRED)
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A job that is about to be accepted; its body was checked and, if large, is already in the store."""
-
-    id: str
-    lane: Lane
-    dialect: str
-    instances: int
-    input: bytes | None  # None: stored under the id
-    job_seconds: float
-    authority: Authority = UNKNOWN
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A job that this worker may run now; `input` is None where the body lies in the store."""
-
-    number: int
-    id: str
-    fence: int
-    attempt: int
-    dialect: str
-    instances: int
-    input: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """What a run of a job came to: an answer's body, or an error's code and message."""
-
-    number: int
-    fence: int
-    result: bytes | None = None
-    result_stored: bool = False
-    error_code: str | None = None
-    error_message: str | None = None
-
-
-def new_id() -> str:
-    """144 random bits: whoever does not know an id cannot guess one (ASVS 11.5.1)."""
-    return secrets.token_urlsafe(18)
-
-
-def input_name(job_id: str) -> str:
-    """Under which name a large input lies in the store."""
-    return f"{job_id}.input"
-
-
-def result_name(job_id: str, fence: int) -> str:
-    """Under which name the holder of a fence keeps a large result: one that lost its fence must not replace it."""
-    return f"{job_id}.{fence}.result"
-
-
-def payload_names(job_id: str, fence: int) -> tuple[str, str]:
-    """What the store may hold of a job; what a lost attempt left there is swept by its age."""
-    return input_name(job_id), result_name(job_id, fence)
 
 
 def accept(session: Session, drafts: Sequence[Draft], ahead_limit: int) -> list[tuple[Lane, int]]:
@@ -121,53 +82,63 @@ def accept(session: Session, drafts: Sequence[Draft], ahead_limit: int) -> list[
     # Lanes are counted late: until the commit, whoever else counts the same lane has to wait.
     at_once = _count_in(session, drafts, ahead_limit)
     rows = [
-        _row(number, draft, now, laid_out=draft.id in at_once) for number, draft in zip(numbers, drafts, strict=True)
+        draft.row(number, now, JobState.QUEUED, laid_out=draft.id in at_once)
+        for number, draft in zip(numbers, drafts, strict=True)
     ]
     connection.execute(sql.INSERT, rows)
     return [(draft.lane, number) for number, draft in zip(numbers, drafts, strict=True) if draft.id in at_once]
 
 
 def claim(
-    session: Session, numbers: Collection[int], version: tuple[str, int], worker: str, standing: Standing
+    session: Session,
+    numbers: Collection[int],
+    version: tuple[str, int],
+    worker: str,
+    standing: Standing,
+    ended: list[str] | None = None,
 ) -> list[Claimed]:
     """Take queued jobs of a version for `worker`; what was canceled, expired, taken or forbidden since is left out.
 
-    One statement for the whole batch, so a duplicate delivery costs one query and nothing else.
+    One statement for the whole batch, so a duplicate delivery costs one query and nothing else. Ids of jobs that are
+    canceled here, since the right to run them was withdrawn, are added to `ended`.
     """
     model, number = version
-    connection = session.connection()
-    to_whom = {"of_model": model, "of_version": number, "new_worker": worker, "lease_ms": int(LEASE_SECONDS * 1000)}
-    rows = sorted(connection.execute(sql.CLAIM, {**to_whom, "numbers": list(numbers)}), key=lambda row: row.number)
-    if not rows:
-        return []
-    inside = [row.number for row in rows if not row.input_stored]
-    inputs = dict(iter(connection.execute(sql.INPUTS, {"numbers": inside}))) if inside else {}
-    moment = read_moment(session)
-    claimed = []
-    for row in rows:
-        withdrawal = standing.withdrawn(session, moment, (row.client_id, "submit", model, number, row.grant_id))
-        authority = Authority(row.grant_id, row.token_id, row.token_issued_at)
-        if withdrawal is None and standing.refuses(session, moment[0], row.client_id, authority):
-            withdrawal = Withdrawal.TOKEN_REVOKED
-        if withdrawal is None:
-            claimed.append(
-                Claimed(row.number, row.id, row.fence, row.attempt, row.dialect, row.instances, inputs.get(row.number))
-            )
-        else:
-            _end(session, row.number, JobState.CANCELED, withdrawal.value, REASONS[withdrawal])
+    taken = {"numbers": list(numbers), "of_model": model, "of_version": number}
+    rows = sorted(session.connection().execute(sql.CLAIM, taken | _lease(worker)), key=lambda row: row.number)
+    claimed = _permitted(session, rows, standing, ended)
     # Last, as in `accept`.
     count_out(session, [(row.lane, row.dispatched_at is None) for row in rows])
     return claimed
 
 
-def renew(session: Session, numbers: Collection[int], worker: str) -> None:
-    """Extend the leases of jobs that `worker` is still running."""
-    session.execute(
-        update(Job)
-        .where(Job.number.in_(numbers), Job.state == JobState.RUNNING, Job.worker == worker)
-        .values(lease_until=now_ms() + int(LEASE_SECONDS * 1000))
-        .execution_options(synchronize_session=False)
+def claim_file(session: Session, number: int, worker: str, ended: list[str] | None = None) -> Claimed | None:
+    """Take a queued file for `worker`; None where it is taken, not due or has ended. `ended` as in `claim`."""
+    rows = session.connection().execute(sql.CLAIM_FILE, {"of_number": number} | _lease(worker)).all()
+    return next(iter(_permitted(session, rows, Standing(), ended)), None)
+
+
+def renew(
+    session: Session, numbers: Collection[int], worker: str, done: Mapping[int, int] | None = None
+) -> frozenset[int]:
+    """Extend the leases of jobs that `worker` is still running; returns those that it still holds.
+
+    `done` says of some of them how many instances are done.
+    """
+    connection = session.connection()
+    held = connection.execute(
+        sql.RENEW, {"numbers": list(numbers), "of_worker": worker, "lease_ms": LEASE_MILLISECONDS}
     )
+    mine = frozenset(held.scalars())
+    if done:
+        rows = [{"job": number, "of_worker": worker, "now_done": count} for number, count in sorted(done.items())]
+        connection.execute(sql.SHOW_DONE, rows)
+    return mine
+
+
+def progress(session: Session, number: int, fence: int, done: int, instances: int) -> bool:
+    """Say how far a job is, and extend its lease; returns False where the fence was lost, as when it was canceled."""
+    values = {"of_number": number, "held_fence": fence, "now_done": done, "new_instances": instances}
+    return session.connection().execute(sql.PROGRESS, values | {"lease_ms": LEASE_MILLISECONDS}).first() is not None
 
 
 def finish(session: Session, endings: Sequence[Ending]) -> list[int]:
@@ -175,106 +146,81 @@ def finish(session: Session, endings: Sequence[Ending]) -> list[int]:
     if not endings:
         return []
     connection = session.connection()
-    found = connection.execute(sql.HELD, {"numbers": [ending.number for ending in endings]})
-    held = {(number, fence) for number, fence in found}
+    found = connection.execute(sql.HELD, {"numbers": [ending.number for ending in endings]}).all()
+    held = {(row.number, row.fence) for row in found}
     mine = [ending for ending in endings if (ending.number, ending.fence) in held]
     if mine:
-        connection.execute(sql.FINISH, [_ended(ending) for ending in mine])
+        connection.execute(
+            sql.FINISH, [ending.row(JobState.FAILED if ending.failed else JobState.SUCCEEDED) for ending in mine]
+        )
     results = [{"job": ending.number, "body": ending.result} for ending in mine if ending.result is not None]
     if results:
         connection.execute(sql.INSERT_RESULT, results)
-    return [ending.number for ending in mine]
+    written = [ending.number for ending in mine]
+    notifying = {row.number for row in found if row.notifies}
+    if notifying:
+        _note(session, [number for number in written if number in notifying])
+    return written
 
 
 def put_back(session: Session, numbers: Collection[int], worker: str) -> None:
     """Give back jobs that `worker` claimed but will not run, as when it shuts down; not an attempt."""
-    rows = session.scalars(
-        select(Job)
-        .where(Job.number.in_(numbers), Job.state == JobState.RUNNING, Job.worker == worker)
-        .with_for_update()
-    ).all()
-    for job in sorted(rows, key=_lane):
-        _requeue(session, job, back_off_seconds=0, attempt=job.attempt - 1)
+    _requeued(session, sql.GIVE_BACK, {"numbers": list(numbers), "of_worker": worker})
 
 
-def retry(session: Session, claimed: Claimed) -> None:
-    """Give back a job whose runner died under it, with back-off; the attempt counts."""
-    job = session.scalars(
-        select(Job).where(Job.number == claimed.number, Job.fence == claimed.fence).with_for_update()
-    ).one_or_none()
-    if job is not None:
-        _requeue(session, job, back_off_seconds=BACK_OFF_SECONDS[claimed.attempt - 1], attempt=claimed.attempt)
+def retry(session: Session, claimed: Claimed) -> bool:
+    """Give back a job that failed by no fault of its own, with back-off; False where that was its last attempt.
+
+    Also False where the fence was lost: the job's ending would be dropped as well.
+    """
+    held = {"of_number": claimed.number, "held_fence": claimed.fence}
+    return _requeued(session, sql.TRY_AGAIN, held) > 0
 
 
 def cancel(session: Session, job: Job) -> bool:
-    """Cancel a job that is not final; returns whether this call did. A running one's result will be dropped."""
-    # Since it was looked up, a worker may have claimed it, or the sweep put it back: the row says what it is now.
-    now = select(Job.state, Job.dispatched_at).where(Job.number == job.number)
-    row = session.execute(now.with_for_update()).one_or_none()
-    if row is None or row.state in FINAL:
-        return False
-    session.execute(
-        update(Job)
-        .where(Job.number == job.number)
-        .values(state=JobState.CANCELED.value, finished_at=now_ms(), lease_until=None, error_code="canceled")
-        .execution_options(synchronize_session=False)
-    )
-    if row.state == JobState.QUEUED:
-        count_out(session, [(job.lane, row.dispatched_at is None)])
+    """Cancel a job that is not final; returns whether this call did. A running one's result will be dropped.
+
+    A file's chunks end with it.
+    """
+    canceled = _end(session, sql.CANCEL, _canceled([job.number]))
     session.expire(job)
-    return True
+    return bool(canceled)
 
 
-def overdue(session: Session) -> Sequence[str]:
-    """The workers that hold leases which ran out."""
-    holders = select(Job.worker).where(RUNNING, Job.lease_until < clock_ms(session)).distinct()
-    return [worker for worker in session.scalars(holders) if worker is not None]
+def recover(session: Session, alive: Collection[str]) -> tuple[int, list[str]]:
+    """A page of jobs whose lease ran out: back to queued, or failed after the last attempt.
 
-
-def recover(session: Session, alive: Callable[[str], bool]) -> tuple[int, int]:
-    """A page of jobs whose lease ran out: back to queued, or failed after the last attempt; returns how many of each.
-
-    A lease that ran out although its worker's heart beats counts as no attempt: the database was slow, not the job bad.
+    Returns how many went back, and the ids of those that failed. A lease that ran out although its worker is among
+    `alive` counts as no attempt: the database was slow, not the job bad.
     """
-    ran_out = select(Job).where(RUNNING, Job.lease_until < clock_ms(session))
-    rows = session.scalars(ran_out.limit(PAGE_ROWS).with_for_update(skip_locked=True)).all()
-    back = failed = 0
-    for job in sorted(rows, key=_lane):
-        attempt = job.attempt - 1 if job.worker is not None and alive(job.worker) else job.attempt
-        if attempt >= MOST_ATTEMPTS:
-            # A model that kills its worker would come back for ever; three attempts tell a bad job from a bad machine.
-            text = f"whatever ran this job died {attempt} times; it was not tried again"
-            _end(session, job.number, JobState.FAILED, "worker_crashed", text)
-            failed += 1
-        else:
-            _requeue(session, job, back_off_seconds=BACK_OFF_SECONDS[max(attempt - 1, 0)], attempt=attempt)
-            back += 1
-    return back, failed
+    page = {"numbers": lost(session), "alive": sorted(alive)}
+    if not page["numbers"]:
+        return 0, []
+    failed = _end(session, sql.FAIL_LOST, page)
+    return _requeued(session, sql.TAKE_BACK, page), failed
 
 
-def expire(session: Session) -> int:
-    """A page of queued jobs past their deadline ends without running; returns how many."""
-    late = select(Job.number, Job.lane, Job.dispatched_at).where(QUEUED, Job.deadline < clock_ms(session))
-    rows = session.execute(late.limit(PAGE_ROWS).with_for_update(skip_locked=True)).all()
-    for row in rows:
-        _end(session, row.number, JobState.EXPIRED, "deadline_passed", "the job's deadline passed before it could run")
-    count_out(session, [(row.lane, row.dispatched_at is None) for row in rows])
-    return len(rows)
+def expire(session: Session) -> list[str]:
+    """A page of jobs past their deadline ends: queued ones without running, files also while they run.
 
-
-def purge(session: Session, keep_seconds: float) -> tuple[int, list[str]]:
-    """Delete a page of jobs that have been final for longer than `keep_seconds`.
-
-    Returns how many, and the names of their payloads in the store.
+    Returns their ids.
     """
-    rows = session.execute(
-        select(Job.number, Job.id, Job.fence, Job.input_stored, Job.result_stored)
-        .where(Job.finished_at < clock_ms(session) - int(keep_seconds * 1000), Job.state.in_(FINAL))
-        .limit(PAGE_ROWS)
-    ).all()
-    forget(session, [row.number for row in rows])
-    stored = [row for row in rows if row.input_stored or row.result_stored]
-    return len(rows), [name for row in stored for name in payload_names(row.id, row.fence)]
+    numbers = late(session)
+    return _end(session, sql.EXPIRE, {"numbers": numbers}) if numbers else []
+
+
+def end_orphans(session: Session) -> list[str]:
+    """A page of chunks whose file has ended or is gone: unfinished ones are canceled, the others are forgotten.
+
+    Returns the names of their payloads in the store.
+    """
+    rows = orphans(session)
+    unfinished = [row.number for row in rows if row.state not in FINAL]
+    if unfinished:
+        _end(session, sql.CANCEL, _canceled(unfinished))
+    ended = [row for row in rows if row.state in FINAL]
+    forget(session, [row.number for row in ended])
+    return _stored(ended)
 
 
 def forget(session: Session, numbers: Collection[int]) -> None:
@@ -283,96 +229,87 @@ def forget(session: Session, numbers: Collection[int]) -> None:
         session.execute(delete(column.class_).where(column.in_(numbers)).execution_options(synchronize_session=False))
 
 
-def result_of(session: Session, job: Job) -> bytes | None:
-    """The body of a job's answer, where it lies in SQL."""
-    return session.scalar(select(JobResult.body).where(JobResult.job == job.number))
+def _lease(worker: str) -> dict[str, Any]:
+    return {"new_worker": worker, "lease_ms": LEASE_MILLISECONDS}
 
 
-def queued_of(session: Session, client_id: str, model: str | None = None) -> int:
-    """How many jobs of a client wait; of one model, if it is given."""
-    if model is None:
-        return session.connection().execute(sql.QUEUED_OF, {"of_client": client_id}).scalar_one()
-    asked = {"of_client": client_id, "of_model": model}
-    return session.connection().execute(sql.QUEUED_OF_MODEL, asked).scalar_one()
+def _permitted(
+    session: Session, rows: Sequence[Row[*tuple[Any, ...]]], standing: Standing, ended: list[str] | None
+) -> list[Claimed]:
+    """Of jobs that were just claimed, those that may still run; the others are canceled."""
+    inside = [row.number for row in rows if not row.input_stored]
+    inputs = dict(iter(session.connection().execute(sql.INPUTS, {"numbers": inside}))) if inside else {}
+    claimed: list[Claimed] = []
+    if not rows:
+        return claimed
+    moment = read_moment(session)
+    for row in rows:
+        withdrawal = standing.withdrawn(
+            session, moment, (row.client_id, "submit", row.model, row.version, row.grant_id)
+        )
+        authority = Authority(row.grant_id, row.token_id, row.token_issued_at)
+        if withdrawal is None and standing.refuses(session, moment[0], row.client_id, authority):
+            withdrawal = Withdrawal.TOKEN_REVOKED
+        if withdrawal is not None:
+            ids = _end(session, sql.CANCEL, _canceled([row.number], withdrawal.value, REASONS[withdrawal]))
+            if ended is not None:
+                ended += ids
+            continue
+        body = inputs.get(row.number)
+        claimed.append(
+            Claimed(row.number, row.id, row.fence, row.attempt, row.dialect, row.instances, body, row.max_attempts)
+        )
+    return claimed
+
+
+def _end(session: Session, move: UpdateBase, values: Mapping[str, Any]) -> list[str]:
+    """Make a move into a final state; a file's chunks are canceled with it. Returns the ids of the jobs that moved."""
+    rows = session.connection().execute(move, values).all()
+    files = [row.number for row in rows if row.kind == FILE]
+    chunks = session.connection().execute(sql.CANCEL_CHUNKS, _canceled(files)).all() if files else []
+    _note(session, [row.number for row in rows if row.notifies])
+    count_out(
+        session,
+        # Who never ran, or was put back since, has no worker.
+        [(row.lane, row.dispatched_at is None) for row in (*rows, *chunks) if row.worker is None and row.kind != FILE],
+    )
+    return [row.id for row in rows]
+
+
+def _requeued(session: Session, move: UpdateBase, values: Mapping[str, Any]) -> int:
+    rows = session.connection().execute(move, values).all()
+    lanes = Counter(row.lane for row in rows if row.lane != NO_LANE)
+    # In the order of their names everywhere: two transactions that count the same lanes must not wait for each other.
+    for lane in sorted(lanes):
+        # The lane may have been forgotten as idle while its last jobs ran.
+        count_in(session, Lane.parse(lane), lanes[lane], ahead_limit=0)
+    return len(rows)
+
+
+def _note(session: Session, numbers: Sequence[int]) -> None:
+    if numbers:
+        webhook_outbox.note_ends(session, numbers)
+
+
+def _canceled(numbers: Sequence[int], code: str = "canceled", message: str | None = None) -> dict[str, Any]:
+    return {"numbers": numbers, "new_error_code": code, "new_error_message": message}
+
+
+def _stored(rows: Iterable[Row[*tuple[Any, ...]]]) -> list[str]:
+    stored = (row for row in rows if row.input_stored or row.result_stored)
+    return [name for row in stored for name in payload_names(row.id, row.fence)]
 
 
 def _count_in(session: Session, drafts: Sequence[Draft], ahead_limit: int) -> set[str]:
     """Count new jobs into their lanes; returns the ids of those that may be laid out at once."""
     by_lane: dict[Lane, list[Draft]] = {}
     for draft in drafts:
-        by_lane.setdefault(draft.lane, []).append(draft)
+        if draft.kind != FILE:
+            by_lane.setdefault(draft.lane, []).append(draft)
     at_once: set[str] = set()
     # In the order of their names: two gateways that count the same lanes must not wait for each other.
     for lane in sorted(by_lane, key=lambda lane: lane.name):
         mine = by_lane[lane]
-        at_once.update(draft.id for draft in mine[: count_in(session, lane, len(mine), ahead_limit)])
+        room = 0 if mine[0].waits else ahead_limit
+        at_once.update(draft.id for draft in mine[: count_in(session, lane, len(mine), room)])
     return at_once
-
-
-def _ended(ending: Ending) -> dict[str, object]:
-    return {
-        "job": ending.number,
-        "held_fence": ending.fence,
-        "new_state": (JobState.SUCCEEDED if ending.error_code is None else JobState.FAILED).value,
-        "new_result_stored": ending.result_stored,
-        "new_error_code": ending.error_code,
-        "new_error_message": ending.error_message,
-    }
-
-
-def _row(number: int, draft: Draft, now: int, *, laid_out: bool) -> dict[str, object]:
-    lane = draft.lane
-    return {
-        "number": number,
-        "id": draft.id,
-        "grant_id": draft.authority.grant,
-        "token_id": draft.authority.token_id,
-        "token_issued_at": draft.authority.token_issued_at,
-        "client_id": lane.client_id,
-        "model": lane.model,
-        "version": lane.version,
-        "priority": lane.priority.value,
-        "lane": lane.name,
-        "dialect": draft.dialect,
-        "state": JobState.QUEUED.value,
-        "instances": draft.instances,
-        "input_stored": draft.input is None,
-        "dispatched_at": now if laid_out else None,
-        "created_at": now,
-        "deadline": now + int(draft.job_seconds * 1000),
-    }
-
-
-def _end(session: Session, number: int, state: JobState, code: str, message: str) -> None:
-    session.execute(
-        update(Job)
-        .where(Job.number == number, Job.state.not_in(FINAL))
-        .values(state=state.value, error_code=code, error_message=message, finished_at=now_ms(), lease_until=None)
-        .execution_options(synchronize_session=False)
-    )
-
-
-def _lane(job: Job) -> str:
-    # Lanes are counted in the order of their names everywhere: two transactions must not wait for each other.
-    return job.lane
-
-
-def _requeue(session: Session, job: Job, *, back_off_seconds: int, attempt: int) -> None:
-    changed = session.execute(
-        update(Job)
-        .where(Job.number == job.number, Job.fence == job.fence, Job.state == JobState.RUNNING)
-        .values(
-            state=JobState.QUEUED.value,
-            # A later fence shuts out the run that still believes in its lease.
-            fence=Job.fence + 1,
-            attempt=attempt,
-            worker=None,
-            dispatched_at=None,
-            lease_until=None,
-            not_before=now_ms() + back_off_seconds * 1000,
-        )
-        .execution_options(synchronize_session=False)
-    )
-    if changed.rowcount:  # type: ignore[attr-defined] # an UPDATE's result knows how many rows it changed
-        # The lane may have been forgotten as idle while its last jobs ran.
-        count_in(session, Lane.parse(job.lane), 1, ahead_limit=0)

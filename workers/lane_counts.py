@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Executable, Table, bindparam, delete, func, select, update
+from sqlalchemy import Executable, Table, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -38,17 +38,28 @@ def count_out(session: Session, left: Sequence[tuple[str, bool]]) -> None:
     waiting = Counter(lane for lane, was_waiting in left if was_waiting)
     # In the order of their names: two transactions that count the same lanes must not wait for each other.
     for lane in sorted(queued):
-        change(session, lane, queued=-queued[lane], waiting=-waiting[lane])
+        change(session, lane, queued=-queued[lane], waiting=-waiting[lane], taken=queued[lane])
 
 
-def change(session: Session, lane: str, *, queued: int, waiting: int) -> None:
-    session.connection().execute(_CHANGE, {"of_lane": lane, "more_queued": queued, "more_waiting": waiting})
+def change(session: Session, lane: str, *, queued: int, waiting: int, taken: int = 0) -> None:
+    counted = {"of_lane": lane, "more_queued": queued, "more_waiting": waiting, "more_taken": taken}
+    session.connection().execute(_CHANGE, counted)
 
 
 def laid_out(session: Session, *, most: int, after: str = "") -> Sequence[LaneCount]:
     """Lanes in which jobs should lie, in the order of their names; `after` is the last name of the page before."""
     query = select(LaneCount).where(LaneCount.queued > LaneCount.waiting, LaneCount.lane > after)
     return session.scalars(query.order_by(LaneCount.lane).limit(most)).all()
+
+
+def to_lay_out(session: Session, *, most: int, after: tuple[int, str]) -> Sequence[LaneCount]:
+    """Lanes with jobs that wait to be laid out, those that changed longest ago first.
+
+    `after` is when the last one of the page before changed, and its name.
+    """
+    place = tuple_(LaneCount.updated_at, LaneCount.lane)
+    query = select(LaneCount).where(LaneCount.waiting > 0, place > after)
+    return session.scalars(query.order_by(LaneCount.updated_at, LaneCount.lane).limit(most)).all()
 
 
 def depths(session: Session) -> list[tuple[str, int, int]]:
@@ -87,6 +98,7 @@ _CHANGE = (
     .values(
         queued=LaneCount.queued + bindparam("more_queued"),
         waiting=LaneCount.waiting + bindparam("more_waiting"),
+        taken=LaneCount.taken + bindparam("more_taken"),
         updated_at=now_ms(),
     )
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select, update
+from sqlalchemy import case, select, update
 from sqlalchemy.orm import Session
 
 from model_store.database import now_ms
@@ -14,24 +14,39 @@ from workers.tables import Job, LaneCount
 
 BATCHES_AHEAD = 4
 LEAST_AHEAD = 64
+LIGHTEST, HEAVIEST = 0.25, 1.75
 LOST_ROWS = 1000
 
 
-def ahead_limit(max_batch: int) -> int:
-    """How many jobs may lie in a lane's stream: enough for a drain never to wait, few enough to change one's mind."""
-    return max(BATCHES_AHEAD * max_batch, LEAST_AHEAD)
+def ahead_limit(max_batch: int, weight: float = 1.0) -> int:
+    """How many jobs may lie in a lane's stream: enough for a drain never to wait, few enough to change one's mind.
+
+    Of a lane of little weight fewer, but a batch; of one of much weight more, but no more than are ever looked through.
+    """
+    return max(int(BATCHES_AHEAD * min(max(weight, LIGHTEST), HEAVIEST) * max_batch), LEAST_AHEAD)
 
 
 def lay_out(session: Session, lane: str, limit: int) -> list[int]:
     """Mark the lane's oldest waiting jobs as laid out, as many as there is room for; returns their numbers in order."""
+    return [number for number, _ in lay_out_entries(session, lane, limit)]
+
+
+def lay_out_entries(session: Session, lane: str, limit: int, most: int | None = None) -> list[tuple[int, int]]:
+    """As `lay_out`; with each number, how many predictions a chunk of a file is, and 0 for any other job.
+
+    No more than `most`, if it is given, whatever room there is: what lies there may have been claimed since it was
+    asked for, and then it runs.
+    """
     count = session.scalars(select(LaneCount).where(LaneCount.lane == lane).with_for_update()).one_or_none()
     if count is None:
         return []
     room = limit - (count.queued - count.waiting)
+    if most is not None:
+        room = min(room, most)
     if room <= 0:
         return []
     oldest = (
-        select(Job.number)
+        select(Job.number, case((Job.parent.is_(None), 0), else_=Job.instances))
         .where(
             in_lane(lane),
             Job.dispatched_at.is_(None),
@@ -41,11 +56,11 @@ def lay_out(session: Session, lane: str, limit: int) -> list[int]:
         .limit(room)
         .with_for_update(skip_locked=True)
     )
-    numbers = list(session.scalars(oldest))
-    if numbers:
-        _set_dispatched(session, numbers, now=True)
-        lane_counts.change(session, lane, queued=0, waiting=-len(numbers))
-    return numbers
+    found = [(number, size) for number, size in session.execute(oldest)]
+    if found:
+        _set_dispatched(session, [number for number, _ in found], now=True)
+        lane_counts.change(session, lane, queued=0, waiting=-len(found))
+    return found
 
 
 def take_back_lost(session: Session, lane: str, before_ms: int) -> int:

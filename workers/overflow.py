@@ -45,7 +45,7 @@ class Overflow:
         if now - self._slots_at > SLOTS_SECONDS:
             self._slots, self._slots_at = announced(self._client, self._keys, self._pool), now
         for slot in helpers(hot, self._slots, self._slot, max_parallelism):
-            new = ring(self._keys, self._pool, hot.lane.name, slot)
+            new = ring(self._keys, self._pool, hot.lane.name, slot, hot.weight)
             if new.started(self._wire.execute(new.commands)):
                 self._publisher.drain(self._pool, slot, new.token)
 

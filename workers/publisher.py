@@ -11,7 +11,7 @@ from celery import Celery
 from kombu.exceptions import KombuError
 from redis import RedisError
 
-from workers.broker import DRAIN, PREPARE, PREPARE_QUEUE
+from workers.broker import BACKGROUND_QUEUE, DELIVER, DRAIN, PREPARE, PREPARE_QUEUE, READ_FILE
 from workers.slots import queue_of, worker_of
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,14 @@ class Publisher:
     def prepare(self, model: str, version: int) -> None:
         """Start the preparation of a version."""
         self._put(lambda: self._send(PREPARE, [model, version], PREPARE_QUEUE))
+
+    def deliver(self, number: int, fence: int) -> None:
+        """Send a webhook that was handed over under this fence."""
+        self._put(lambda: self._send(DELIVER, [number, fence], BACKGROUND_QUEUE))
+
+    def read_file(self, number: int) -> None:
+        """Read a file of predictions, or go on with it."""
+        self._put(lambda: self._send(READ_FILE, [number], BACKGROUND_QUEUE))
 
     def _put(self, message: Callable[[], None]) -> None:
         try:

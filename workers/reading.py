@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import redis
 
+from auth.grants import LEAST_WEIGHT, MOST_WEIGHT
 from workers.entries import Entry, parse_entry, settle
 from workers.hot_lanes import HotLane, HotLanes
-from workers.lanes import GROUP, LANE_MILLISECONDS, RING_FIELD
+from workers.lanes import GROUP, LANE_MILLISECONDS, RING_FIELD, WEIGHT_FIELD
 from workers.redis_link import Wire, bulk, pack
 
-Rings = list[tuple[bytes, str]]
+Rings = list[tuple[bytes, str, float | None]]
+"""Id of the ring, name of the lane, and the weight that the lane has from now on; None says nothing about it."""
 Found = list[tuple[HotLane, list[Entry]]]
 Stream = tuple[bytes, Sequence[tuple[bytes, Sequence[bytes] | None]]]
 """A part of XREADGROUP's answer: the key, and entries by their id; a deleted one has no fields."""
@@ -144,5 +147,18 @@ class Reading:
 
 def _rings(raw: Sequence[tuple[bytes, Sequence[bytes] | None]]) -> Rings:
     return [
-        (ring_id, fields[1].decode(errors="replace")) for ring_id, fields in raw if fields and fields[0] == RING_FIELD
+        (ring_id, fields[1].decode(errors="replace"), _weight(fields))
+        for ring_id, fields in raw
+        if fields and fields[0] == RING_FIELD
     ]
+
+
+def _weight(fields: Sequence[bytes]) -> float | None:
+    """Never one that no grant can have."""
+    if len(fields) < 4 or fields[2] != WEIGHT_FIELD:
+        return None
+    try:
+        weight = float(fields[3])
+    except ValueError:
+        return None
+    return min(max(weight, LEAST_WEIGHT), MOST_WEIGHT) if math.isfinite(weight) else None

@@ -69,8 +69,10 @@ class Wire:
 
     def __init__(self, client: redis.Redis) -> None:
         # Not by the pool's `make_connection`: it counts what it makes, never forgets one, and refuses the hundredth.
-        pool: Any = client.connection_pool
-        self._connection: Any = pool.connection_class(**{**pool.connection_kwargs, "socket_read_size": READ_BYTES})
+        # Kept, since a connection by way of Sentinel holds it weakly.
+        self._pool: Any = client.connection_pool
+        options = {**self._pool.connection_kwargs, "socket_read_size": READ_BYTES}
+        self._connection: Any = self._pool.connection_class(**options)
 
     def execute(self, commands: Sequence[bytes]) -> list[Reply]:
         """Replies in order; an error reply is returned as a redis.ResponseError, not raised.
@@ -78,6 +80,9 @@ class Wire:
         Raises redis.ConnectionError or redis.TimeoutError; the connection is then closed and the next call connects.
         """
         try:
+            if not self._connection.is_connected:
+                # Sending would connect as well, but to a Sentinel's primary only `connect` finds the way.
+                self._connection.connect()
             self._connection.send_packed_command([b"".join(commands)], check_health=False)
             return [self._read() for _ in commands]
         except BaseException:  # closed and raised again

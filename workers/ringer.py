@@ -19,6 +19,14 @@ from workers.slots import SLOT_SECONDS
 RING_SECONDS = 1.0
 RUNG_LANES = 20_000
 
+Weight = Callable[[Lane], float]
+"""By which a lane shares the workers with others; asked once for each ring."""
+
+
+def even(lane: Lane) -> float:  # noqa: ARG001 - a weight is of a lane
+    """The weight where nobody knows of grants."""
+    return 1.0
+
 
 @dataclass(slots=True)
 class Rung:
@@ -31,9 +39,12 @@ class Rung:
 class Ringer:
     """Remembers what was rung, and knows the slots of workers that are alive."""
 
-    def __init__(self, keys: Keys, pool: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, keys: Keys, pool: str, clock: Callable[[], float] = time.monotonic, weight: Weight = even
+    ) -> None:
         self._keys = keys
         self._pool = pool
+        self._weight = weight
         self._clock = clock
         self._rung: dict[Lane, Rung] = {}
         self.slots: tuple[str, ...] = ()
@@ -86,4 +97,4 @@ class Ringer:
             # No worker is announced; the next look for who waits tries again.
             return None
         rung.at = now
-        return ring(self._keys, self._pool, lane.name, slot)
+        return ring(self._keys, self._pool, lane.name, slot, self._weight(lane))

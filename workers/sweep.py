@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import redis
@@ -15,18 +16,21 @@ from model_store import sweep as artifact_sweep
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, transaction
 from monitoring import metrics
-from workers import jobs, lane_counts
+from workers import idempotency, jobs, lane_counts
+from workers.files import keeping
+from workers.files.due import DueFiles
 from workers.lanes import Keys, consumer_and_token
 from workers.preparation import schedule
 from workers.publisher import Publisher
+from workers.retention import Kept, Retention
+from workers.ringer import Weight, even
+from workers.running_bounds import RunningBounds
 from workers.settings import QueueSettings
 
 log = logging.getLogger(__name__)
 
 PAGES_A_RUN = 10
 PREPARATIONS_A_RUN = 100
-# Payloads that belong to no row are younger than this while their job is being accepted.
-ACCEPT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,8 @@ class Collaborators:
     publisher: Publisher
     settings: QueueSettings
     max_batch: int
+    weight: Weight = even
+    running_bounds: Callable[[], RunningBounds] = dict
 
 
 class Sweep:
@@ -47,6 +53,8 @@ class Sweep:
     def __init__(self, with_: Collaborators) -> None:
         self._with = with_
         self._keys = Keys(with_.settings.key_prefix)
+        self._retention = Retention(with_.sessions, with_.artifacts, Kept.by(with_.settings))
+        self._files = DueFiles(with_.settings.files_running)
         self._paused_until = 0.0
 
     def pause(self) -> None:
@@ -59,45 +67,49 @@ class Sweep:
             return
         back, failed = self._recover()
         expired = self._expire()
+        self._end_orphans()
         if back or failed or expired:
-            log.info("sweep: %d jobs put back, %d failed, %d expired", back, failed, expired)
+            log.info("sweep: %d jobs put back, %d failed, %d expired", back, len(failed), len(expired))
         metrics.REDISPATCHED.inc(back)
+        # Whatever ran them died as often as it may.
+        metrics.DEAD_LETTERS.inc(len(failed))
+        self._tell([*failed, *expired])
         with transaction(self._with.sessions, write=False) as session:
             due = schedule.due(session, PREPARATIONS_A_RUN)
         for model, version in due:
             self._with.publisher.prepare(model, version)
+        self._files.send(self._with.sessions, self._with.publisher)
 
     def purge(self) -> bool:
         """Forget jobs that were kept long enough; returns whether that was all of them."""
-        done = False
-        for _ in range(PAGES_A_RUN):
-            with transaction(self._with.sessions) as session:
-                purged, stored = jobs.purge(session, self._with.settings.job_keep_seconds)
-            for name in stored:
-                self._with.artifacts.delete_payload(name)
-            done = purged < jobs.PAGE_ROWS
-            if done:
-                break
+        done = self._retention.purge(PAGES_A_RUN)
+        self._files.purge(self._with.sessions, self._with.artifacts)
         with transaction(self._with.sessions) as session:
             lane_counts.forget_idle(session)
-        return done
+        for _ in range(PAGES_A_RUN):
+            with transaction(self._with.sessions) as session:
+                keys = idempotency.purge(session)
+            if keys < idempotency.PAGE_ROWS:
+                return done
+        return False
 
     def store(self) -> None:
         """Delete what lies in the store and belongs to nothing."""
         artifact_sweep.sweep(self._with.sessions, self._with.artifacts)
-        # Payloads of jobs that were never committed have no row to be purged with.
-        kept = self._with.settings.job_seconds + self._with.settings.job_keep_seconds
-        self._with.artifacts.sweep_payloads(kept + ACCEPT_SECONDS)
+        # Payloads of jobs that were never committed have no row to be purged with, nor have those of lost attempts.
+        self._retention.sweep_store()
+        with transaction(self._with.sessions, write=False) as session:
+            keeping.sweep_files(session, self._with.artifacts)
 
-    def _recover(self) -> tuple[int, int]:
+    def _recover(self) -> tuple[int, list[str]]:
         with transaction(self._with.sessions, write=False) as session:
             overdue = jobs.overdue(session)
         if not overdue:
-            return 0, 0
+            return 0, []
         # Asked before: a Redis that does not answer must not hold up everybody who writes to the database.
         alive = {worker for worker in overdue if self._alive(worker)}
         with transaction(self._with.sessions) as session:
-            return jobs.recover(session, alive.__contains__)
+            return jobs.recover(session, alive)
 
     def _alive(self, worker: str) -> bool:
         try:
@@ -107,12 +119,26 @@ class Sweep:
             # Nobody can tell: count the attempt as if the worker had died, so that a bad job does not run for ever.
             return False
 
-    def _expire(self) -> int:
-        expired = 0
+    def _expire(self) -> list[str]:
+        expired: list[str] = []
         for _ in range(PAGES_A_RUN):
             with transaction(self._with.sessions) as session:
                 page = jobs.expire(session)
             expired += page
-            if page < jobs.PAGE_ROWS:
+            if len(page) < jobs.PAGE_ROWS:
                 break
         return expired
+
+    def _end_orphans(self) -> None:
+        with transaction(self._with.sessions) as session:
+            stored = jobs.end_orphans(session)
+        for name in stored:
+            self._with.artifacts.delete_payload(name)
+
+    def _tell(self, ids: list[str]) -> None:
+        """Tell those who wait; a message may be lost, since they look for themselves as well."""
+        try:
+            if ids:
+                self._with.client.publish(self._keys.ends(), " ".join(ids))
+        except redis.RedisError:
+            log.info("the ends of %d jobs could not be told: Redis is away", len(ids))

@@ -86,6 +86,7 @@ class Job(Base):
     notifies: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())  # its end is told by webhook
     dead: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())  # failed by no fault of its own
     replay_of: Mapped[str | None] = mapped_column(String(32))  # the id of the dead job that this one tries again
+    replayed_as: Mapped[str | None] = mapped_column(String(32))  # the id of the job that tried this one again
     done: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # of its instances
     # What a receipt says: SHA-256 of the request's and of the answer's body, and what ran, as JSON.
     input_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
@@ -131,6 +132,8 @@ class LaneCount(Base):
     version: Mapped[int] = mapped_column(Integer)
     queued: Mapped[int] = mapped_column(Integer, default=0)
     waiting: Mapped[int] = mapped_column(Integer, default=0)
+    # How many ever left `queued`, by whatever move: what estimates are reckoned from.
+    taken: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     updated_at: Mapped[int] = mapped_column(BigInteger, server_default=now_ms())
 
 

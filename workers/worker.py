@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
-import multiprocessing.sharedctypes
 import os
-import signal
 import threading
 from collections.abc import Callable
 
 import redis
-from celery import Celery, signals
-from celery.utils.dispatch import Signal
+from celery import Celery
 
-from monitoring import logs, metrics
+from monitoring import logs
 from workers import redis_link
 from workers.broker import PREPARE_QUEUE, broker
 from workers.child import Child, make_child
@@ -26,6 +22,7 @@ from workers.runner import detection
 from workers.settings import WorkerSettings
 from workers.slots import Announcer, queue_of, slots_of
 from workers.tasks import register_drain, register_prepare
+from workers.worker_process import Flag, WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -54,38 +51,16 @@ def serve(settings: WorkerSettings) -> None:
             except redis.RedisError:
                 log.warning("a crash could not be counted: Redis does not answer")
 
-    _run(
-        "worker",
-        app,
-        settings,
-        queue_of(settings.pool, settings.worker_name),
-        processes,
-        {"ready": ready, "stop": stop, "lost": lost},
-    )
+    react: dict[str, Callable[..., None]] = {"ready": ready, "stop": stop, "lost": lost}
+    queue = queue_of(settings.pool, settings.worker_name)
+    _run(WorkerProcess("worker", queue, settings.worker_execution, processes, react), app, settings)
 
 
 def prepare(settings: WorkerSettings) -> None:
     """Run a preparing worker, one preparation at a time, until it is told to stop."""
     app = broker(settings)
     register_prepare(app, settings)
-    _run("prepare-worker", app, settings, PREPARE_QUEUE, 1, {})
-
-
-class Flag:
-    """Says one thing to this process and to those forked from it later.
-
-    An Event would do so under a lock, which a child that is killed while it looks would keep for ever, and which a
-    signal's handler would wait for in the very thread that holds it.
-    """
-
-    def __init__(self) -> None:
-        self._shared = multiprocessing.sharedctypes.RawValue(ctypes.c_bool, False)
-
-    def set(self) -> None:
-        self._shared.value = True
-
-    def is_set(self) -> bool:
-        return bool(self._shared.value)
+    _run(WorkerProcess("prepare-worker", PREPARE_QUEUE, settings.worker_execution, 1), app, settings)
 
 
 def own_child(app: Celery, settings: WorkerSettings) -> Callable[[], Child]:
@@ -106,52 +81,7 @@ def own_child(app: Celery, settings: WorkerSettings) -> Callable[[], Child]:
     return child
 
 
-def _run(
-    kind: str, app: Celery, settings: WorkerSettings, queue: str, processes: int, react: dict[str, Callable[..., None]]
-) -> None:
-    logs.configure(kind)
-
-    def set_up_logging(**_: object) -> None:
-        # Celery leaves logging alone where somebody answers this signal.
-        logs.configure(kind)
-
-    def watch_child(**_: object) -> None:
-        metrics.watch_memory(kind)
-
-    def child_gone(sender: object = None, pid: int | None = None, **_: object) -> None:  # noqa: ARG001 - Celery's signature
-        if pid is not None:
-            metrics.forget_process(pid)
-
-    connections: list[tuple[Signal, Callable[..., None]]] = [
-        (signals.setup_logging, set_up_logging),
-        (signals.worker_process_shutdown, child_gone),
-        (signals.worker_process_init, _die_with_parent),
-        (signals.worker_process_init, watch_child),
-    ]
-    names = {"ready": signals.worker_ready, "stop": signals.worker_shutting_down, "lost": signals.task_failure}
-    connections += [(names[name], reaction) for name, reaction in react.items()]
-    for signalled, reaction in connections:
-        # Not weakly: the functions live on this stack only.
-        signalled.connect(reaction, weak=False)
-    metrics.watch_memory(kind)
-    detection.announce(settings, kind)
-    if settings.worker_metrics_port:
-        metrics.serve_metrics(settings.worker_metrics_host, settings.worker_metrics_port)
-    arguments = [
-        "--quiet",
-        "worker",
-        "--queues",
-        queue,
-        "--concurrency",
-        str(processes),
-        "--pool",
-        settings.worker_execution,
-    ]
-    arguments += ["--hostname", f"{queue}@{settings.worker_name}", "--loglevel", "WARNING"]
-    arguments += ["--without-gossip", "--without-mingle", "--without-heartbeat", "-O", "fair"]
-    app.worker_main(arguments)
-
-
-def _die_with_parent(**_: object) -> None:
-    """A child whose main process was killed would serve on with nobody to stop it: it asks the kernel to end it too."""
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+def _run(process: WorkerProcess, app: Celery, settings: WorkerSettings) -> None:
+    logs.configure(process.kind)
+    detection.announce(settings, process.kind)
+    process.run(app, settings)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from benchmarks.experiments.answers import ANSWERS
 from benchmarks.experiments.append_only import APPEND_ONLY
 from benchmarks.experiments.backlog import BACKLOG, BACKLOG_POSTGRESQL
+from benchmarks.experiments.batch_file import BATCH_FILE
 from benchmarks.experiments.compute import COMPUTE
 from benchmarks.experiments.crowds import CLIENTS, GATEWAYS, VERSIONS
+from benchmarks.experiments.estimates import ESTIMATES
 from benchmarks.experiments.fairness import FAIRNESS
 from benchmarks.experiments.formats import FORMAT, INSTANCES
 from benchmarks.experiments.limits import LIMITS, RATE
@@ -24,9 +26,11 @@ ALL = (
     SUBMITS,
     BACKLOG,
     BACKLOG_POSTGRESQL,
+    BATCH_FILE,
     CLIENTS,
     VERSIONS,
     FAIRNESS,
+    ESTIMATES,
     SLOWNESS,
     GATEWAYS,
     LIMITS,

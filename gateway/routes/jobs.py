@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from sqlalchemy import Select, select
+from sqlalchemy import Select, and_, select
 from sqlalchemy.orm import Session
-from starlette.background import BackgroundTask, BackgroundTasks
+from starlette.background import BackgroundTask
 
 from auth.scopes import Scope
 from gateway.admission import Caller
+from gateway.cancellations import cancel
 from gateway.dependencies import Require, open_session, parts, read_session
+from gateway.job_listing import number_of, token_of
 from gateway.job_view import JobView, find, job_document, view, wait_for_end
-from gateway.prediction_bodies import content_headers
 from model_store.errors import SluiceError
 from model_store.registry import NAME
 from workers import jobs
+from workers.drafts import FILE
+from workers.files.keeping import batches_of
 from workers.tables import Job
 
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
@@ -38,6 +39,9 @@ EXAMPLE = {
     "finished_at": "2026-01-02T03:04:05.013Z",
     "attempts": 1,
     "queue_position": None,
+    "jobs_ahead": None,
+    "estimated_wait_seconds": None,
+    "estimated_start_at": None,
     "progress": {"done": 1, "total": 1},
     "error": None,
     "predictions": [[0.01, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.98, 0.0, 0.01]],
@@ -57,7 +61,8 @@ ENDED: Responses = {
 }
 
 # Whoever may submit may see what became of it.
-Own = Annotated[Caller, Depends(Require(Scope.JOBS, Scope.PREDICT))]
+SIGHT = Require(Scope.JOBS, Scope.PREDICT)
+Own = Annotated[Caller, Depends(SIGHT)]
 Writing = Annotated[Session, Depends(open_session, scope="function")]
 Reading = Annotated[Session, Depends(read_session, scope="function")]
 
@@ -72,11 +77,6 @@ class JobNotEnded(SluiceError):
     code = "job_not_ended"
 
 
-class PageTokenInvalid(SluiceError):
-    status = 400
-    code = "page_token_invalid"
-
-
 @router.get("/{job_id}", summary="Look at a job, or wait for its end", responses=ANSWER)
 async def get_job(
     request: Request,
@@ -88,25 +88,8 @@ async def get_job(
     found = await wait_for_end(parts(request), job_id, caller.client_id, wait)
     if wait:
         # A minute at most, in which the right to see the result may have been withdrawn.
-        parts(request).admission.renewed(caller)
+        SIGHT.require(request, parts(request).admission.renewed(caller))
     return _answer(found)
-
-
-@router.get("/{job_id}/result", summary="The bare answer of a job", responses=ENDED)
-def get_result(request: Request, caller: Own, session: Reading, job_id: str) -> Response:
-    """The body that the prediction itself would have answered, in the dialect of its request.
-
-    409 while the job has not ended, or where it ended without a result.
-    """
-    found = view(session, parts(request).artifacts, job_id, caller.client_id)
-    if found.result is not None:
-        content = {name.decode(): value.decode() for name, value in content_headers(found.result.head)}
-        return Response(found.result.data, headers=content | _headers(found.job))
-    if found.ended:
-        raise JobEnded(
-            f"the job is {found.job.state} and has no result: {found.job.error_message or 'no reason given'}"
-        )
-    raise JobNotEnded(f"the job is {found.job.state}; wait with GET /v1/jobs/{job_id}?wait=30")
 
 
 @router.get("", summary="List this client's jobs, newest first")
@@ -125,10 +108,12 @@ def list_jobs(
     if state is not None:
         query = query.where(Job.state == state)
     if page_token is not None:
-        query = query.where(Job.number < _number(page_token))
+        query = query.where(Job.number < number_of(page_token))
     rows = session.scalars(query).all()
-    documents = [json.loads(job_document(JobView(job, None, None))) for job in rows[:limit]]
-    after = base64.urlsafe_b64encode(str(rows[limit - 1].number).encode()).decode() if len(rows) > limit else None
+    batches = batches_of(session, [job.number for job in rows if job.kind == FILE])
+    shown = [JobView(job, None, None, batch=batches.get(job.number)) for job in rows[:limit]]
+    documents = [json.loads(job_document(one)) for one in shown]
+    after = token_of(rows[limit - 1].number) if len(rows) > limit else None
     return Response(json.dumps({"jobs": documents, "next_page_token": after}), media_type="application/json")
 
 
@@ -136,38 +121,17 @@ def list_jobs(
 def cancel_job(request: Request, caller: Own, session: Writing, job_id: str) -> Response:
     """A queued job never runs; a running one's result is dropped. 409 where the job has ended already."""
     job = find(session, job_id, caller.client_id)
-    leaves_lane = _leaves_lane(request, job)
-    if not jobs.cancel(session, job):
+    afterwards = cancel(parts(request), session, job)
+    if afterwards is None:
         raise JobEnded(f"the job is {find(session, job_id, caller.client_id).state} already")
-    return _answer(view(session, parts(request).artifacts, job_id, caller.client_id), leaves_lane)
-
-
-@router.delete("/{job_id}", status_code=204, summary="Cancel and forget a job")
-def delete_job(request: Request, caller: Own, session: Writing, job_id: str) -> Response:
-    """Its row, its input and its result are gone at once."""
-    job = find(session, job_id, caller.client_id)
-    afterwards = _leaves_lane(request, job)
-    jobs.cancel(session, job)
-    job = find(session, job_id, caller.client_id)
-    for name in jobs.payload_names(job.id, job.fence):
-        # Also after the commit: should that fail, the job is still there and needs its input.
-        afterwards.add_task(parts(request).artifacts.delete_payload, name)
-    jobs.forget(session, [job.number])
-    return Response(status_code=204, background=afterwards)
+    return _answer(view(session, parts(request).results, job_id, caller.client_id), afterwards)
 
 
 def newest_first(client_id: str) -> Select[Job]:
     """A client's jobs. A range of one, as in workers/job_statements.py: only the index of clients gives this order."""
-    own = Job.client_id.between(client_id, client_id)
+    # The chunks of a file are nobody's to see.
+    own = and_(Job.client_id.between(client_id, client_id), Job.parent.is_(None))
     return select(Job).where(own).order_by(Job.client_id.desc(), Job.number.desc())
-
-
-def _leaves_lane(request: Request, job: Job) -> BackgroundTasks:
-    # After the commit: a Redis that does not answer must not keep a transaction open.
-    afterwards = BackgroundTasks()
-    if job.state == jobs.JobState.QUEUED:
-        afterwards.add_task(parts(request).submission.remove_job, job.lane, job.number)
-    return afterwards
 
 
 def _answer(found: JobView, afterwards: BackgroundTask | None = None) -> Response:
@@ -178,12 +142,3 @@ def _answer(found: JobView, afterwards: BackgroundTask | None = None) -> Respons
 
 def _headers(job: Job) -> dict[str, str]:
     return {"Cache-Control": "no-store", "Sluice-Model-Version": str(job.version)}
-
-
-def _number(token: str) -> int:
-    with contextlib.suppress(ValueError):
-        number = int(base64.urlsafe_b64decode(token.encode()))
-        # What SQL's BIGINT holds; a driver refuses larger ones with an error of its own.
-        if 0 <= number < 2**63:
-            return number
-    raise PageTokenInvalid("page_token is not one that this server gave")

@@ -12,7 +12,15 @@ from sqlalchemy.orm import Session
 
 from auth import limits, quotas
 from auth.errors import LimitInvalid
-from auth.limits import EVERYTHING, HIGHEST_COUNT, HIGHEST_QUOTA, HIGHEST_RATE, MOST_LIMITS, Bounds
+from auth.limits import (
+    EVERYTHING,
+    HIGHEST_COUNT,
+    HIGHEST_QUOTA,
+    HIGHEST_RATE,
+    LONGEST_KEPT_SECONDS,
+    MOST_LIMITS,
+    Bounds,
+)
 from auth.quotas import Used
 from auth.scopes import Scope
 from gateway.admission import Caller
@@ -58,8 +66,15 @@ class LimitBody(BaseModel):
     instances_per_day: Quota = Field(None, description="Instances predicted in a day of UTC.")
     concurrent_requests: Count = Field(None, description="Requests that are answered at the same time.")
     queued_jobs: int | None = Field(None, ge=0, le=HIGHEST_COUNT, description="Jobs that wait.")
+    running_jobs: Count = Field(None, description="Jobs that run at the same time; the others wait.")
     body_bytes: Quota = Field(None, description="Largest body of a request.")
     bytes_per_day: Quota = Field(None, description="Bytes of requests' bodies in a day of UTC.")
+    job_keep_seconds: int | None = Field(
+        None,
+        ge=0,
+        le=LONGEST_KEPT_SECONDS,
+        description="How long ended jobs are kept, with inputs and results; of all jobs of the client only.",
+    )
 
     def bounds(self) -> Bounds:
         return Bounds(**self.model_dump(include=set(limits.FIELDS)))

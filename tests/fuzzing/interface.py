@@ -7,7 +7,6 @@ any 5xx. It lives in an environment of its own, made below build/ from requireme
 from __future__ import annotations
 
 import argparse
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,13 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.conftest import RedisServer
+from tests.environments import ROOT, install
 from tests.processes import cluster
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent / "schemathesis"
 REQUIREMENTS = HERE / "requirements.txt"
 ENVIRONMENT = ROOT / "build" / "fuzzing" / "schemathesis"
-BINARIES = Path(sys.executable).parent
 # TensorFlow Serving answers 400 for a method that a path does not take, in words that its clients know.
 IN_ITS_WORDS = ("--exclude-checks", "unsupported_method")
 # What would make the token void with which the rest is asked for: it has a run of its own, as the last with a token.
@@ -34,7 +32,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="repeat a run")
     parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="more options of `schemathesis run`")
     options = parser.parse_args()
-    install()
+    install(REQUIREMENTS, ENVIRONMENT)
     with tempfile.TemporaryDirectory(prefix="sluice-fuzzing-") as folder:
         redis = RedisServer(Path(folder))
         redis.start()
@@ -42,19 +40,6 @@ def main() -> int:
             return fuzz(Path(folder), redis.url, options)
         finally:
             redis.kill()
-
-
-def install() -> None:
-    """Make the environment, unless it is there with these versions."""
-    installed = ENVIRONMENT / "installed.txt"
-    if installed.exists() and installed.read_text() == REQUIREMENTS.read_text():
-        return
-    uv = BINARIES / "uv"
-    subprocess.run([uv, "venv", "--quiet", "--clear", ENVIRONMENT], check=True)
-    python = ENVIRONMENT / "bin" / "python"
-    command = [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", REQUIREMENTS]
-    subprocess.run(command, check=True)
-    shutil.copyfile(REQUIREMENTS, installed)
 
 
 def fuzz(folder: Path, redis_url: str, options: argparse.Namespace) -> int:

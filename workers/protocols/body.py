@@ -20,6 +20,8 @@ class Dialect(IntEnum):
 
     TENSORFLOW_SERVING = 0
     OPEN_INFERENCE = 1
+    # A chunk of a file: its head says which rows it is, and in what format (workers/files/).
+    ROWS = 2
 
     @property
     def label(self) -> str:
@@ -42,6 +44,17 @@ class Body(NamedTuple):
 def stored(body: Body) -> bytes:
     """The body as one run of bytes, for a row or a file: text as it is, else behind its head."""
     return body.data if body.head == TEXT else _STORED_HEAD.pack(0, body.head) + body.data
+
+
+HEAD_BYTES = _STORED_HEAD.size
+
+
+def head_of_stored(beginning: bytes) -> int | None:
+    """The head that `stored` put in front, by the first `HEAD_BYTES` of what it gave; None for text."""
+    if beginning[:1] != b"\0" or len(beginning) < HEAD_BYTES:
+        return None
+    head: int = _STORED_HEAD.unpack_from(beginning)[1]
+    return head
 
 
 def restored(data: bytes, dialect: int) -> Body:

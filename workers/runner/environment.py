@@ -30,6 +30,8 @@ def environment(folders: Scratch, limits: Limits) -> dict[str, str]:
         "CUDA_VISIBLE_DEVICES": "-1",
         # Every arena reserves 64 MiB of the address space that the memory limit counts.
         "MALLOC_ARENA_MAX": "2",
+        # Arrow's own allocator keeps a gigabyte of address space in hand.
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
         # No filter plug-in of HDF5 may be loaded.
         "HDF5_PLUGIN_PATH": "/nonexistent",
         "HDF5_PLUGIN_PRELOAD": "::",

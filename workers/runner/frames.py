@@ -65,6 +65,18 @@ def receive(channel: socket.socket, limit_bytes: int, *, deadline: float | None 
     return header, _tensors(header.pop("tensors", None), _read(channel, payload_bytes, deadline))
 
 
+def unpacked(data: bytes) -> tuple[Header, Tensors]:
+    """Header and tensors of the bytes of one frame, joined; FrameInvalid where they are none."""
+    if len(data) < PREFIX.size:
+        raise FrameInvalid("the frame is cut off")
+    magic, header_bytes, payload_bytes = PREFIX.unpack_from(data)
+    start = PREFIX.size + header_bytes
+    if magic != MAGIC or start + payload_bytes != len(data):
+        raise FrameInvalid("the frame has a wrong mark or another length")
+    header = _parse(data[PREFIX.size : start])
+    return header, _tensors(header.pop("tensors", None), memoryview(data)[start:])
+
+
 def _dtype_name(tensor: Tensor) -> str:
     name = STRING if tensor.dtype == object else tensor.dtype.name
     if name != STRING and name not in DTYPES:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from workers.settings import WorkerSettings
+    from workers.settings import RunnerSettings
 
 # Between the signal that ends a process out of processor time and the one that it could not even catch.
 CPU_GRACE_SECONDS = 2
@@ -42,7 +42,7 @@ class Limits:
     answer_bytes: int = 256 * 1024**2
 
     @classmethod
-    def of(cls, settings: WorkerSettings) -> Limits:
+    def of(cls, settings: RunnerSettings) -> Limits:
         return cls(
             settings.runner_memory_bytes,
             settings.runner_file_bytes,

@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from model_store.errors import SluiceError
 from model_store.signature import Tensors
@@ -28,7 +28,7 @@ from workers.runner.limits import Limits, tells_of_memory
 from workers.runner.lockdown import OWN_USER, Level, Lockdown
 from workers.runner.scratch import Scratch
 from workers.runner.tail import Tail
-from workers.settings import WorkerSettings
+from workers.settings import RunnerSettings
 
 ENTRY = "workers.runner"
 LOGGED_CHARACTERS = 4096
@@ -55,7 +55,7 @@ class Runner:
     It starts at once and answers one call at a time. After RunnerFailed it is dead and stays so.
     """
 
-    def __init__(self, settings: WorkerSettings, *, limits: Limits | None = None, entry: str = ENTRY) -> None:
+    def __init__(self, settings: RunnerSettings, *, limits: Limits | None = None, entry: str = ENTRY) -> None:
         """`entry` is the module to execute: one that calls `main` of workers/runner/__main__.py with its commands."""
         self._limits = limits or Limits.of(settings)
         self._demanded = Level[settings.runner_lockdown.upper()]
@@ -104,17 +104,21 @@ class Runner:
         The child executes what was uploaded: it may have laid a link there, which must not be written through. Raises
         RunnerFailed where something there cannot be replaced, OSError on a full disk, and what `lockdown` raises.
         """
+        with source.open("rb") as content:
+            self.give_bytes(name, content)
+
+    def give_bytes(self, name: str, content: BinaryIO) -> None:
+        """As `give`, for whatever can be read in pieces."""
         path = self.scratch / name
         user = self.lockdown.user
-        with source.open("rb") as content:
-            try:
-                path.unlink(missing_ok=True)
-                with path.open("xb") as copy:
-                    if user != os.geteuid():
-                        os.chown(copy.fileno(), user, -1)
-                    shutil.copyfileobj(content, copy, 1024**2)
-            except OBSTRUCTED as error:
-                raise self._failed("runner_crashed") from error
+        try:
+            path.unlink(missing_ok=True)
+            with path.open("xb") as copy:
+                if user != os.geteuid():
+                    os.chown(copy.fileno(), user, -1)
+                shutil.copyfileobj(content, copy, 1024**2)
+        except OBSTRUCTED as error:
+            raise self._failed("runner_crashed") from error
 
     def call(
         self, command: str, arguments: Mapping[str, Any], tensors: Tensors, *, timeout_seconds: float
@@ -245,7 +249,7 @@ def _start(
     return process, ours
 
 
-def _identity(settings: WorkerSettings) -> Identity | None:
+def _identity(settings: RunnerSettings) -> Identity | None:
     """The user that a runner shall have; None for the worker's own, which is no choice unless it is root."""
     if os.geteuid() != 0 or settings.runner_user in ("0", "root"):
         return None

@@ -1,0 +1,212 @@
+"""`sluice jobs …`: a client's own jobs, and with --all an administrator's look at everybody's."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sluice.client import Json, Sluice
+from sluice.client_commands import AsJson
+from sluice.connection import connected
+from sluice.failures import CommandFailed
+from sluice.version_table import moment, row
+
+app = typer.Typer(help="Jobs: list, look, wait, cancel, delete, try again.", no_args_is_help=True)
+
+JobId = Annotated[str, typer.Argument(help="Id of the job.", metavar="job")]
+Model = Annotated[str | None, typer.Option("--model", help="Only those of this model.")]
+State = Annotated[
+    str | None,
+    typer.Option("--state", help="Only those that are queued, running, succeeded, failed, canceled or expired."),
+]
+Before = Annotated[
+    str | None, typer.Option("--before", help="Only those that ended before this moment: 2026-12-31T23:00:00Z.")
+]
+OfAll = Annotated[bool, typer.Option("--all", help="Of all clients (needs the scope jobs:admin).")]
+
+
+@app.command("list")
+@connected(admin=False)
+def list_jobs(
+    sluice: Sluice,
+    model: Model = None,
+    state: State = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many of the newest.")] = 20,
+    of_all: OfAll = False,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, the newest first.
+
+    Examples:
+
+      sluice jobs list --model mnist --state failed
+
+      sluice jobs list --all --admin
+    """
+    path = "/admin/jobs" if of_all else "/v1/jobs"
+    page = sluice.get(path, limit=limit, **given(model=model, state=state))
+    show_jobs(page["jobs"], as_json=as_json)
+
+
+@app.command("show")
+@connected(admin=False)
+def show(sluice: Sluice, job: JobId, of_all: OfAll = False) -> None:
+    """Print a job as JSON: its state, its place in the queue, its result or where that is, and its receipt.
+
+    Example:
+
+      sluice jobs show Zk0o3rVxQ1uYt5pWc8sLd2Ea
+    """
+    typer.echo(json.dumps(sluice.get(path_of_job(job, of_all=of_all)), indent=2))
+
+
+@app.command("wait")
+@connected(admin=False)
+def wait(
+    sluice: Sluice,
+    job: JobId,
+    seconds: Annotated[float | None, typer.Option(min=0, help="At most; without it, however long it takes.")] = None,
+) -> None:
+    """Wait for a job's end and print it as JSON; the exit code is 1 where it did not succeed.
+
+    Example:
+
+      sluice jobs wait Zk0o3rVxQ1uYt5pWc8sLd2Ea --seconds 300
+    """
+    ended = sluice.job(job).wait(seconds)
+    typer.echo(json.dumps(ended, indent=2))
+    if ended["state"] != "succeeded":
+        raise typer.Exit(1)
+
+
+@app.command("result")
+@connected(admin=False)
+def result(
+    sluice: Sluice,
+    job: JobId,
+    out: Annotated[Path | None, typer.Option(help="File to write; without it, standard output.")] = None,
+) -> None:
+    """Fetch the bare answer of a job, whatever its size.
+
+    Example:
+
+      sluice jobs result Zk0o3rVxQ1uYt5pWc8sLd2Ea --out answer.json
+    """
+    pieces = sluice.download(f"{path_of_job(job)}/result")
+    if out is None:
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        return
+    try:
+        with out.open("wb") as file:
+            for piece in pieces:
+                file.write(piece)
+    except OSError as error:
+        raise CommandFailed(f"cannot write {out}: {error.strerror}") from error
+
+
+@app.command("cancel")
+@connected(admin=False)
+def cancel(sluice: Sluice, job: JobId, of_all: OfAll = False) -> None:
+    """Cancel a job: a queued one never runs, a running one's result is dropped.
+
+    Example:
+
+      sluice jobs cancel Zk0o3rVxQ1uYt5pWc8sLd2Ea
+    """
+    sluice.post(f"{path_of_job(job, of_all=of_all)}/cancel")
+    typer.echo(f"{job} is canceled")
+
+
+@app.command("delete")
+@connected(admin=False)
+def delete(
+    sluice: Sluice,
+    job: Annotated[str | None, typer.Argument(help="Id of the job; or choose many by the options.")] = None,
+    model: Model = None,
+    state: State = None,
+    before: Before = None,
+    of_all: OfAll = False,
+) -> None:
+    """Delete a job with its input and its result, or many of one's own.
+
+    Examples:
+
+      sluice jobs delete Zk0o3rVxQ1uYt5pWc8sLd2Ea
+
+      sluice jobs delete --state succeeded --before 2026-12-31T23:00:00Z
+    """
+    chosen = given(model=model, state=state, before=before)
+    if (job is None) == (not chosen):
+        raise CommandFailed("name a job, or choose by --model, --state or --before")
+    if job is not None:
+        sluice.delete(path_of_job(job, of_all=of_all))
+        typer.echo(f"{job} is deleted")
+        return
+    if of_all:
+        raise CommandFailed("of all clients, name one job; `sluice clients delete-jobs` deletes those of one client")
+    typer.echo(f"{delete_pages(sluice, '/v1/jobs', chosen)} jobs are deleted")
+
+
+@app.command("replay")
+@connected(admin=False)
+def replay(
+    sluice: Sluice,
+    job: JobId,
+    force: Annotated[bool, typer.Option("--force", help="Also where it was replayed before.")] = False,
+) -> None:
+    """Try a job again that failed by no fault of its own, and print the new one.
+
+    Example:
+
+      sluice jobs replay Zk0o3rVxQ1uYt5pWc8sLd2Ea
+    """
+    made = sluice.post(f"{path_of_job(job)}/replay{'?force=true' if force else ''}")
+    typer.echo(f"{job} is tried again as {made['id']}")
+
+
+def path_of_job(job: str, *, of_all: bool = False) -> str:
+    """Where a job is."""
+    return f"{'/admin' if of_all else '/v1'}/jobs/{quote(job, safe='')}"
+
+
+def given(**options: str | None) -> dict[str, str]:
+    """Those options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def delete_pages(sluice: Sluice, path: str, query: dict[str, str]) -> int:
+    """Delete page by page; returns how many jobs. Raises Refused, Unreachable."""
+    deleted = 0
+    token: str | None = ""
+    while token is not None:
+        page = sluice.delete(path, **query, **({"page_token": token} if token else {}))
+        deleted += int(page["deleted"])
+        token = page["next_page_token"]
+    return deleted
+
+
+def show_jobs(jobs: list[Json], *, as_json: bool) -> None:
+    """Jobs as a table, or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(jobs))
+        return
+    table = Table("id", "client", "model", "state", "created", "attempts", "error")
+    # Ids are there to be copied: in a narrow terminal nothing of them is cut off.
+    for column in table.columns[:2]:
+        column.overflow = "fold"
+    for job in jobs:
+        model = f"{job['model']}/{job['version']}"
+        error = "" if job["error"] is None else job["error"]["code"]
+        if job.get("replayed_as"):
+            error += f" (tried again as {job['replayed_as']})"
+        cells = (job["id"], job.get("client_id", ""), model, job["state"], moment(job["created_at"]))
+        row(table, *cells, str(job["attempts"]), error)
+    Console().print(table)

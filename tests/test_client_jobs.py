@@ -1,0 +1,218 @@
+"""Jobs in the Python client: submitted once whatever the network does, waited for, followed over breaks."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from auth import clients
+from auth.grants import GrantSpec, set_grants
+from auth.scopes import DEFAULT
+from model_store.database import transaction
+from sluice.client import Refused, Sluice, Unreachable
+from sluice.event_reading import _Seen, parse_events
+from tests.conftest import RedisServer, free_port
+from tests.event_kit import finished, hurried, questions, started
+from tests.live_gateway import LiveGateway, live_gateway
+from tests.rights_kit import serve
+
+
+@pytest.fixture(scope="module")
+def gateway(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveGateway]:
+    prefix = f"t{secrets.token_hex(4)}"
+    with live_gateway(tmp_path_factory.mktemp("gateway"), redis_url=redis_server.url, key_prefix=prefix) as running:
+        serve(running.parts, "double")
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurried(monkeypatch)
+
+
+@pytest.fixture
+def login(gateway: LiveGateway) -> tuple[str, str]:
+    """Id and secret of a new client."""
+    with transaction(gateway.parts.sessions) as session:
+        made, secret = clients.create(session, f"c-{secrets.token_hex(4)}", DEFAULT, gateway.parts.settings.pepper)
+        set_grants(session, made.id, [GrantSpec("double")])
+    gateway.parts.snapshot.refresh()
+    return made.id, secret
+
+
+@pytest.fixture
+def sluice(gateway: LiveGateway, login: tuple[str, str]) -> Iterator[Sluice]:
+    with Sluice(gateway.url, *login) as made:
+        yield made
+
+
+class Hazard:
+    """A connection to a gateway that breaks when it is told to: after the request has arrived, before the answer."""
+
+    def __init__(self, url: str, breaks: dict[bytes, int]) -> None:
+        host, _, port = url.removeprefix("http://").partition(":")
+        self._gateway = (host, int(port))
+        self._breaks = breaks
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        self.broken = 0
+
+    def run(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                far, lost = socket.create_connection(self._gateway), threading.Event()
+                for carry in (self._carry, self._carry_back):
+                    threading.Thread(target=carry, args=(near, far, lost), daemon=True).start()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+    def _carry(self, near: socket.socket, far: socket.socket, lost: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := near.recv(65536):
+                for word, left in self._breaks.items():
+                    if left and word in data:
+                        self._breaks[word] -= 1
+                        self.broken += 1
+                        lost.set()
+                far.sendall(data)
+        _end(far)
+
+    def _carry_back(self, near: socket.socket, far: socket.socket, lost: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            # The gateway has answered, but nobody hears of it.
+            while (data := far.recv(65536)) and not lost.is_set():
+                near.sendall(data)
+        _end(near)
+        _end(far)
+
+
+def _end(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
+
+
+@contextlib.contextmanager
+def hazard(gateway: LiveGateway, breaks: dict[bytes, int]) -> Iterator[Hazard]:
+    made = Hazard(gateway.url, breaks)
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.close()
+        thread.join(10)
+
+
+def test_a_submit_whose_answer_was_lost_is_sent_again_and_is_one_job(gateway: LiveGateway, login: tuple[str, str]):
+    with hazard(gateway, {b":submit": 2}) as way, Sluice(way.url, *login) as sluice:
+        job = sluice.submit("double", [[1.0, 2.0]], priority="interactive", deadline=60.0)
+        assert way.broken == 2
+        assert [found["id"] for found in sluice.get("/v1/jobs")["jobs"]] == [job.id]
+    assert job.document["state"] == "queued"
+    assert job.document["priority"] == "interactive"
+
+
+def test_a_key_of_ones_own_names_the_job_for_later(sluice: Sluice):
+    first, again = (sluice.submit("double", [[1.0, 2.0]], idempotency_key="order-7") for _ in range(2))
+    assert first.id == again.id
+    with pytest.raises(Refused) as refused:
+        sluice.submit("double", [[3.0, 4.0]], idempotency_key="order-7")
+    assert refused.value.status == 422
+
+
+def test_what_is_refused_is_not_sent_again(sluice: Sluice):
+    with pytest.raises(Refused) as refused:
+        sluice.submit("nothing", [[1.0]])
+    assert refused.value.status == 404
+    with pytest.raises(Refused) as refused:
+        sluice.job("no-such-job")
+    assert refused.value.status == 404
+
+
+def test_a_job_is_waited_for_and_canceled(gateway: LiveGateway, sluice: Sluice):
+    job = sluice.submit("double", [[1.0, 2.0]])
+    assert job.wait(0)["state"] == "queued"
+    finished(gateway.parts, started(gateway.parts, job.id, "double"))
+    assert job.wait()["predictions"] == [[1.0]]
+    assert job.ended
+    with pytest.raises(Refused):
+        job.cancel()
+    other = sluice.submit("double", [[1.0, 2.0]])
+    assert sluice.job(other.id).cancel()["state"] == "canceled"
+    assert other.look()["state"] == "canceled"
+
+
+def test_who_waits_for_less_than_a_second_asks_as_seldom_as_others(gateway: LiveGateway, sluice: Sluice):
+    job = sluice.submit("double", [[1.0, 2.0]])
+    with questions(gateway, "WHERE jobs.id = ") as looks:
+        assert job.wait(0.5)["state"] == "queued"
+    # Each request looks twice at most: when it comes and when its time is over.
+    assert len(looks) <= 6
+
+
+def test_a_job_is_followed_over_breaks_of_the_connection(
+    gateway: LiveGateway, login: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("gateway.event_streams.BEGINNING", b"retry: 10\n\n")
+    monkeypatch.setattr("sluice.event_reading.RETRY_SECONDS", 0.01)
+    with hazard(gateway, {b"/events": 1}) as way, Sluice(way.url, *login) as sluice:
+        job = sluice.submit("double", [[1.0, 2.0]])
+        told = []
+        for event in job.events():
+            told.append(event.name)
+            if event.name == "job.queued":
+                claimed = started(gateway.parts, job.id, "double")
+            if event.name == "job.running":
+                finished(gateway.parts, claimed)
+        assert way.broken == 1
+    assert told == ["job.queued", "job.running", "job.succeeded"]
+    assert job.document["predictions"] == [[1.0]]
+
+
+def test_all_jobs_are_followed_from_an_event_on(gateway: LiveGateway, sluice: Sluice):
+    done, canceled, last = (sluice.submit("double", [[1.0, 2.0]]) for _ in range(3))
+    finished(gateway.parts, started(gateway.parts, done.id, "double"))
+    canceled.cancel()
+    began = str(gateway.parts.snapshot.now_ms() - 5000)
+    events = sluice.events(last_event=began)
+    told = list(itertools.islice(events, 2))
+    assert [(event.name, event.job["id"]) for event in told] == [
+        ("job.succeeded", done.id), ("job.canceled", canceled.id),
+    ]  # fmt: skip
+    last.cancel()
+    assert next(events).job["id"] == last.id
+    following = sluice.events(last_event=told[-1].id, types=["job.succeeded"], model="double")
+    assert next(following).job["id"] == done.id
+
+
+def test_a_gateway_that_stays_away_is_said_so(gateway: LiveGateway, login: tuple[str, str]):
+    with Sluice(f"http://127.0.0.1:{free_port()}", *login) as sluice, pytest.raises(Unreachable):
+        next(sluice.events(patience_seconds=0))
+    with Sluice(gateway.url, *login) as sluice, pytest.raises(Refused) as refused:
+        next(sluice.events(types=["job.done"]))
+    assert refused.value.code == "event_type_unknown"
+
+
+def test_events_are_read_as_the_specification_says():
+    lines = [
+        ":a comment", "retry: 50", "retry: soon", "id: 1", "", "event: job.failed", 'data: {"id":', 'data:"a"}',
+        "id: 2", "", "data: {}", "id: 3\0", "", "event: nothing", "id: 4", "", 'data: {"cut": "off"}', "id: 5",
+    ]  # fmt: skip
+    seen = _Seen(None)
+    events = list(parse_events(lines, seen))
+    assert [(event.name, event.id, event.job) for event in events] == [
+        ("job.failed", "2", {"id": "a"}), ("message", "2", {}),
+    ]  # fmt: skip
+    # What was cut off has not been seen.
+    assert seen == _Seen("4", 0.05)

@@ -1,0 +1,103 @@
+"""The formats that only a runner may read: Parquet, and zip archives of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from model_store.errors import SluiceError
+from workers.decoding.decoder import IMAGES, PARQUET, Decoded, Decoder
+from workers.decoding.layout import Pixels
+from workers.errors import InputInvalid
+from workers.files import row_lines
+from workers.files.contract import Asked, Chunk, ChunkSize, FileInvalid, Members, Piece
+from workers.files.lines import ROW
+from workers.files.row_lines import UniformRows
+from workers.protocols.contract import Contract
+from workers.runner import frames
+from workers.settings import RunnerSettings
+
+
+class DecodedFormat:
+    """Files whose rows a runner turns into tensors; a chunk is one batch of them as a frame.
+
+    `settings` are of runners. A reading that goes on starts a new runner.
+    """
+
+    def __init__(
+        self, kind: str, pixels: Pixels | None = None, settings: Callable[[], RunnerSettings] = RunnerSettings
+    ) -> None:
+        self._kind = kind
+        self._pixels = pixels
+        self._settings = settings
+
+    def chunks(
+        self, file: BinaryIO, contract: Contract, size: ChunkSize, checkpoint: Members | None
+    ) -> Iterator[Chunk]:
+        first_row = 0 if checkpoint is None else checkpoint[ROW]
+        if not isinstance(first_row, int):
+            raise FileInvalid("the place where the file was read to is lost")
+        with self._decoder(file, contract, min(size.rows, contract.max_instances), size.size_bytes) as decoder:
+            for batch in decoder.batches(first_row):
+                behind: Members = {ROW: batch.first_row + batch.rows}
+                yield Chunk(batch.first_row, batch.rows, _packed(batch), behind, total=decoder.rows)
+
+    def total(self, _file: BinaryIO, _contract: Contract, _beat: Callable[[], None]) -> int | None:
+        """Only a runner may look at such a file, and where it is uploaded there are none."""
+        return None
+
+    def pieces(self, asked: Asked, contract: Contract) -> list[Piece]:
+        header, tensors = frames.unpacked(asked.data)
+        wrong = {int(row): str(message) for row, message in header["wrong"]}
+        found: list[Piece] = []
+        begun, taken = 0, 0
+        # Those that follow each other without a wrong row between them are one piece.
+        for row in [*sorted(wrong), asked.rows]:
+            if row > begun:
+                rows = {
+                    spec.name: tensors[spec.name][taken : taken + row - begun] for spec in contract.signature.inputs
+                }
+                found.append(UniformRows(asked.first_row + begun, rows, row - begun))
+                taken += row - begun
+            if row in wrong:
+                found.append(row_lines.refused(asked.first_row + row, None, InputInvalid(wrong[row])))
+            begun = row + 1
+        return found
+
+    def refusals(self, asked: Asked, error: SluiceError) -> bytes:
+        return row_lines.refusals(asked, error)
+
+    def _decoder(self, file: BinaryIO, contract: Contract, batch_rows: int, batch_bytes: int) -> Decoder:
+        return Decoder(
+            self._settings(),
+            self._kind,
+            file,
+            contract.signature,
+            batch_rows=batch_rows,
+            batch_bytes=batch_bytes,
+            pixels=self._pixels,
+        )
+
+
+def _packed(batch: Decoded) -> bytes:
+    return b"".join(frames.encode({"wrong": [[row, why] for row, why in batch.wrong.items()]}, batch.tensors))
+
+
+def parquet() -> DecodedFormat:
+    """The format `parquet`."""
+    return DecodedFormat(PARQUET)
+
+
+def images() -> DecodedFormat:
+    """The format `images`, for versions that take bytes: numbers that are none may mean either scale."""
+    return DecodedFormat(IMAGES)
+
+
+def images_of_units() -> DecodedFormat:
+    """The format `images-0-1`."""
+    return DecodedFormat(IMAGES, Pixels.UNIT)
+
+
+def images_of_bytes() -> DecodedFormat:
+    """The format `images-0-255`."""
+    return DecodedFormat(IMAGES, Pixels.BYTES)
