@@ -12,13 +12,14 @@ PYTEST ?= -q -n 2 --dist loadfile --durations 10
 FUZZ_SECONDS ?= 5
 BENCH ?=
 BENCH_PEERS ?=
+CHAOS ?=
 MAX_LINES := 400
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 LOCKED := requirements/uv.txt requirements/dev.txt
 FOLDERS := auth gateway model_store monitoring sluice workers tests benchmarks examples alembic
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test test-all test-debian fuzz check audit bench bench-quick bench-peers lock clean
+.PHONY: help install up test test-all test-debian chaos fuzz check audit bench bench-quick bench-peers lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List what make can do
@@ -32,15 +33,18 @@ up: $(STAMP)  ## Start Sluice on this machine with a trained demo (Ctrl-C stops 
 test: $(STAMP)  ## Run the whole test suite (TESTS=tests/test_up.py runs a part)
 	$(BIN)/python -m pytest $(PYTEST) $(TESTS)
 
-test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium, prometheus and wrk
+test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium, prometheus, wrk and libfaketime
 	@for program in redis-server chromium promtool wrk; do command -v $$program >/dev/null || { \
-		echo "$$program is missing: apt-get install redis-server chromium prometheus wrk" >&2; exit 1; }; done
+		echo "$$program is missing: apt-get install redis-server chromium prometheus wrk libfaketime" >&2; exit 1; }; done
 	SLUICE_TEST_REDIS="$$(command -v redis-server)" $(BIN)/python -m pytest -q -m "debian or not debian" \
 		tests/test_debian.py tests/test_drain.py tests/test_hot_lanes.py tests/test_submission.py tests/test_dispatch.py \
-		tests/test_faults.py tests/test_load.py tests/test_benchmarks.py
+		tests/test_faults.py tests/test_load.py tests/test_benchmarks.py tests/test_sentinels.py tests/chaos
 
 test-all: $(STAMP)  ## Run every test: the whole corpus of hostile and of honest models too (10 minutes more)
-	SLUICE_TEST_ALL=1 $(BIN)/python -m pytest $(PYTEST) $(TESTS)
+	SLUICE_TEST_ALL=1 $(BIN)/python -m pytest $(PYTEST) -m "not debian" $(TESTS)
+
+chaos: $(STAMP)  ## Break everything under 200,000 jobs for an hour and prove that none is lost (CHAOS="--minutes 5 --jobs 5000")
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 fuzz: $(STAMP)  ## Fuzz what reads strangers' bytes, and the HTTP interface (FUZZ_SECONDS=600 for each target)
 	$(BIN)/python -m tests.fuzzing --seconds $(FUZZ_SECONDS)
@@ -60,7 +64,7 @@ audit: $(STAMP)  ## Look for known faults: bandit over the code, pip-audit over 
 		VIRTUAL_ENV="$(abspath $(AUDIT))" $(BIN)/uv pip sync --require-hashes requirements/audit.txt; }
 	$(AUDIT)/bin/bandit --quiet --configfile pyproject.toml --recursive auth gateway model_store monitoring sluice workers
 	$(AUDIT)/bin/pip-audit --disable-pip --no-deps --ignore-vuln GHSA-wj6h-64fc-37mp \
-		--requirement requirements/prepare.txt --requirement requirements/gateway.txt
+		--requirement requirements/prepare.txt --requirement requirements/gateway.txt --requirement requirements/background.txt
 
 bench: $(STAMP)  ## Measure all targets of the benchmark (BENCH="--only throughput" measures a part)
 	$(BIN)/python -m benchmarks $(BENCH)
@@ -75,7 +79,7 @@ lock: $(STAMP)  ## Compile the lock files again (after a change of pyproject.tom
 	echo uv | $(BIN)/$(LOCK) - -o requirements/uv.txt
 	printf 'bandit\npip-audit\n' | $(BIN)/$(LOCK) - -o requirements/audit.txt
 	$(BIN)/$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
-	for extra in gateway worker prepare; do \
+	for extra in gateway worker prepare background; do \
 		$(BIN)/$(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt || exit 1; \
 	done
 
