@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.client_ids import ClientId
 from gateway.job_listing import Wanted
 from gateway.job_results import moment
 from gateway.moments import Moment
@@ -113,7 +114,7 @@ class Chosen(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    client_id: Annotated[str | None, Field(pattern=r"^cli_[A-Za-z0-9_-]{1,60}$", description="Whose they are.")] = None
+    client_id: Annotated[ClientId | None, Field(description="Whose they are.")] = None
     model: Annotated[str | None, Field(pattern=f"^{NAME.pattern}$")] = None
     version: Annotated[int | None, Field(ge=1, le=HIGHEST_VERSION)] = None
     error_code: Annotated[str | None, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$", examples=["worker_crashed"])] = None

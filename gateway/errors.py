@@ -154,11 +154,12 @@ def _invalid(errors: Sequence[Mapping[str, object]]) -> SluiceError:
     return stated
 
 
-def _fault(error: Mapping[str, object]) -> object:
+def _fault(error: Mapping[str, object]) -> str:
     if error.get("type") == "model_attributes_type":
         # What curl -d sends unless it is told otherwise is a form, which arrives here as one long string.
         return "expected a JSON object; send it with Content-Type: application/json"
-    return error.get("msg")
+    # pydantic's prefix for what a check of ours says.
+    return str(error.get("msg")).removeprefix("Value error, ")
 
 
 def _place(error: Mapping[str, object]) -> str:

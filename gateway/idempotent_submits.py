@@ -18,10 +18,14 @@ from workers.idempotency import Claim, IdempotencyKeyReused, Named
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A job that is committed; `replayed` where an earlier request with the same key made it."""
+    """A job that is committed; `replayed` where an earlier request with the same key made it.
+
+    `created_at` is its row's, in milliseconds since 1970, where this request made it.
+    """
 
     id: str
     replayed: bool = False
+    created_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,11 +179,13 @@ class JobSubmission:
                 refusal = submitted.late or self._room.take(session, submitted)
                 if refusal is None:
                     kept.append(draft)
-                answers[draft.id] = refusal or Accepted(draft.id)
+                else:
+                    answers[draft.id] = refusal
             if claims and len(kept) < len(drafts):
                 withdraw(session, claims, answers)
             limit = ahead_limit(max(one.max_batch for one in group))
-            laid_out = jobs.accept(session, kept, limit) if kept else []
+            created_at, laid_out = jobs.accept_at(session, kept, limit) if kept else (None, [])
+            answers |= {draft.id: Accepted(draft.id, created_at=created_at) for draft in kept}
             note_addresses(session, _addresses(drafts, group, kept))
         if len(kept) < len(drafts):
             self._forget(drafts, kept)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from gateway.idempotent_submits import Accepted
 from gateway.job_results import JobResults, moment
 from gateway.queue_outlook import Outlook
 from gateway.result_addresses import ResultAddress
@@ -143,17 +144,17 @@ def job_document(found: JobView) -> bytes:
     return text[:-1] + b", " + found.result.data.strip()[1:-1] + b"}"
 
 
-def accepted_document(job_id: str, lane: Lane, instances: int) -> bytes:
+def accepted_document(accepted: Accepted, lane: Lane, instances: int) -> bytes:
     """A job that was just committed, as JSON; its place in the queue is told by the job's own address."""
     # As `job_document` writes one, but without a row: to make one took as long as to parse the request.
     return json.dumps(
         {
-            "id": job_id,
+            "id": accepted.id,
             "model": lane.model,
             "version": str(lane.version),
             "state": jobs.JobState.QUEUED.value,
             "priority": lane.priority.value,
-            "created_at": moment(time.time_ns() // 1_000_000),
+            "created_at": moment(accepted.created_at),
             "started_at": None,
             "finished_at": None,
             "attempts": 0,

@@ -53,18 +53,23 @@ def find(session: Session, file_id: str, client_id: str) -> Found:
 def page(
     session: Session, client_id: str, purpose: str | None, limit: int, after: str | None, *, newest_first: bool
 ) -> Sequence[FileShown]:
-    """Files that follow `after`, at most so many; raises FileNotFound."""
+    """Files that follow `after`, at most so many, what failed of a batch behind what did not; raises FileNotFound."""
     wanted = PURPOSES if purpose is None else tuple({purpose}.intersection(PURPOSES))
     query = _files(session, client_id, wanted)
+    listed: list[Found | None] = []
     if after is not None:
-        last = find(session, after, client_id).file
+        found = find(session, after, client_id)
+        last = found.file
+        if found.failed is False:
+            listed.append(find(session, after + ERRORS_SUFFIX, client_id))
         # Spelt out, since SQLite compares rows only with an index of exactly these columns.
         before = (File.created_at < last.created_at) | ((File.created_at == last.created_at) & (File.id < last.id))
         behind = (File.created_at > last.created_at) | ((File.created_at == last.created_at) & (File.id > last.id))
         query = query.where(before if newest_first else behind)
     order = (File.created_at.desc(), File.id.desc()) if newest_first else (File.created_at, File.id)
-    found = (_found(row[0].id, *row) for row in session.execute(query.order_by(*order).limit(limit)))
-    return [one.shown for one in found if one is not None]
+    for row in session.execute(query.order_by(*order).limit(limit)):
+        listed += [_found(row[0].id, *row), _found(row[0].id + ERRORS_SUFFIX, *row)]
+    return [one.shown for one in listed if one is not None][:limit]
 
 
 def _files(session: Session, client_id: str, purposes: Sequence[str]) -> Select[*tuple[Any, ...]]:

@@ -197,7 +197,7 @@ class PredictionEndpoint:
             headers.append((b"preference-applied", preferences.applied))
         headers.append((b"location", f"/v1/jobs/{accepted.id}".encode()))
         if not preferences.wait_given and not accepted.replayed:
-            return 202, headers + content_headers(TEXT), accepted_document(accepted.id, lane, request.instances)
+            return 202, headers + content_headers(TEXT), accepted_document(accepted, lane, request.instances)
         job = await wait_for_end(parts, accepted.id, caller.client_id, preferences.wait_seconds)
         result = await whole_result(parts, job) if preferences.wait_given else None
         if result is not None:

@@ -147,6 +147,11 @@ class FormBody:
         if not self._ended:
             raise UploadIncomplete("the form ends before its last boundary")
 
+    @property
+    def has_file(self) -> bool:
+        """Whether a file has begun, though it may be empty."""
+        return self._has_file
+
     def _part_begins(self) -> None:
         self._parts += 1
         self._disposition = b""

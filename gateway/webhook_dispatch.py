@@ -230,7 +230,7 @@ def _standings(session: Session, targets: Collection[str]) -> dict[str, Standing
 def _refusal(session: Session, target: str, endpoint: WebhookEndpoint | None) -> str | None:
     """Why nothing is sent to a target any more, or None."""
     if endpoint is None and target.startswith(endpoints.PREFIX):
-        return "webhook_deleted"
+        return endpoints.DELETED
     if endpoint is not None and endpoint.disabled:
         return "webhook_disabled"
     client = session.get(Client, target if endpoint is None else endpoint.client_id)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from workers.jobs import FINAL
+from gateway.job_results import moment
 from workers.webhooks.deliveries import DeliveryState
 from workers.webhooks.endpoints import EVENTS
-from workers.webhooks.outbox import JOB
 from workers.webhooks.tables import WebhookDelivery, WebhookEndpoint
 from workers.webhooks.urls import URL_CHARACTERS
 
 DESCRIPTION_CHARACTERS = 256
 
 Url = Annotated[str, Field(min_length=1, max_length=URL_CHARACTERS, examples=["https://hooks.example.com/sluice"])]
-Event = Annotated[str, Field(pattern=rf"^{JOB}({'|'.join(FINAL)})$", examples=["job.succeeded"])]
+Event = Literal["job.succeeded", "job.failed", "job.canceled", "job.expired"]
 # What a terminal or a page would act upon is no part of a description.
 Description = Annotated[str, Field(max_length=DESCRIPTION_CHARACTERS, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
@@ -31,7 +29,7 @@ _SHOWN: JsonDict = {
     "disabled": False,
     "disabled_reason": None,
     "failing_since": None,
-    "created_at": "2026-11-22T13:10:00.123000Z",
+    "created_at": "2026-11-22T13:10:00.123Z",
 }
 _DELIVERY: JsonDict = {
     "id": "msg_Zk0o3rVxQ1uYt5pWc8sLd2Ea_4mZQhVYwW0qK7bN2",
@@ -41,12 +39,12 @@ _DELIVERY: JsonDict = {
     "url": "https://hooks.example.com/sluice",
     "state": "delivered",
     "attempts": [
-        {"at": "2026-11-22T13:10:00.200000Z", "milliseconds": 10_000, "status": None, "error": "timeout"},
-        {"at": "2026-11-22T13:10:05.400000Z", "milliseconds": 41, "status": 204, "error": None},
+        {"at": "2026-11-22T13:10:00.200Z", "milliseconds": 10_000, "status": None, "error": "timeout"},
+        {"at": "2026-11-22T13:10:05.400Z", "milliseconds": 41, "status": 204, "error": None},
     ],
     "next_attempt_at": None,
-    "created_at": "2026-11-22T13:10:00.123000Z",
-    "ended_at": "2026-11-22T13:10:05.441000Z",
+    "created_at": "2026-11-22T13:10:00.123Z",
+    "ended_at": "2026-11-22T13:10:05.441Z",
 }
 
 
@@ -105,8 +103,8 @@ class WebhookShown(BaseModel):
     disabled_reason: str | None = Field(
         description="`gone`: it answered 410; `failing`: it took nothing for five days; null where a person did it."
     )
-    failing_since: datetime | None
-    created_at: datetime
+    failing_since: str | None
+    created_at: str
 
     @classmethod
     def of(cls, endpoint: WebhookEndpoint, **more: Any) -> WebhookShown:  # noqa: ANN401 - fields of a class below
@@ -118,8 +116,8 @@ class WebhookShown(BaseModel):
             description=endpoint.description,
             disabled=endpoint.disabled,
             disabled_reason=endpoint.disabled_reason,
-            failing_since=_moment(endpoint.failing_since),
-            created_at=_time(endpoint.created_at),
+            failing_since=moment(endpoint.failing_since),
+            created_at=_written(endpoint.created_at),
             **more,
         )
 
@@ -149,7 +147,7 @@ class SigningSecret(BaseModel):
 class Attempt(BaseModel):
     """One attempt: when it ended, how long it took, and how the receiver answered."""
 
-    at: datetime
+    at: str
     milliseconds: int | None = None
     status: int | None = None
     error: str | None = Field(
@@ -173,14 +171,14 @@ class Delivery(BaseModel):
     url: str
     state: DeliveryState
     attempts: list[Attempt] = Field(description="The latest ones.")
-    next_attempt_at: datetime | None
-    created_at: datetime
-    ended_at: datetime | None
+    next_attempt_at: str | None
+    created_at: str
+    ended_at: str | None
 
     @classmethod
     def of(cls, delivery: WebhookDelivery) -> Delivery:
         """The delivery as it is shown."""
-        attempts = [Attempt(**told | {"at": _time(told["at"])}) for told in json.loads(delivery.attempts)]
+        attempts = [Attempt(**told | {"at": _written(told["at"])}) for told in json.loads(delivery.attempts)]
         return cls(
             id=delivery.id,
             webhook=None if delivery.target == delivery.client_id else delivery.target,
@@ -189,9 +187,9 @@ class Delivery(BaseModel):
             url=delivery.url,
             state=DeliveryState(delivery.state),
             attempts=attempts,
-            next_attempt_at=_moment(delivery.next_at) if delivery.state == DeliveryState.WAITING else None,
-            created_at=_time(delivery.created_at),
-            ended_at=_moment(delivery.ended_at),
+            next_attempt_at=moment(delivery.next_at) if delivery.state == DeliveryState.WAITING else None,
+            created_at=_written(delivery.created_at),
+            ended_at=moment(delivery.ended_at),
         )
 
 
@@ -202,9 +200,5 @@ class DeliveriesPage(BaseModel):
     next_page_token: str | None
 
 
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _moment(milliseconds: int | None) -> datetime | None:
-    return None if milliseconds is None else _time(milliseconds)
+def _written(milliseconds: int) -> str:
+    return moment(milliseconds) or ""

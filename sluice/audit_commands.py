@@ -22,6 +22,7 @@ from sluice.connection import connected
 from sluice.failures import CommandFailed
 from sluice.local_database import Data, local_database, use_folder
 from sluice.moments import read_moment
+from sluice.tables import print_table
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -80,14 +81,16 @@ def list_entries(  # noqa: PLR0913 - each is an option
         outcome = f"{entry['outcome']} {entry['reason'] or ''}".strip()
         shown = (_who(entry), entry["act"], _target(entry), outcome, str(entry["count"]), entry["address"])
         table.add_row(entry["at"][:19], *map(escape, shown))
-    Console(soft_wrap=True).print(table)
+    print_table(table)
 
 
 @app.command()
 def export(
     since: Since = None,
     until: Until = None,
-    out: Annotated[Path | None, typer.Option(help="Write to this file instead of standard output.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--output", "--out", help="Write to this file instead of standard output.")
+    ] = None,
     format_: Annotated[str, typer.Option("--format", help="jsonl is the only one.")] = "jsonl",
     data: Data = None,
 ) -> None:
@@ -95,7 +98,7 @@ def export(
 
     Examples:
 
-      sluice audit export --since 2026-11-01 --out november.jsonl
+      sluice audit export --since 2026-11-01 --output november.jsonl
 
       sluice audit verify november.jsonl --key rB2wLq0w9jYkY2cC1Yw9nB0d0zX8mE0l2Q3b4c5d6e7
     """

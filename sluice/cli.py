@@ -29,21 +29,27 @@ from sluice import (
     receipt_commands,
     server_commands,
     storage_commands,
+    submit_commands,
     token_commands,
     upload_key_commands,
     version_commands,
     webhook_commands,
     worker_commands,
 )
-from sluice.client import SluiceFailed
+from sluice.client import SluiceFailed, Unreachable
 from sluice.failures import CommandFailed
+
+UNREACHABLE = 75
 
 app = typer.Typer(
     name="sluice",
     help="A secured multi-model gateway: a JWT in front, a queue behind, Keras models at work.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    epilog="`sluice COMMAND --help` shows a command's options and examples.",
+    epilog=(
+        "`sluice COMMAND --help` shows a command's options and examples. The exit code is 1 where a command failed, "
+        "2 where it was not understood, and 75 where the gateway cannot be reached."
+    ),
 )
 for command, panel in (
     (server_commands.up, "Everything on this machine"),
@@ -59,6 +65,7 @@ for command, panel in (
 app.add_typer(model_commands.app, name="models", rich_help_panel="Working with a gateway")
 for verb in (version_commands.label, version_commands.unlabel, version_commands.retire, version_commands.delete):
     model_commands.app.command(verb.__name__)(verb)
+job_commands.app.command("submit")(submit_commands.submit)
 job_commands.app.command("watch")(event_commands.watch)
 app.add_typer(batch_commands.app, name="batch", rich_help_panel="Working with a gateway")
 app.add_typer(job_commands.app, name="jobs", rich_help_panel="Working with a gateway")
@@ -96,9 +103,12 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; what a command expects to go wrong ends with its reason and exit code 1."""
+    """Run the command line; what a command expects to go wrong ends with its reason and exit code 1.
+
+    Where no gateway answers it is 75, EX_TEMPFAIL of sysexits.h: the same command may succeed later.
+    """
     try:
         app()
     except (CommandFailed, SluiceFailed, SluiceError) as error:
         Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False)
-        sys.exit(1)
+        sys.exit(UNREACHABLE if isinstance(error, Unreachable) else 1)

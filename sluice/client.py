@@ -116,8 +116,20 @@ class Sluice:
         Where no answer comes, the same request is sent again: its key, one of its own unless it is given, sees that
         there is one job all the same. Raises Refused, Unreachable.
         """
+        return self.submit_body(model, {"instances": instances}, version=version, label=label, **options)
+
+    def submit_body(
+        self,
+        model: str,
+        body: Json,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> SubmittedJob:
+        """As `submit`, of a whole request: `{"instances": …}` or `{"inputs": …}`."""
         path = f"{model_path(model, version=version, label=label)}:submit"
-        content = _encode({"instances": instances})
+        content = _encode(body)
         headers = option_headers(options)
         return SubmittedJob(self, persistently(lambda: self._call("POST", path, content=content, headers=headers)))
 

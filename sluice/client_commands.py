@@ -10,7 +10,6 @@ from typing import Annotated
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sluice.client import Json, Refused, Sluice
@@ -18,6 +17,7 @@ from sluice.connection import connected
 from sluice.data_folder import write_private
 from sluice.failures import CommandFailed
 from sluice.moments import read_moment
+from sluice.tables import print_table
 from sluice.version_table import moment, row
 
 PAGE = 1000
@@ -51,7 +51,8 @@ Expiry = Annotated[
     ),
 ]
 Out = Annotated[
-    Path | None, typer.Option(help="Write a file for --credentials (mode 600) instead of printing the secret.")
+    Path | None,
+    typer.Option("--output", "--out", help="Write a file for --credentials (mode 600) instead of printing the secret."),
 ]
 
 
@@ -70,7 +71,7 @@ def create(
 
     Examples:
 
-      sluice clients create reading-room --model mnist --model linear --out reading-room.json
+      sluice clients create reading-room --model mnist --model linear --output reading-room.json
 
       sluice clients create audit --model mnist --action metadata
 
@@ -98,14 +99,11 @@ def list_clients(sluice: Sluice, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(found))
         return
     table = Table("name", "id", "scopes", "created", "state")
-    # Names and ids are there to be copied: in a narrow terminal nothing of them is cut off.
-    for column in table.columns:
-        column.overflow = "fold"
-    table.columns[1].no_wrap, table.columns[3].min_width = True, len("2026-11-22")
+    table.columns[3].min_width = len("2026-11-22")
     for client in found:
         disabled = "disabled" if client["disabled"] else "enabled"
         row(table, client["name"], client["id"], " ".join(client["scopes"]), moment(client["created_at"]), disabled)
-    Console().print(table)
+    print_table(table, "id")
 
 
 @app.command("rotate")
@@ -122,7 +120,7 @@ def rotate(
 
     Examples:
 
-      sluice clients rotate reading-room --out reading-room.json
+      sluice clients rotate reading-room --output reading-room.json
 
       sluice clients rotate reading-room --grace-seconds 86400 --keep-tokens
     """
@@ -201,7 +199,7 @@ def grant(  # noqa: PLR0913 - a command's arguments are its options
         ends = "" if found["expires_at"] is None else moment(found["expires_at"])
         weight_of = f"{found['weight']:g}"
         row(table, found["model"], versions, found["label"] or "", " ".join(found["actions"]), weight_of, ends)
-    Console().print(table)
+    print_table(table)
 
 
 def all_clients(sluice: Sluice) -> list[Json]:

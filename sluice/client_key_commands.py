@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sluice.client import Json, Sluice
 from sluice.client_commands import AsJson, Which, path_of
 from sluice.connection import connected
 from sluice.failures import CommandFailed
+from sluice.tables import print_table
 from sluice.version_table import row
 
 
@@ -44,7 +44,7 @@ def keys(
     table = Table("kid", "kind", "algorithm")
     for key in found["keys"]:
         row(table, key["kid"], key.get("crv", key["kty"]), key["alg"])
-    Console().print(table)
+    print_table(table, "kid")
 
 
 @connected(admin=True)
@@ -81,7 +81,7 @@ def identities(
     table = Table("issuer", "subject")
     for identity in found["identities"]:
         row(table, identity["issuer"], identity["subject"])
-    Console().print(table)
+    print_table(table)
 
 
 def _read_keys(file: Path) -> list[Json]:

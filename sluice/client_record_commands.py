@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sluice.client import Sluice
 from sluice.client_commands import AsJson, Which, path_of
 from sluice.connection import connected
-from sluice.job_commands import delete_pages
+from sluice.job_commands import counted, delete_pages
+from sluice.tables import print_table
 from sluice.version_table import moment, row
 
 
@@ -35,7 +36,7 @@ def show(sluice: Sluice, which: Which, as_json: AsJson = False) -> None:
         version, until = str(grant["version"] or ""), grant["expires_at"]
         actions = " ".join(grant["actions"])
         row(table, grant["model"], version, grant["label"] or "", actions, "" if until is None else moment(until))
-    Console().print(table)
+    print_table(table)
 
 
 @connected(admin=True)
@@ -51,11 +52,18 @@ def delete(sluice: Sluice, which: Which) -> None:
 
 
 @connected(admin=True)
-def delete_jobs(sluice: Sluice, which: Which) -> None:
+def delete_jobs(
+    sluice: Sluice,
+    which: Which,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
     """Delete all jobs of a client with their inputs and results, as when it leaves; also by the id of a deleted one.
 
     Example:
 
-      sluice clients delete-jobs reading-room
+      sluice clients delete-jobs reading-room --yes
     """
-    typer.echo(f"{delete_pages(sluice, f'{path_of(sluice, which)}/jobs', {})} jobs are deleted")
+    path = path_of(sluice, which)
+    if not yes:
+        typer.confirm(f"Delete all jobs of {which}, with their inputs and results?", abort=True)
+    typer.echo(counted(delete_pages(sluice, f"{path}/jobs", {}), "job is deleted", "jobs are deleted"))

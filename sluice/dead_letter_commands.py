@@ -12,7 +12,7 @@ from sluice.client import Sluice
 from sluice.client_commands import AsJson, path_of
 from sluice.connection import connected
 from sluice.failures import CommandFailed
-from sluice.job_commands import Before, JobId, Model, given, show_jobs
+from sluice.job_commands import Before, JobId, Model, counted, given, show_jobs
 
 app = typer.Typer(
     help="Dead letters: jobs that failed by no fault of their own (for administrators).", no_args_is_help=True
@@ -43,7 +43,7 @@ def list_letters(
       sluice dead-letters list --model mnist --error worker_crashed
     """
     chosen = _chosen(sluice, model=model, client=client, error=error)
-    show_jobs(sluice.get(PATH, limit=limit, **chosen)["jobs"], as_json=as_json)
+    show_jobs(sluice.get(PATH, limit=limit, **chosen)["jobs"], clients=True, as_json=as_json)
 
 
 @app.command("show")
@@ -90,7 +90,7 @@ def replay(  # noqa: PLR0913 - a command's arguments are its options
         page = sluice.post(f"{PATH}/replay", {**chosen, "force": force} | ({"page_token": token} if token else {}))
         replayed, refused = replayed + len(page["replayed"]), refused + page["refused"]
         token = page["next_page_token"]
-    typer.echo(f"{replayed} are tried again" + (f", {refused} cannot be" if refused else ""))
+    typer.echo(counted(replayed, "is tried again", "are tried again") + (f", {refused} cannot be" if refused else ""))
 
 
 @app.command("purge")
@@ -122,7 +122,7 @@ def purge(
     while token is not None:
         page = sluice.post(f"{PATH}/purge", chosen | ({"page_token": token} if token else {}))
         deleted, token = deleted + page["deleted"], page["next_page_token"]
-    typer.echo(f"{deleted} are deleted")
+    typer.echo(counted(deleted, "is deleted", "are deleted"))
 
 
 def _chosen(

@@ -11,6 +11,9 @@ from sluice.client import JobEvent, Refused, Sluice
 from sluice.connection import connected
 from sluice.failures import CommandFailed
 
+# As many as a gateway takes.
+ID_DIGITS = 15
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print each event as a line of JSON.")]
 
 
@@ -48,7 +51,9 @@ def events(
         list[str] | None,
         typer.Option("--type", help="An event such as job.failed; may be repeated. Without it: the ends of jobs."),
     ] = None,
-    since: Annotated[str | None, typer.Option(help="Id of an event: what came after it is told first.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Id of an event, milliseconds since 1970: what came after it is told first.")
+    ] = None,
     most: Annotated[int | None, typer.Option("--most", min=1, help="Stop after so many events.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -60,6 +65,8 @@ def events(
 
       sluice events --model mnist --type job.failed --json
     """
+    if since is not None and not (since.isascii() and since.isdecimal() and len(since) <= ID_DIGITS):
+        raise CommandFailed(f"--since is the id of an event, in milliseconds since 1970, and not {since}")
     following = sluice.events(model=model, types=types or (), last_event=since)
     for number, event in enumerate(following, start=1):
         _show(event, as_json=as_json)

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from sluice.client import Json, Sluice
+from sluice.client import Json, Refused, Sluice, SluiceFailed, SubmittedJob
 from sluice.client_commands import AsJson
 from sluice.connection import connected
 from sluice.failures import CommandFailed
+from sluice.output_files import require_place, write_lines
+from sluice.tables import print_table
 from sluice.version_table import moment, row
 
-app = typer.Typer(help="Jobs: list, look, wait, cancel, delete, try again.", no_args_is_help=True)
+app = typer.Typer(help="Jobs: submit, list, look, wait, cancel, delete, try again.", no_args_is_help=True)
 
 JobId = Annotated[str, typer.Argument(help="Id of the job.", metavar="job")]
 Model = Annotated[str | None, typer.Option("--model", help="Only those of this model.")]
@@ -52,7 +55,7 @@ def list_jobs(
     """
     path = "/admin/jobs" if of_all else "/v1/jobs"
     page = sluice.get(path, limit=limit, **given(model=model, state=state))
-    show_jobs(page["jobs"], as_json=as_json)
+    show_jobs(page["jobs"], clients=of_all, as_json=as_json)
 
 
 @app.command("show")
@@ -74,13 +77,17 @@ def wait(
     job: JobId,
     seconds: Annotated[float | None, typer.Option(min=0, help="At most; without it, however long it takes.")] = None,
 ) -> None:
-    """Wait for a job's end and print it as JSON; the exit code is 1 where it did not succeed.
+    """Wait for a job's end and print it as JSON.
+
+    The exit code is 1 where it did not succeed, and 75 where the gateway cannot be reached: the job goes on.
 
     Example:
 
       sluice jobs wait Zk0o3rVxQ1uYt5pWc8sLd2Ea --seconds 300
     """
-    ended = sluice.job(job).wait(seconds)
+    found = sluice.job(job)
+    with returning(found, f"sluice jobs wait -- {job}"):
+        ended = found.wait(seconds)
     typer.echo(json.dumps(ended, indent=2))
     if ended["state"] != "succeeded":
         raise typer.Exit(1)
@@ -91,25 +98,37 @@ def wait(
 def result(
     sluice: Sluice,
     job: JobId,
-    out: Annotated[Path | None, typer.Option(help="File to write; without it, standard output.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "--out", help="File to write; without it, standard output.")
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Of a file's job, the lines that there are, also while it runs.")
+    ] = False,
 ) -> None:
     """Fetch the bare answer of a job, whatever its size.
 
-    Example:
+    Examples:
 
-      sluice jobs result Zk0o3rVxQ1uYt5pWc8sLd2Ea --out answer.json
+      sluice jobs result Zk0o3rVxQ1uYt5pWc8sLd2Ea --output answer.json
+
+      sluice jobs result Zk0o3rVxQ1uYt5pWc8sLd2Ea --partial
     """
-    pieces = sluice.download(f"{path_of_job(job)}/result")
-    if out is None:
+    if output is not None:
+        require_place(output)
+    pieces = sluice.download(f"{path_of_job(job)}/result{'?partial=true' if partial else ''}")
+    try:
+        if output is not None:
+            write_lines(output, pieces)
+            return
         for piece in pieces:
             sys.stdout.buffer.write(piece)
-        return
-    try:
-        with out.open("wb") as file:
-            for piece in pieces:
-                file.write(piece)
-    except OSError as error:
-        raise CommandFailed(f"cannot write {out}: {error.strerror}") from error
+    except Refused as error:
+        if error.code != "job_not_ended":
+            raise
+        raise CommandFailed(
+            f"the job has not ended; wait for it: sluice jobs wait -- {job}\n"
+            "Of a file's job, --partial shows the lines that there are."
+        ) from error
 
 
 @app.command("cancel")
@@ -144,7 +163,9 @@ def delete(
       sluice jobs delete --state succeeded --before 2026-12-31T23:00:00Z
     """
     chosen = given(model=model, state=state, before=before)
-    if (job is None) == (not chosen):
+    if job is not None and chosen:
+        raise CommandFailed("name a job, or choose by --model, --state or --before, not both")
+    if job is None and not chosen:
         raise CommandFailed("name a job, or choose by --model, --state or --before")
     if job is not None:
         sluice.delete(path_of_job(job, of_all=of_all))
@@ -152,7 +173,7 @@ def delete(
         return
     if of_all:
         raise CommandFailed("of all clients, name one job; `sluice clients delete-jobs` deletes those of one client")
-    typer.echo(f"{delete_pages(sluice, '/v1/jobs', chosen)} jobs are deleted")
+    typer.echo(counted(delete_pages(sluice, "/v1/jobs", chosen), "job is deleted", "jobs are deleted"))
 
 
 @app.command("replay")
@@ -182,6 +203,25 @@ def given(**options: str | None) -> dict[str, str]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """A number of things and what became of them."""
+    return f"{number} {one if number == 1 else many}"
+
+
+@contextmanager
+def returning(job: SubmittedJob, command: str) -> Iterator[None]:
+    """Says how to come back where a command that follows a job ends before the job's answer is there."""
+    try:
+        yield
+    except (SluiceFailed, CommandFailed, KeyboardInterrupt) as error:
+        gone = isinstance(error, Refused) and error.status == 404
+        if not gone:
+            typer.echo(
+                f"{'the job has ended' if job.ended else 'the job goes on'}; come back with: {command}", err=True
+            )
+        raise
+
+
 def delete_pages(sluice: Sluice, path: str, query: dict[str, str]) -> int:
     """Delete page by page; returns how many jobs. Raises Refused, Unreachable."""
     deleted = 0
@@ -193,20 +233,17 @@ def delete_pages(sluice: Sluice, path: str, query: dict[str, str]) -> int:
     return deleted
 
 
-def show_jobs(jobs: list[Json], *, as_json: bool) -> None:
-    """Jobs as a table, or as JSON."""
+def show_jobs(jobs: list[Json], *, clients: bool, as_json: bool) -> None:
+    """Jobs as a table, with whose they are where `clients` says so, or as JSON."""
     if as_json:
         typer.echo(json.dumps(jobs))
         return
-    table = Table("id", "client", "model", "state", "created", "attempts", "error")
-    # Ids are there to be copied: in a narrow terminal nothing of them is cut off.
-    for column in table.columns[:2]:
-        column.overflow = "fold"
+    table = Table("id", *(["client"] if clients else []), "model", "state", "created", "attempts", "error")
     for job in jobs:
         model = f"{job['model']}/{job['version']}"
         error = "" if job["error"] is None else job["error"]["code"]
         if job.get("replayed_as"):
             error += f" (tried again as {job['replayed_as']})"
-        cells = (job["id"], job.get("client_id", ""), model, job["state"], moment(job["created_at"]))
-        row(table, *cells, str(job["attempts"]), error)
-    Console().print(table)
+        whose = [job["client_id"]] if clients else []
+        row(table, job["id"], *whose, model, job["state"], moment(job["created_at"]), str(job["attempts"]), error)
+    print_table(table, "id", "client")

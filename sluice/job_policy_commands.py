@@ -7,13 +7,13 @@ from typing import Annotated
 from urllib.parse import quote
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sluice.client import Json, Sluice
 from sluice.connection import connected
 from sluice.failures import CommandFailed
 from sluice.model_commands import AsJson, Model
+from sluice.tables import print_table
 from sluice.version_table import row
 
 # Of each part of a policy, its name in the interface and the head of its column.
@@ -83,4 +83,4 @@ def _print(policy: Json, *, as_json: bool) -> None:
         return
     table = Table(*COLUMNS.values())
     row(table, *("" if policy[name] is None else f"{policy[name]:g}" for name in COLUMNS))
-    Console().print(table)
+    print_table(table)

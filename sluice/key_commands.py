@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sluice.local_database import Data, local_database, use_folder
+from sluice.tables import print_table
 
 if TYPE_CHECKING:
     from auth.key_tables import StoredKey
@@ -41,7 +41,7 @@ def list_keys(data: Data = None) -> None:
             made_by = "this one" if is_vouched(row, master_keys) else "another"
             times = (_time(row.created_at), _time(row.signs_from), _time(row.verifies_until))
             table.add_row(row.kid, state_of(row, now), *times, made_by)
-    Console(soft_wrap=True).print(table)
+    print_table(table, "key")
 
 
 @app.command("rotate")

@@ -6,13 +6,13 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sluice.client import Json, Sluice
 from sluice.client_commands import AsJson, Which, path_of
 from sluice.connection import connected
 from sluice.failures import CommandFailed
+from sluice.tables import print_table
 from sluice.version_table import row
 
 # Of each bound, its name in the interface and the head of its column.
@@ -123,7 +123,7 @@ def _print(limits: list[Json], *, as_json: bool) -> None:
         bounds = ["" if limit[name] is None else str(limit[name]) for name in COLUMNS]
         used = f"{limit['instances_today']} instances, {limit['bytes_today']} bytes"
         row(table, limit["model"] or "all", *bounds, used if _has_quota(limit) else "")
-    Console().print(table)
+    print_table(table)
 
 
 def _has_quota(limit: Json) -> bool:

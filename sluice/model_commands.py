@@ -18,6 +18,7 @@ from sluice.client import Json, Refused, Sluice, model_path
 from sluice.connection import connected
 from sluice.failures import CommandFailed
 from sluice.preparation import PreparationFailed, follow, version_path
+from sluice.tables import print_table
 from sluice.upload_key_commands import signature_of
 from sluice.version_table import moment, row, state_of, tables
 
@@ -29,6 +30,10 @@ app = typer.Typer(help="Models, their versions and preparation reports (for admi
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
+Body = Annotated[
+    str,
+    typer.Option("--json", metavar="FILE", help='File with {"instances": …} or {"inputs": …}; - is standard input.'),
+]
 
 
 @app.command("push")
@@ -123,7 +128,7 @@ def list_models(sluice: Sluice, as_json: AsJson = False) -> None:
             state = state_of(version) + ("" if version["error"] is None else f": {version['error']['code']}")
             name = f"{model['name']} (latest)" if number == model["latest"] else model["name"]
             row(table, name, str(number), state, version["format"], labels, moment(version["created_at"]))
-    Console().print(table)
+    print_table(table)
 
 
 @app.command("show")
@@ -160,12 +165,7 @@ def show(
 def predict(
     sluice: Sluice,
     model: Model,
-    body: Annotated[
-        str,
-        typer.Option(
-            "--json", metavar="FILE", help='File with {"instances": …} or {"inputs": …}; - is standard input.'
-        ),
-    ],
+    body: Body,
     version: Annotated[int | None, typer.Option(min=1, help="This version instead of the newest.")] = None,
     label: Annotated[str | None, typer.Option(help="The version that this label points to.")] = None,
 ) -> None:
@@ -179,22 +179,32 @@ def predict(
     """
     if version is not None and label is not None:
         raise CommandFailed("give --version or --label, not both")
-    try:
-        request = json.loads(sys.stdin.read() if body == "-" else Path(body).read_text())
-    except OSError as error:
-        raise CommandFailed(f"cannot read {body}: {error.strerror}") from error
-    except ValueError as error:
-        raise CommandFailed(f"{'standard input' if body == '-' else body} is not JSON: {error}") from error
+    request = read_request(body)
     try:
         answer = sluice.post(f"{model_path(model, version=version, label=label)}:predict", request)
     except Refused as error:
         if error.status != 404:
             raise
-        raise CommandFailed(
-            f"{error}\nEither it does not serve (`sluice models list`), or this client has no grant for it "
-            f"(`sluice clients grant CLIENT --model {model}`)."
-        ) from error
+        raise not_served(error, model) from error
     typer.echo(json.dumps(answer))
+
+
+def read_request(body: str) -> Json:
+    """The request in a file, or in standard input for `-`; raises CommandFailed."""
+    try:
+        return json.loads(sys.stdin.read() if body == "-" else Path(body).read_text())
+    except OSError as error:
+        raise CommandFailed(f"cannot read {body}: {error.strerror}") from error
+    except ValueError as error:
+        raise CommandFailed(f"{'standard input' if body == '-' else body} is not JSON: {error}") from error
+
+
+def not_served(error: Refused, model: str) -> CommandFailed:
+    """What a 404 to a prediction may mean; the gateway does not tell one from the other."""
+    return CommandFailed(
+        f"{error}\nEither it does not serve (`sluice models list`), or this client has no grant for it "
+        f"(`sluice clients grant CLIENT --model {model}`)."
+    )
 
 
 def _upload(

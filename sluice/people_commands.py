@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from auth.roles import Role
 from sluice.local_database import Data, local_database
+from sluice.tables import print_table
 
 app = typer.Typer(help="People, who sign in by name and password.", no_args_is_help=True)
 
@@ -62,7 +62,7 @@ def list_people(data: Data = None) -> None:
                 state = "disabled" if person.disabled else "enabled" if person.password_hash else "invited"
                 table.add_row(person.name, person.id, person.role, state, "yes" if person.second_factor else "no")
             found = people.page(session, after=found[-1].name, limit=1000)
-    Console(soft_wrap=True).print(table)
+    print_table(table)
 
 
 @app.command("role")

@@ -11,11 +11,11 @@ from typing import Annotated
 
 import httpx
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sluice.client import Json, Unreachable
 from sluice.failures import CommandFailed
+from sluice.tables import print_table
 from sluice.version_table import row
 
 app = typer.Typer(help="Receipts of jobs.", no_args_is_help=True)
@@ -56,7 +56,7 @@ def verify(
     table = Table("", "", show_header=False)
     for name, value in said.items():
         row(table, name, str(value))
-    Console().print(table)
+    print_table(table)
     compared = [name for name, file in (("input", input_file), ("output", output_file)) if file is not None]
     same = f", and the {' and the '.join(compared)} {'are' if len(compared) > 1 else 'is'} the same" if compared else ""
     typer.echo(f"The receipt is genuine{same}.")

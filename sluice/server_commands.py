@@ -109,30 +109,40 @@ def create_admin(
     name: Annotated[str, typer.Argument(help="Name of the new administrator.")],
     data: Data = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write a file for --credentials (mode 600) instead of printing the secret.")
+        Path | None,
+        typer.Option(
+            "--output", "--out", help="Write a file for --credentials (mode 600) instead of printing the secret."
+        ),
     ] = None,
     url: Annotated[
         str | None, typer.Option(help="Address of the gateway, for that file; by default that of `sluice up`.")
     ] = None,
+    scopes: Annotated[
+        list[str] | None,
+        typer.Option("--scope", help="What its tokens may do; may be repeated. Without it: all but jobs:contents."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make a client that may do everything, and show its secret this once.
+    """Make a client that may do everything but read what is in others' jobs, and show its secret this once.
 
     Examples:
 
-      sluice admin create root --out admin.json
+      sluice admin create root --output admin.json
 
       sluice models list --credentials admin.json
+
+      sluice admin create inspector --scope jobs:contents
     """
     use_folder(data)
     from auth import clients
-    from auth.scopes import Scope
+    from auth.scopes import Scope, parse_scopes
     from auth.settings import AuthSettings
     from sluice.configuration import settings_of
 
+    wanted = parse_scopes(" ".join(scopes)) if scopes else frozenset(Scope) - {Scope.JOBS_CONTENTS}
     pepper = settings_of(AuthSettings).pepper
     with local_database(data) as session:
-        client, secret = clients.create(session, name, list(Scope), pepper)
+        client, secret = clients.create(session, name, wanted, pepper)
         address = url or DataFolder.at(data or DEFAULT_DATA).address() or DEFAULT_ADDRESS
         made = {"base_url": address, "client_id": client.id, "client_secret": secret}
         if out is not None:

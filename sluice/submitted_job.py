@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
+from functools import partial
 from typing import Literal, Protocol, TypedDict
 from urllib.parse import quote
 
@@ -16,6 +17,10 @@ from sluice.answers import Json, Refused, Unreachable
 from sluice.event_reading import PATIENCE_SECONDS, JobEvent, read_events
 
 WAIT_SECONDS = 30
+AWAY_SECONDS = 60.0
+AWAY_PAUSE_SECONDS = 2.0
+# What says that a gateway comes back, or has too much to do.
+PASSING = {429, 502, 503, 504}
 SUBMIT_TRIES = 5
 LONGEST_PAUSE_SECONDS = 30.0
 # What a file of rows is, by how its name ends.
@@ -67,16 +72,19 @@ class SubmittedJob:
         self.document = self._gateway.get(self._path)
         return self.document
 
-    def wait(self, seconds: float | None = None) -> Json:
+    def wait(self, seconds: float | None = None, *, patience_seconds: float | None = None) -> Json:
         """The job once it has ended, or as it is after so many seconds; None is any number of them.
 
-        Raises Refused, Unreachable.
+        A gateway that goes away is asked again for `patience_seconds`, a minute by default, also beyond `seconds`.
+        Raises Refused, and Unreachable where none answered for so long.
         """
+        patience = AWAY_SECONDS if patience_seconds is None else patience_seconds
         until = time.monotonic() + (float("inf") if seconds is None else seconds)
         while True:
             left = until - time.monotonic()
             # Less than a second is waited for as well: the gateway is not to be asked again and again meanwhile.
-            self.document = self._gateway.get(self._path, wait=f"{max(min(left, WAIT_SECONDS), 0):.3f}")
+            asked = f"{max(min(left, WAIT_SECONDS), 0):.3f}"
+            self.document = patiently(partial(self._gateway.get, self._path, wait=asked), patience)
             if self.ended or left <= 0:
                 return self.document
 
@@ -124,6 +132,22 @@ def option_headers(options: SubmitOptions) -> dict[str, str]:
         "Sluice-Webhook": options.get("webhook"),
     }
     return {name: str(value) for name, value in given.items() if value is not None}
+
+
+def patiently(ask: Callable[[], Json], patience_seconds: float) -> Json:
+    """What `ask` answers, asked again for so long where no answer comes, or one that says to come again."""
+    until = time.monotonic() + patience_seconds
+    while True:
+        pause = AWAY_PAUSE_SECONDS
+        try:
+            return ask()
+        except (Unreachable, Refused) as error:
+            passing = isinstance(error, Unreachable) or error.status in PASSING
+            if not passing or time.monotonic() + pause > until:
+                raise
+            if isinstance(error, Refused):
+                pause = min(max(pause, float(error.retry_after_seconds or 0)), LONGEST_PAUSE_SECONDS)
+        time.sleep(pause)
 
 
 def persistently(send: Callable[[], Json]) -> Json:

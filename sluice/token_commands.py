@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sluice.client import Sluice
 from sluice.client_commands import AsJson
 from sluice.connection import connected
 from sluice.failures import CommandFailed
+from sluice.tables import print_table
 from sluice.version_table import row
 
 app = typer.Typer(help="Access tokens: what they say, and taking them back.", no_args_is_help=True)
@@ -57,7 +57,7 @@ def inspect(sluice: Sluice, file: File = None, as_json: AsJson = False) -> None:
     for claim, value in said.items():
         is_moment = claim in ("exp", "iat")
         row(table, claim, datetime.fromtimestamp(value, UTC).isoformat() if is_moment else str(value))
-    Console().print(table)
+    print_table(table)
 
 
 def _read_token(file: Path | None) -> str:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sluice.client import Sluice
 from sluice.connection import connected
 from sluice.data_folder import write_private
 from sluice.failures import CommandFailed
+from sluice.tables import print_table
 from sluice.version_table import moment, row
 
 app = typer.Typer(help="Keys that sign model files (for administrators).", no_args_is_help=True)
@@ -73,7 +73,7 @@ def list_keys(sluice: Sluice, as_json: Annotated[bool, typer.Option("--json", he
     table = Table("name", "id", "added")
     for key in keys:
         row(table, key["name"], key["id"], moment(key["created_at"]))
-    Console(soft_wrap=True).print(table)
+    print_table(table, "id")
 
 
 # A key's id may begin with a dash.

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sluice.client import Json, Sluice
@@ -15,6 +14,7 @@ from sluice.connection import connected
 from sluice.failures import CommandFailed
 from sluice.received_webhook import TOLERANCE_SECONDS, WebhookInvalid
 from sluice.received_webhook import verify as verify_received
+from sluice.tables import print_table
 from sluice.version_table import moment, row
 
 app = typer.Typer(help="Webhooks: being told of jobs' ends.", no_args_is_help=True)
@@ -68,7 +68,7 @@ def list_webhooks(sluice: Sluice, as_json: AsJson = False) -> None:
     table = Table("webhook", "address", "events", "state", "description")
     for one in found:
         row(table, one["id"], one["url"], " ".join(one["events"]), _state(one), one["description"])
-    Console(soft_wrap=True).print(table)
+    print_table(table, "webhook")
 
 
 @app.command("disable")
@@ -175,18 +175,19 @@ def show_log(
     if as_json:
         typer.echo(json.dumps(found))
         return
-    table = Table("delivery", "event", "state", "attempts", "last", "since")
+    table = Table("delivery", "address", "event", "state", "attempts", "last", "since")
     for one in found:
         row(
             table,
             one["id"],
+            one["url"],
             one["type"],
             one["state"],
             str(len(one["attempts"])),
             _last(one),
             moment(one["created_at"]),
         )
-    Console(soft_wrap=True).print(table)
+    print_table(table, "delivery")
 
 
 @app.command("replay")

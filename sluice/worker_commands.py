@@ -6,11 +6,11 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from sluice.client import Sluice
 from sluice.connection import connected
+from sluice.tables import print_table
 from sluice.version_table import row
 
 app = typer.Typer(help="Serving workers (for administrators).", no_args_is_help=True)
@@ -37,4 +37,4 @@ def list_workers(sluice: Sluice, as_json: Annotated[bool, typer.Option("--json",
     table = Table("worker", "pool", "slots")
     for worker in found:
         row(table, worker["name"], worker["pool"], " ".join(worker["slots"]))
-    Console(soft_wrap=True).print(table)
+    print_table(table, "worker")

@@ -25,7 +25,8 @@ COMMANDS = (
     "clients show", "clients delete", "people delete", "models label", "models unlabel", "models retire",
     "models delete", "workers list", "events",
     "batch run", "batch attach",
-    "jobs list", "jobs show", "jobs wait", "jobs watch", "jobs result", "jobs cancel", "jobs delete", "jobs replay",
+    "jobs submit", "jobs list", "jobs show", "jobs wait", "jobs watch", "jobs result", "jobs cancel", "jobs delete",
+    "jobs replay",
     "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters purge", "receipt verify",
     "clients delete-jobs", "clients access", "clients keys", "clients identities", "tokens revoke",
     "tokens inspect", "predict",
@@ -63,6 +64,19 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 
     assert ended.returncode == 0
     assert "Example" in ended.stdout
+
+
+def test_an_administrator_reads_what_is_in_others_jobs_only_if_asked_for(system: System) -> None:
+    create = ("admin", "create", "--data", str(system.data), "--json")
+    scopes = {}
+    for name, asked in ((f"t-{secrets.token_hex(4)}", ()), (f"t-{secrets.token_hex(4)}", ("--scope", "jobs:contents"))):
+        succeed(*create, name, *asked, environment=plain_environment())
+        listed = json.loads(succeed("clients", "list", "--json", environment=system.environment()))
+        scopes[asked] = next(client["scopes"] for client in listed if client["name"] == name)
+
+    assert "jobs:admin" in scopes[()]
+    assert "jobs:contents" not in scopes[()]
+    assert scopes["--scope", "jobs:contents"] == ["jobs:contents"]
 
 
 def test_the_way_from_a_file_to_a_prediction(system: System, tmp_path: Path) -> None:
@@ -264,6 +278,8 @@ def test_a_version_is_labelled_retired_and_deleted_and_so_is_its_client(system: 
     for verb in (("label", name, "a", "1"), ("unlabel", name, "a"), ("retire", name, "1"), ("delete", name, "1")):
         succeed("models", *verb, environment=environment)
     assert "upload" in succeed("clients", "show", name, environment=environment)
+    assert sluice("clients", "delete-jobs", name, environment=environment, text="n\n").returncode == 1
+    assert succeed("clients", "delete-jobs", name, "--yes", environment=environment) == "0 jobs are deleted\n"
     succeed("clients", "delete", name, environment=environment)
     assert sluice("clients", "show", name, environment=environment).returncode == 1
     assert json.loads(succeed("workers", "list", "--json", environment=environment))
@@ -284,6 +300,7 @@ def test_an_address_that_is_given_counts_instead_of_the_files(tmp_path: Path) ->
     ended = sluice("models", "list", "--credentials", str(file), "--url", "http://127.0.0.1:2")
 
     assert "127.0.0.1:2 cannot be reached" in ended.stderr
+    assert ended.returncode == 75
 
 
 def test_whoever_does_not_say_who_asks_is_told_how(tmp_path: Path) -> None:

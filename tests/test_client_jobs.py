@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import secrets
-import socket
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +16,7 @@ from sluice.client import Refused, Sluice, Unreachable
 from sluice.event_reading import _Seen, parse_events
 from tests.conftest import RedisServer, free_port
 from tests.event_kit import finished, hurried, questions, started
+from tests.hazard import hazard
 from tests.live_gateway import LiveGateway, live_gateway
 from tests.rights_kit import serve
 
@@ -50,68 +48,6 @@ def login(gateway: LiveGateway) -> tuple[str, str]:
 def sluice(gateway: LiveGateway, login: tuple[str, str]) -> Iterator[Sluice]:
     with Sluice(gateway.url, *login) as made:
         yield made
-
-
-class Hazard:
-    """A connection to a gateway that breaks when it is told to: after the request has arrived, before the answer."""
-
-    def __init__(self, url: str, breaks: dict[bytes, int]) -> None:
-        host, _, port = url.removeprefix("http://").partition(":")
-        self._gateway = (host, int(port))
-        self._breaks = breaks
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
-        self.broken = 0
-
-    def run(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._server.accept()
-                far, lost = socket.create_connection(self._gateway), threading.Event()
-                for carry in (self._carry, self._carry_back):
-                    threading.Thread(target=carry, args=(near, far, lost), daemon=True).start()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-
-    def _carry(self, near: socket.socket, far: socket.socket, lost: threading.Event) -> None:
-        with contextlib.suppress(OSError):
-            while data := near.recv(65536):
-                for word, left in self._breaks.items():
-                    if left and word in data:
-                        self._breaks[word] -= 1
-                        self.broken += 1
-                        lost.set()
-                far.sendall(data)
-        _end(far)
-
-    def _carry_back(self, near: socket.socket, far: socket.socket, lost: threading.Event) -> None:
-        with contextlib.suppress(OSError):
-            # The gateway has answered, but nobody hears of it.
-            while (data := far.recv(65536)) and not lost.is_set():
-                near.sendall(data)
-        _end(near)
-        _end(far)
-
-
-def _end(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-    connection.close()
-
-
-@contextlib.contextmanager
-def hazard(gateway: LiveGateway, breaks: dict[bytes, int]) -> Iterator[Hazard]:
-    made = Hazard(gateway.url, breaks)
-    thread = threading.Thread(target=made.run)
-    thread.start()
-    try:
-        yield made
-    finally:
-        made.close()
-        thread.join(10)
 
 
 def test_a_submit_whose_answer_was_lost_is_sent_again_and_is_one_job(gateway: LiveGateway, login: tuple[str, str]):
@@ -151,6 +87,19 @@ def test_a_job_is_waited_for_and_canceled(gateway: LiveGateway, sluice: Sluice):
     other = sluice.submit("double", [[1.0, 2.0]])
     assert sluice.job(other.id).cancel()["state"] == "canceled"
     assert other.look()["state"] == "canceled"
+
+
+def test_a_job_is_waited_for_over_breaks_of_the_connection(
+    gateway: LiveGateway, login: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("sluice.submitted_job.AWAY_PAUSE_SECONDS", 0.01)
+    with hazard(gateway, {b"wait=": 4}) as way, Sluice(way.url, *login) as sluice:
+        job = sluice.submit("double", [[1.0, 2.0]])
+        finished(gateway.parts, started(gateway.parts, job.id, "double"))
+        assert job.wait(0)["state"] == "succeeded"
+        assert way.broken == 4
+        with hazard(gateway, {b"wait=": 1000}) as lost, Sluice(lost.url, *login) as other, pytest.raises(Unreachable):
+            other.job(job.id).wait(patience_seconds=0)
 
 
 def test_who_waits_for_less_than_a_second_asks_as_seldom_as_others(gateway: LiveGateway, sluice: Sluice):

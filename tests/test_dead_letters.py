@@ -218,7 +218,8 @@ def test_administrators_list_cancel_and_delete_jobs_of_everybody(letters: Letter
         answer = letters.admin.get("/admin/jobs", params={**own, **query})
         assert [job["id"] for job in answer.json()["jobs"]] == found, query
     assert letters.admin.get(f"/admin/jobs/{waiting}").json()["client_id"] == letters.client_id
-    assert letters.admin.post(f"/admin/jobs/{waiting}/cancel").json()["state"] == "canceled"
+    canceled = letters.admin.post(f"/admin/jobs/{waiting}/cancel").json()
+    assert canceled["error"] == {"code": "canceled", "message": "an administrator canceled it"}
     assert refused(letters.admin.post(f"/admin/jobs/{waiting}/cancel"), 409, "job_ended")
     assert letters.admin.delete(f"/admin/jobs/{dead}").status_code == 204
     assert refused(letters.own.get(f"/v1/jobs/{dead}"), 404, "job_not_found")
@@ -226,6 +227,14 @@ def test_administrators_list_cancel_and_delete_jobs_of_everybody(letters: Letter
     gone = letters.admin.delete(f"/admin/clients/{letters.client_id}/jobs").json()
     assert gone == {"deleted": 2, "next_page_token": None}
     assert letters.own.get("/v1/jobs").json()["jobs"] == []
+
+
+def test_who_names_a_client_where_its_id_is_wanted_is_told_so(letters: Letters):
+    listed = [letters.admin.get(path, params={"client_id": "demo"}) for path in ("/admin/jobs", "/admin/dead-letters")]
+    wanted = "the client's id is wanted (cli_…), not its name: GET /admin/clients lists both"
+    for answer in (*listed, letters.admin.delete("/admin/clients/demo/jobs")):
+        assert refused(answer, 422, "request_invalid")
+        assert answer.json()["detail"].endswith(f".client_id: {wanted}")
 
 
 def test_contents_are_deleted_before_redis_is_told_of_anything(letters: Letters):

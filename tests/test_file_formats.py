@@ -25,6 +25,7 @@ from tests.queue_kit import doubling_model
 from workers.batches import Loaded, predict_all
 from workers.files.chunks import failed_lines, pack_chunk, unpack_answer
 from workers.files.contract import Asked, ChunkSize, FileInvalid, Refused, Span
+from workers.files.csv_rows import header_of
 from workers.files.formats import format_named, name_of
 from workers.files.json_rows import uniform_rows
 from workers.files.row_batches import answer_chunk
@@ -373,3 +374,18 @@ def test_a_format_is_told_by_its_name_its_type_or_its_files_name():
     for asked, media_type in (("pickle", ""), (None, "application/octet-stream")):
         with pytest.raises(FormatUnsupported, match="jsonl"):
             name_of(asked, media_type, "")
+    with pytest.raises(FormatUnsupported, match="'text/plain' names no format"):
+        name_of(None, "text/plain; charset=utf-8", "")
+
+
+@pytest.mark.parametrize("line", [b"1;2\n", b"a\tb\n"], ids=["semicolons", "tabs"])
+def test_a_first_line_of_other_separators_says_that_commas_are_wanted(line: bytes):
+    with pytest.raises(FileInvalid, match="separated by commas"):
+        header_of(io.BytesIO(line))
+
+
+def test_a_row_with_members_that_nobody_knows_is_told_their_names(double: Loaded, artifacts: Artifacts):
+    [line], _ = answers(double, artifacts, "jsonl", b'{"id": 7, "instance": [1, 2], "weight": 1, "note": ""}\n')
+
+    assert line["id"] == 7
+    assert line["error"]["message"] == "beside 'instance' a row may have an 'id', but this one has 'weight', 'note'"

@@ -145,6 +145,7 @@ def test_a_file_that_cannot_be_read_is_refused_and_nothing_of_it_is_kept(running
     for query, data, status in (
         ("format=npz", b"PK", 400),
         ("format=csv", b'1,2\n"3,4\n', 400),
+        ("format=csv", b"1;2\n3;4\n", 400),
         ("format=jsonl", b"", 422),
         ("format=pickle", b"1", 415),
         ("file=file_unknown", b"", 404),

@@ -63,14 +63,15 @@ def test_a_job_is_listed_looked_at_awaited_fetched_and_deleted(run: Shell, tmp_p
     job = run.submit()
     assert json.loads(run("jobs", "wait", job, "--seconds", "30").output)["predictions"] == [[2.0, 4.0]]
     assert [found["id"] for found in json.loads(run("jobs", "list", "--state", "succeeded", "--json").output)] == [job]
-    assert job in run("jobs", "list", "--all").output
+    assert run.client_id in run("jobs", "list", "--all").output
+    assert "client" not in run("jobs", "list").output
     assert json.loads(run("jobs", "show", job).output)["state"] == "succeeded"
     assert run("jobs", "result", job).output == '{"predictions":[[2.0,4.0]]}'
-    run("jobs", "result", job, "--out", str(tmp_path / "answer.json"))
+    run("jobs", "result", job, "--output", str(tmp_path / "answer.json"))
     assert (tmp_path / "answer.json").read_text() == '{"predictions":[[2.0,4.0]]}'
     assert "already" in str(run("jobs", "cancel", job, fails=True).exception)
     assert "choose by" in str(run("jobs", "delete", fails=True).exception)
-    assert run("jobs", "delete", "--state", "succeeded").output == "1 jobs are deleted\n"
+    assert run("jobs", "delete", "--state", "succeeded").output == "1 job is deleted\n"
     assert "no such job" in str(run("jobs", "show", job, fails=True).exception)
 
 
@@ -87,7 +88,7 @@ def test_dead_letters_are_replayed_and_purged(run: Shell, serving: Cluster):
     again = run("jobs", "replay", one).output.split()[-1]
     assert json.loads(run("jobs", "wait", again).output)["replay_of"] == one
     assert "already" in str(run("dead-letters", "replay", one, fails=True).exception)
-    assert run("dead-letters", "replay", *chosen).output == "1 are tried again\n"
+    assert run("dead-letters", "replay", *chosen).output == "1 is tried again\n"
     assert "--every" in str(run("dead-letters", "purge", fails=True).exception)
     assert run("dead-letters", "purge", one).output == f"{one} is deleted\n"
-    assert run("dead-letters", "purge", *chosen).output == "1 are deleted\n"
+    assert run("dead-letters", "purge", *chosen).output == "1 is deleted\n"

@@ -99,14 +99,16 @@ def test_a_canceled_job_never_runs_and_the_others_do(serving: Cluster, caller: h
         before, job, after = (submit(caller, "double", float(number), 0.0) for number in range(3))
         canceled = caller.post(f"/v1/jobs/{job}/cancel")
         assert (canceled.status_code, canceled.json()["state"]) == (200, "canceled")
-        assert canceled.json()["error"]["code"] == "canceled"
+        assert canceled.json()["error"] == {"code": "canceled", "message": "its client canceled it"}
         assert caller.get(f"/v1/jobs/{after}").json()["queue_position"] == 2
     assert [ended(caller, other)["predictions"] for other in (before, after)] == [[[0.0, 0.0]], [[4.0, 0.0]]]
     final = ended(caller, job)
     assert (final["state"], final["attempts"], final["started_at"]) == ("canceled", 0, None)
     assert final == canceled.json()
     assert refused(caller.post(f"/v1/jobs/{job}/cancel"), 409, "job_ended")
-    assert refused(caller.get(f"/v1/jobs/{job}/result"), 409, "job_ended")
+    late = caller.get(f"/v1/jobs/{job}/result")
+    assert refused(late, 409, "job_ended")
+    assert late.json()["detail"] == "the job is canceled and has no result: its client canceled it"
 
 
 def test_a_canceled_jobs_result_is_dropped_if_it_ran_already(serving: Cluster, caller: httpx.Client):

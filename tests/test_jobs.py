@@ -226,3 +226,7 @@ def test_jobs_are_numbered_in_the_order_in_which_they_were_accepted(queue: Queue
 def test_a_lane_has_one_name_and_is_read_back_from_it():
     lane = Lane("mnist", 3, Priority.BULK, "cli_x")
     assert Lane.parse(lane.name) == lane
+
+
+def test_no_id_begins_as_an_option_of_a_command_line_does():
+    assert not [found for found in (jobs.new_id() for _ in range(5000)) if found.startswith("-")]

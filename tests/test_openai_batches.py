@@ -141,6 +141,7 @@ def test_requests_that_fail_are_in_a_file_of_their_own(caller: httpx.Client):
     failed = lines_of(caller, found["error_file_id"])
     assert [answer["custom_id"] for answer in failed] == ["bad", "worse"]
     assert [answer["response"]["status_code"] for answer in failed] == [400, 400]
+    assert list(failed[0]) == list(lines_of(caller, found["output_file_id"])[0])
     assert failed[0]["response"]["body"]["error"]["code"] == "input_invalid"
     assert refusal(caller.delete(f"/v1/files/{found['error_file_id']}")) == (409, "file_in_use")
 
@@ -221,7 +222,12 @@ def test_a_file_is_there_until_it_is_deleted_and_never_for_others(batching: Clus
 def test_what_is_no_upload_of_a_batch_is_refused_and_nothing_is_kept(batching: Cluster):
     caller = batching.caller("double")
     assert refusal(upload(caller, row(1), "fine-tune")) == (400, "purpose_unsupported")
-    assert refusal(caller.post("/v1/files", files={"file": ("x", row(1))})) == (400, "purpose_unsupported")
+    aimless = caller.post("/v1/files", files={"file": ("x", row(1))})
+    assert refusal(aimless) == (400, "purpose_unsupported")
+    assert "the field `purpose` is missing" in aimless.text
+    empty = caller.post("/v1/files", files={"purpose": (None, b"batch")})
+    assert refusal(empty) == (422, "form_invalid")
+    assert "the field `file` is missing" in empty.text
     assert refusal(caller.post("/v1/files", content=row(1))) == (422, "form_invalid")
     assert refusal(caller.post("/v1/files", data={"purpose": "batch"})) == (422, "form_invalid")
     two = [("file", ("a", b"x")), ("file", ("b", b"y"))]

@@ -60,9 +60,24 @@ def test_a_page_costs_the_same_however_many_files_it_has(sessions: Sessions):
         for number in range(30):
             output(session, number, failed_bytes=number)
     few, _ = statements(sessions, 2)
-    many, sizes = statements(sessions, 30)
+    many, sizes = statements(sessions, 60)
     assert many == few == 1
-    assert sorted(sizes) == list(range(71, 101))
+    assert sorted(sizes) == sorted([*range(1, 30), *range(71, 101)])
+
+
+def test_what_failed_of_a_batch_is_listed_behind_its_answers_whatever_the_pages(sessions: Sessions):
+    with transaction(sessions) as session:
+        for number, failed_bytes in enumerate((10, 0, 30)):
+            output(session, number, failed_bytes)
+    wanted = ["file_0", "file_0-errors", "file_1", "file_2", "file_2-errors"]
+    for size in (1, 2, 3):
+        found: list[str] = []
+        with transaction(sessions, write=False) as session:
+            while page := openai_files.page(
+                session, CLIENT, None, size, found[-1] if found else None, newest_first=False
+            ):
+                found += [file.id for file in page]
+        assert found == wanted
 
 
 def test_both_ids_of_an_output_have_their_part_of_its_bytes(sessions: Sessions):

@@ -85,7 +85,6 @@ def test_a_submitted_prediction_becomes_a_job_with_the_same_answer(caller: httpx
         "attempts": 1,
         "queue_position": None,
         "progress": {"done": 2, "total": 2},
-        "created_at": done.json()["created_at"],
         "started_at": done.json()["started_at"],
         "finished_at": done.json()["finished_at"],
         "receipt": done.json()["receipt"],

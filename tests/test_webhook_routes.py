@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,31 @@ def test_where_no_host_is_allowed_the_text_names_the_setting(tmp_path: Path):
 )
 def test_a_webhook_that_makes_no_sense_is_refused(own: httpx.Client, body: dict[str, object]):
     assert refused(own.post("/v1/webhooks", json=body), 422, "request_invalid")
+
+
+def test_who_asks_for_an_unknown_event_is_told_the_known_ones(own: httpx.Client):
+    answer = own.post("/v1/webhooks", json={"url": URL, "events": ["job.done"]})
+    assert all(event in answer.json()["detail"] for event in EVENTS)
+
+
+def test_moments_are_written_as_those_of_jobs(own: httpx.Client):
+    made = add(own)
+    sent = own.post(f"/v1/webhooks/{made['id']}/test").json()
+    for moment in (made["created_at"], sent["created_at"], sent["next_attempt_at"]):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(moment))
+
+
+def test_what_waits_for_a_webhook_ends_with_it(gateway: QuietGateway, own: httpx.Client):
+    one, other = (add(own)["id"] for _ in range(2))
+    gone, kept = (own.post(f"/v1/webhooks/{webhook}/test").json()["id"] for webhook in (one, other))
+    with transaction(gateway.parts.sessions) as session:
+        session.execute(update(WebhookDelivery).values(next_at=now_ms() + 3_600_000))
+
+    own.delete(f"/v1/webhooks/{one}")
+
+    ended = own.get(f"/v1/webhooks/deliveries/{gone}").json()
+    assert (ended["state"], ended["attempts"][-1]["error"]) == ("given_up", "webhook_deleted")
+    assert own.get(f"/v1/webhooks/deliveries/{kept}").json()["state"] == "waiting"
 
 
 def test_a_client_has_at_most_ten(own: httpx.Client):

@@ -122,4 +122,7 @@ class Ending:
 
 def new_id() -> str:
     """144 random bits: whoever does not know an id cannot guess one (ASVS 11.5.1)."""
-    return secrets.token_urlsafe(18)
+    # A command line takes what begins with a hyphen for an option.
+    while (found := secrets.token_urlsafe(18)).startswith("-"):
+        continue
+    return found

@@ -36,8 +36,8 @@ from workers.webhooks import outbox as webhook_outbox
 
 __all__ = [
     "FINAL", "LEASE_MILLISECONDS", "LEASE_SECONDS", "MOST_ATTEMPTS", "PAGE_ROWS", "Claimed", "Draft", "Ending",
-    "JobState", "accept", "cancel", "claim", "claim_file", "due_files", "end_orphans", "expire", "finish", "forget",
-    "input_name", "new_id", "overdue", "payload_names", "progress", "put_back", "queued_of", "recover",
+    "JobState", "accept", "accept_at", "cancel", "claim", "claim_file", "due_files", "end_orphans", "expire", "finish",
+    "forget", "input_name", "new_id", "overdue", "payload_names", "progress", "put_back", "queued_of", "recover",
     "renew", "result_name", "result_of", "retry",
 ]  # fmt: skip
 
@@ -72,6 +72,11 @@ def accept(session: Session, drafts: Sequence[Draft], ahead_limit: int) -> list[
 
     `ahead_limit` is the most jobs that may lie in one lane's stream; the dispatcher lays out the others later.
     """
+    return accept_at(session, drafts, ahead_limit)[1]
+
+
+def accept_at(session: Session, drafts: Sequence[Draft], ahead_limit: int) -> tuple[int, list[tuple[Lane, int]]]:
+    """As `accept`, with the moment that the rows have, in milliseconds since 1970."""
     connection = session.connection()
     now, numbers = sql.take_numbers(connection, len(drafts))
     inputs = [
@@ -86,7 +91,7 @@ def accept(session: Session, drafts: Sequence[Draft], ahead_limit: int) -> list[
         for number, draft in zip(numbers, drafts, strict=True)
     ]
     connection.execute(sql.INSERT, rows)
-    return [(draft.lane, number) for number, draft in zip(numbers, drafts, strict=True) if draft.id in at_once]
+    return now, [(draft.lane, number) for number, draft in zip(numbers, drafts, strict=True) if draft.id in at_once]
 
 
 def claim(
@@ -177,12 +182,12 @@ def retry(session: Session, claimed: Claimed) -> bool:
     return _requeued(session, sql.TRY_AGAIN, held) > 0
 
 
-def cancel(session: Session, job: Job) -> bool:
+def cancel(session: Session, job: Job, reason: str | None = None) -> bool:
     """Cancel a job that is not final; returns whether this call did. A running one's result will be dropped.
 
-    A file's chunks end with it.
+    A file's chunks end with it. `reason` is the message of its error.
     """
-    canceled = _end(session, sql.CANCEL, _canceled([job.number]))
+    canceled = _end(session, sql.CANCEL, _canceled([job.number], message=reason))
     session.expire(job)
     return bool(canceled)
 

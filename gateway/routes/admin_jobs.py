@@ -15,7 +15,8 @@ from auth.scopes import Scope
 from gateway.admin_job_views import MOST_LISTED, AdminJob, AdminJobs, Chosen, shown
 from gateway.admission import Caller
 from gateway.audit_trail import note
-from gateway.cancellations import cancel
+from gateway.cancellations import BY_ADMINISTRATOR, cancel
+from gateway.client_ids import ClientId
 from gateway.dependencies import Require, open_session, parts, read_session
 from gateway.job_listing import Wanted, page_of
 from gateway.job_removal import PAGE_JOBS, remove
@@ -76,7 +77,7 @@ def cancel_any_job(
     """As its client would. 409 where it has ended already."""
     job = find_any(session, job_id)
     note(request, client_id=job.client_id, model=job.model, version=job.version)
-    if cancel(parts(request), session, job, afterwards) is None:
+    if cancel(parts(request), session, job, afterwards, reason=BY_ADMINISTRATOR) is None:
         raise JobEnded(f"the job is {find_any(session, job_id).state} already")
     log.info("job %s of %s canceled by %s", job_id, job.client_id, admin.client_id)
     return shown(find_any(session, job_id))
@@ -97,7 +98,7 @@ def delete_jobs_of_client(
     afterwards: BackgroundTasks,
     admin: Admin,
     session: Writing,
-    client_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="The client's id: `cli_…`.")],
+    client_id: Annotated[ClientId, Path(description="The client's id: `cli_…`.")],
     page_token: Annotated[str | None, Query(max_length=64, description="From the answer before.")] = None,
 ) -> Deleted:
     """The newest 500 at most, whatever their state; also those of a client that is deleted."""

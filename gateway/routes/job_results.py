@@ -122,7 +122,8 @@ def require_success(job: Job) -> None:
     if job.state not in jobs.FINAL:
         raise JobNotEnded(f"the job is {job.state}; wait with GET /v1/jobs/{job.id}?wait=30")
     if job.state != jobs.JobState.SUCCEEDED:
-        raise JobEnded(f"the job is {job.state} and has no result: {job.error_message or 'no reason given'}")
+        reason = f": {job.error_message}" if job.error_message else ""
+        raise JobEnded(f"the job is {job.state} and has no result{reason}")
 
 
 def streamed(opened: OpenResult) -> Response:

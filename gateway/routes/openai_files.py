@@ -134,10 +134,17 @@ def delete(request: Request, caller: Own, session: Writing, file_id: str) -> JSO
 
 
 async def _checked(body: FormBody) -> AsyncIterator[bytes]:
-    """The file's bytes that are not empty; raises PurposeUnsupported at its end, since fields may come behind it."""
+    """The file's bytes that are not empty; raises at its end, since fields may come behind it.
+
+    Raises FormInvalid without a file, PurposeUnsupported.
+    """
     async for chunk in body.chunks():
         if chunk:
             yield chunk
+    if not body.has_file:
+        raise FormInvalid("the field `file` is missing: send it with `-F file=@FILE`")
+    if "purpose" not in body.fields:
+        raise PurposeUnsupported("the field `purpose` is missing: it is `batch`")
     if body.fields.get("purpose") != BATCH_INPUT.encode():
         raise PurposeUnsupported("the field purpose is `batch`: files are for nothing else here")
 

@@ -4,8 +4,8 @@
     {"id": "batch_req_0", "custom_id": "a", "response": {"status_code": 200, "request_id": …, "body": …}, "error": null}
 
 Source: the schemas Batch, BatchRequestInput and BatchRequestOutput of OpenAI's openapi.yaml. As there, a file is
-checked as a whole before any of it is run. The line of a request that got no answer begins with its `custom_id`: so the
-two kinds are told apart without reading them.
+checked as a whole before any of it is run. The line of a request that got no answer has a space behind its first colon:
+so the two kinds are told apart without reading them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MOST_LINES = 1_000_000
 CUSTOM_ID_CHARACTERS = 512
 LINE_BYTES = 16 * 1024**2
 CHECKED_AT_ONCE = ChunkSize(rows=10_000, size_bytes=4 * 1024**2, row_bytes=LINE_BYTES)
-FAILED_BEGINS = b'{"custom_id":'
+FAILED_BEGINS = b'{"id": '
 _BODY = re.compile(rb'"body"\s*:\s*')
 
 
@@ -161,7 +161,7 @@ def failed_line(row: int, custom_id: bytes, error: SluiceError) -> bytes:
     else:
         described = orjson.dumps({"code": error.code, "message": error.message})
         ending = b'"response":null,"error":%b}\n' % described
-    return b'%b%b,"id":"batch_req_%d",%b' % (FAILED_BEGINS, custom_id, row, ending)
+    return b'%b"batch_req_%d","custom_id":%b,%b' % (FAILED_BEGINS, row, custom_id, ending)
 
 
 def failed_bytes(lines: bytes) -> int:

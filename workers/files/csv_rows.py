@@ -113,6 +113,8 @@ def header_of(file: BinaryIO) -> Header:
         raise FileInvalid("the first line holds no values")
     if all(is_number(field) for field in fields):
         return Header(fields, None, marked)
+    if len(fields) == 1 and (b";" in line or b"\t" in line):
+        raise FileInvalid("the first line has no comma: fields are separated by commas, not by semicolons or tabs")
     return Header(fields, [field.strip() for field in fields], len(line))
 
 

@@ -54,6 +54,5 @@ def name_of(format_name: str | None, media_type: str, file_name: str) -> str:
     for name, (_, media_types, suffixes) in FORMATS.items():
         if plain in media_types or suffix in suffixes:
             return name
-    raise FormatUnsupported(
-        f"neither Content-Type nor name says what the file is; `?format=` is one of {', '.join(sorted(FORMATS))}"
-    )
+    told = f"the Content-Type {plain[:64]!r} names no format" if plain else "no Content-Type says what the file is"
+    raise FormatUnsupported(f"{told}; `?format=` is one of {', '.join(sorted(FORMATS))}")

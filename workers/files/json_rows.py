@@ -39,6 +39,8 @@ from workers.protocols.tensorflow_serving import (
 
 ID, INSTANCE = "id", "instance"
 ID_CHARACTERS = 256
+# Of members that nobody asked for: what an error tells of them.
+MOST_NAMED, NAME_CHARACTERS = 6, 64
 # The commonest object, a plain id and numbers: to read it as any other takes four times as long.
 NAMED = re.compile(
     rb'\s*+\{\s*+"id"\s*+:\s*+("[ !#-\[\]-~]*+"|-?[1-9][0-9]{0,17})\s*+,\s*+"instance"\s*+:([^"{}]*+)\}\s*+'
@@ -161,6 +163,10 @@ def request_of(value: dict[str, object], signature: Signature, most: int) -> Pre
         return from_rows(rest[INSTANCES], signature, most)
     if rest.keys() == {INPUTS}:
         return from_columns(rest[INPUTS], signature, most)
+    member = next((name for name in (INSTANCE, INSTANCES, INPUTS) if name in rest.keys() - names), None)
+    if member is not None:
+        others = ", ".join(repr(name[:NAME_CHARACTERS]) for name in list(rest)[:MOST_NAMED] if name != member)
+        raise invalid(f"beside '{member}' a row may have an 'id', but this one has {others}")
     return from_rows([rest], signature, most)
 
 

@@ -120,6 +120,15 @@ def hand_over(delivery: WebhookDelivery, url: str, timestamp: int, signature: st
     delivery.url, delivery.signed_at, delivery.signature = url, timestamp, signature
 
 
+def give_up_waiting(session: Session, target: str, reason: str) -> None:
+    """End a page of those that wait for a target, the next ones first, whether they are due or not."""
+    waiting = select(WebhookDelivery).where(_WAITING, WebhookDelivery.target == target)
+    locked = waiting.order_by(WebhookDelivery.next_at).limit(PAGE_ROWS).with_for_update(skip_locked=True)
+    now = clock_ms(session)
+    for delivery in session.scalars(locked):
+        give_up(delivery, reason, now)
+
+
 def give_up(delivery: WebhookDelivery, reason: str, now: int) -> None:
     """End a delivery that cannot be sent at all; the row is as above."""
     delivery.state, delivery.next_at, delivery.ended_at = DeliveryState.GIVEN_UP.value, None, now

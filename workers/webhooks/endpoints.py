@@ -14,6 +14,7 @@ from model_store.database import clock_ms
 from model_store.errors import SluiceError
 from model_store.generation import bump_generation
 from workers.jobs import FINAL
+from workers.webhooks import deliveries
 from workers.webhooks import secrets as webhook_secrets
 from workers.webhooks.outbox import JOB, WAITING
 from workers.webhooks.tables import WebhookDelivery, WebhookEndpoint
@@ -21,6 +22,8 @@ from workers.webhooks.tables import WebhookDelivery, WebhookEndpoint
 ENDPOINTS_OF_A_CLIENT = 10
 EVENTS = tuple(f"{JOB}{state}" for state in FINAL)
 TEST = "webhook.test"
+# Why a delivery was given up.
+DELETED = "webhook_deleted"
 
 PREFIX = "whe_"
 
@@ -96,8 +99,12 @@ def change(
 
 
 def remove(session: Session, endpoint: WebhookEndpoint) -> None:
-    """Forgets an endpoint and its secrets; what still waits for it is given up."""
+    """Forgets an endpoint and its secrets; what still waits for it is given up.
+
+    A page of it at once; the dispatch gives up the rest when it is due.
+    """
     webhook_secrets.forget(session, endpoint.id)
+    deliveries.give_up_waiting(session, endpoint.id, DELETED)
     session.delete(endpoint)
     session.flush()
     bump_generation(session)

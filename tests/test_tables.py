@@ -1,0 +1,36 @@
+"""Tables of the command line: nothing in them is cut off, in a narrow terminal or without one."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from rich.table import Table
+
+from sluice.tables import print_table
+
+ID, ADDRESS = "Zk0o3rVxQ1uYt5pWc8sLd2Ea", "https://hooks.example.com/" + "a" * 60
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    table = Table("id", "address", "state")
+    table.add_row(ID, ADDRESS, "enabled")
+    print_table(table, "id")
+    return re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+
+
+def test_without_a_terminal_a_row_is_a_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert any(ID in line and ADDRESS in line and "enabled" in line for line in shown(capsys).splitlines())
+
+
+def test_in_a_narrow_terminal_ids_stay_whole_and_addresses_are_folded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "50", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    text = shown(capsys)
+    assert ID in text
+    assert "…" not in text
+    folded = "".join(line.split("│")[2].strip() for line in text.splitlines() if line.count("│") == 4)
+    assert folded == ADDRESS
