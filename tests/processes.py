@@ -76,7 +76,8 @@ class Cluster:
         """A gateway that can be reached; returns its address. Redis and the database must be there."""
         port = free_port()
         secrets = {"client_secret_key": PEPPER, "master_key": MASTER_KEY, "keys_dir": self.folder / "keys"}
-        process = self.start("gateway", port=port, **secrets, **more)
+        # Callers of a session keep their tokens for all of its tests, however slow the machine is.
+        process = self.start("gateway", port=port, **secrets, **{"token_seconds": 3600, **more})
         url = f"http://127.0.0.1:{port}"
         wait_for(lambda: process.poll() is not None or answers(url), START_SECONDS)
         assert process.poll() is None, (self.folder / f"gateway-{len(self.processes) - 1}.log").read_text()

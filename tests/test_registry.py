@@ -167,6 +167,7 @@ def test_an_available_version_is_served_by_its_chosen_variant(sessions: Sessions
             max_batch=32,
             max_parallelism=3,
             batch_seconds=0.001,
+            upload_digest=f"{1:0>64}",
         )
 
 

@@ -26,7 +26,9 @@ from workers.files.tables import File
 router = APIRouter(prefix="/v1/models", tags=["Predictions"])
 
 Submitter = Annotated[Caller, Depends(Require(Scope.PREDICT))]
-Name = Annotated[str, Path(pattern=f"^{NAME.pattern}$")]
+ModelName = Annotated[str, Path(pattern=f"^{NAME.pattern}$", description="The model's name.", examples=["mnist"])]
+LabelName = Annotated[str, Path(pattern=f"^{NAME.pattern}$", description="The label's name.", examples=["stable"])]
+Number = Annotated[int, Path(ge=1, le=999_999_999, description="The version's number.", examples=[1])]
 
 # From its job on, a file goes with that; one whose gateway was killed before goes after this time.
 UNCLAIMED_SECONDS = 86_400.0
@@ -91,20 +93,20 @@ Wanted = Annotated[Asked, Depends(asked_of)]
 
 
 @router.post("/{model}:batch", **ROUTE)
-async def submit_file(request: Request, caller: Submitter, model: Name, asked: Wanted) -> Response:
+async def submit_file(request: Request, caller: Submitter, model: ModelName, asked: Wanted) -> Response:
     return await _submit(request, caller, (model, None, None), asked)
 
 
 @router.post("/{model}/versions/{version}:batch", **ROUTE)
 async def submit_file_to_version(
-    request: Request, caller: Submitter, model: Name, version: Annotated[int, Path(ge=1, le=999_999_999)], asked: Wanted
+    request: Request, caller: Submitter, model: ModelName, version: Number, asked: Wanted
 ) -> Response:
     return await _submit(request, caller, (model, version, None), asked)
 
 
 @router.post("/{model}/labels/{label}:batch", **ROUTE)
 async def submit_file_to_label(
-    request: Request, caller: Submitter, model: Name, label: Name, asked: Wanted
+    request: Request, caller: Submitter, model: ModelName, label: LabelName, asked: Wanted
 ) -> Response:
     return await _submit(request, caller, (model, None, label), asked)
 
