@@ -38,7 +38,8 @@ test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium, promet
 		echo "$$program is missing: apt-get install redis-server chromium prometheus wrk libfaketime" >&2; exit 1; }; done
 	SLUICE_TEST_REDIS="$$(command -v redis-server)" $(BIN)/python -m pytest -q -m "debian or not debian" \
 		tests/test_debian.py tests/test_drain.py tests/test_hot_lanes.py tests/test_submission.py tests/test_dispatch.py \
-		tests/test_faults.py tests/test_load.py tests/test_benchmarks.py tests/test_sentinels.py tests/chaos
+		tests/test_faults.py tests/test_load.py tests/test_benchmarks.py tests/test_sentinels.py \
+		tests/test_job_watch.py tests/test_file_jobs.py tests/chaos
 
 test-all: $(STAMP)  ## Run every test: the whole corpus of hostile and of honest models too (10 minutes more)
 	SLUICE_TEST_ALL=1 $(BIN)/python -m pytest $(PYTEST) -m "not debian" $(TESTS)

@@ -160,7 +160,7 @@ def _lock(session: Session, client_id: str) -> Client:
 
 
 def _not_found() -> ClientNotFound:
-    return ClientNotFound("there is no client of this id (cli_…)")
+    return ClientNotFound("there is no client of this id; its name is no id")
 
 
 def _new_secret() -> str:

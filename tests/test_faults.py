@@ -95,6 +95,7 @@ def test_jobs_run_again_after_a_kill_in_the_middle_of_a_batch(installation: Clus
     assert answers[0]["attempts"] == 2
 
 
+@pytest.mark.long
 def test_an_inference_that_never_ends_is_ended_and_others_go_on(installation: Cluster):
     caller = installation.caller("slow", "double")
     assert predict(caller, "double", 1.0, 0.0).status_code == 200
@@ -142,6 +143,7 @@ def test_a_paused_redis_holds_up_nothing_but_predictions(installation: Cluster, 
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
+@pytest.mark.long
 def test_other_celery_pools_serve_too(redis_of_ours: RedisServer, tmp_path: Path, pool: str):
     with cluster(tmp_path, redis_of_ours.url, f"sqlite:///{tmp_path / 'sluice.db'}") as made:
         made.start_worker(worker_execution=pool)

@@ -247,6 +247,7 @@ def test_a_client_has_one_file_read_at_a_time_where_that_is_the_bound(caller: ht
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans)), spans
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_a_file_is_read_to_its_end_from_a_sealed_store_though_redis_forgets_everything(
     redis_server: RedisServer, database_url: str, tmp_path: Path

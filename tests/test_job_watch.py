@@ -35,6 +35,7 @@ def waiting(gateway: LiveGateway) -> int:
     return sum(len(watchers) for watchers in gateway.parts.watch._waiting.values())
 
 
+@pytest.mark.long
 def test_two_hundred_who_wait_ask_the_database_as_often_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(job_watch, "LOOK_SECONDS", 0.2)
     with gateway_at(tmp_path, AWAY) as gateway, ThreadPoolExecutor(WAITERS) as threads:

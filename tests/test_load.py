@@ -58,6 +58,7 @@ def token_of(caller: httpx.Client) -> str:
     return caller.headers["authorization"]
 
 
+@pytest.mark.long
 def test_20000_answers_are_each_the_right_one(installation: Cluster):
     caller = installation.caller("double")
     assert asyncio.run(ask_all(installation.gateways[:1], token_of(caller), range(REQUESTS))) == []

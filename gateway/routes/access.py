@@ -107,7 +107,7 @@ async def explain_access(
     await run_in_threadpool(snapshot.refresh)
     rights = snapshot.rights.clients.get(client_id)
     if rights is None:
-        raise ClientNotFound("there is no client of this id (cli_…)")
+        raise ClientNotFound("there is no client of this id; its name is no id")
     asked = Asked(question.verb, question.model, question.version, question.label)
     return _shown(client_id, asked, explain(snapshot.catalog, rights, asked, snapshot.now_ms()))
 

@@ -54,6 +54,7 @@ def tried(folder: Path, ground: Ground, faults: list[Fault]) -> Trial:
     return trial
 
 
+@pytest.mark.long
 def test_c02_c05_c10_killed_children_an_emptied_redis_and_a_killed_leader_lose_nothing(tmp_path: Path) -> None:
     trial = tried(tmp_path, Ground(postgresql=False), short_faults())
     assert trial.verdict.refused == trial.verdict.unresolved == 0
