@@ -103,7 +103,11 @@ async def create_batch(request: Request, caller: Submitter, asked: BatchAsked) -
     return await run_sync(_shown, used, caller, BATCH_PREFIX + accepted.id)
 
 
-@router.get("", summary="List batches, the newest first")
+@router.get(
+    "",
+    summary="List batches, the newest first",
+    responses={404: {"description": "There is no batch of the id in `after`."}},
+)
 def list_batches(
     caller: Own,
     session: Reading,

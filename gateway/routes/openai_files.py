@@ -90,7 +90,7 @@ async def create_file(request: Request, caller: Submitter) -> FileShown:
     return await run_sync(_shown, used, file.id, caller.client_id)
 
 
-@router.get("", summary="List files")
+@router.get("", summary="List files", responses={404: {"description": "There is no file of the id in `after`."}})
 def list_files(
     caller: Own,
     session: Reading,

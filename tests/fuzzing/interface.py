@@ -25,6 +25,9 @@ IN_ITS_WORDS = ("--exclude-checks", "unsupported_method")
 # What would make the token void with which the rest is asked for: it has a run of its own, as the last with a token.
 DEADLY = r"^/admin/(keys|clients/\{client_id\})"
 
+# Bodies of these are files, which schemathesis cannot write: tests/test_file_formats.py breaks them.
+FILES = r":batch$"
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzzing.interface", description=__doc__.partition("\n")[0])
@@ -50,9 +53,17 @@ def fuzz(folder: Path, redis_url: str, options: argparse.Namespace) -> int:
         made.wait_for_slots(1)
         first, second = (made.caller("double", "slow").headers["authorization"] for _ in range(2))
         found = [
-            run(url, options, "--header", f"Authorization: {first}", "--exclude-path-regex", DEADLY, *IN_ITS_WORDS),
+            run(
+                url,
+                options,
+                "--header",
+                f"Authorization: {first}",
+                "--exclude-path-regex",
+                f"{DEADLY}|{FILES}",
+                *IN_ITS_WORDS,
+            ),
             run(url, options, "--header", f"Authorization: {second}", "--include-path-regex", DEADLY),
-            run(url, options),
+            run(url, options, "--exclude-path-regex", FILES),
         ]
         log = (folder / "gateway-1.log").read_text()
     unforeseen = [line for line in log.splitlines() if "unexpectedly" in line or "Traceback" in line]
