@@ -111,8 +111,7 @@ def _keep(parts: Parts, new: NewFile, file_id: str, stored: Stored) -> File:
                 expires_at=NEVER if new.kept_seconds is None else now + int(new.kept_seconds * 1000),
             )
             session.add(file)
-    except BaseException:
-        # Without its row nobody would ever delete it; the reason is for whoever waits.
+    except BaseException:  # raised on: without its row nobody would ever delete the file, whatever happened
         delete_file(parts.artifacts, file_id)
         raise
     return file

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import redis
@@ -27,6 +26,7 @@ from model_store.errors import DatabaseUnavailable, SealBroken
 from model_store.sealing import SealingKeys
 from monitoring import metrics
 from workers.broker import BACKGROUND_QUEUE
+from workers.intervals import Intervals
 from workers.publisher import Publisher
 from workers.roles import hold
 from workers.tables import Job
@@ -44,6 +44,7 @@ IDLE_SECONDS = 0.25
 BUSY_SECONDS = 0.05
 TAKE_BACK_SECONDS = 3.0
 PURGE_SECONDS = 60.0
+LOG_SECONDS = 60.0
 PAGES_A_RUN = 10
 # What cannot be sent any more, as for an endpoint that was deleted, leaves in pages as well.
 GIVEN_UP_A_TURN = 100
@@ -78,8 +79,7 @@ class WebhookDispatch:
         self._keys = keys
         self._after = ""
         self._leads = False
-        self._log_broken = _once_in(60.0)
-        self._due: dict[str, float] = {}
+        self._intervals = Intervals()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
 
@@ -96,12 +96,12 @@ class WebhookDispatch:
         """One round of whatever is due; returns whether something was handed over."""
         if not self._lead():
             return False
-        if self._every("take back", TAKE_BACK_SECONDS):
+        if self._intervals.due("take back", TAKE_BACK_SECONDS):
             with transaction(self._sessions) as session:
                 back = deliveries.take_back(session)
             if back:
                 log.info("%d webhooks were handed over and never sent; they are due again", back)
-        if self._every("purge", PURGE_SECONDS):
+        if self._intervals.due("purge", PURGE_SECONDS):
             self._purge()
         return self._hand_over()
 
@@ -139,7 +139,7 @@ class WebhookDispatch:
                 return self._sign(session, target, most)
         except SealBroken as error:
             # Others' secrets may be sound: they are not held up by this one.
-            if self._log_broken():
+            if self._intervals.due("log broken", LOG_SECONDS):
                 log.error("webhooks of %s wait, their secret cannot be opened: %s", target, error)  # noqa: TRY400 - the text says all
             return []
 
@@ -174,10 +174,10 @@ class WebhookDispatch:
             if purged < deliveries.PAGE_ROWS:
                 return
         # There is more, and it may grow faster than this: on with it at the next turn.
-        self._due["purge"] = 0.0
+        self._intervals.at_once("purge")
 
     def _lead(self) -> bool:
-        if self._every("lead", LEAD_SECONDS):
+        if self._intervals.due("lead", LEAD_SECONDS):
             led, self._leads = self._leads, False
             with transaction(self._sessions) as session:
                 self._leads = hold(session, ROLE, self._settings.gateway_name, ROLE_SECONDS)
@@ -186,21 +186,13 @@ class WebhookDispatch:
                 metrics.WEBHOOK_AGE.set(0)
         return self._leads
 
-    def _every(self, name: str, seconds: float) -> bool:
-        now = time.monotonic()
-        if now < self._due.get(name, 0.0):
-            return False
-        self._due[name] = now + seconds
-        return True
-
     def _run(self) -> None:
-        log_away = _once_in(60.0)
         while not self._stop.is_set():
             busy = False
             try:
                 busy = self.turn()
             except (DatabaseUnavailable, redis.RedisError) as error:
-                if log_away():
+                if self._intervals.due("log away", LOG_SECONDS):
                     log.warning("webhooks wait: %s", type(error).__name__)
             except Exception:  # the thread's edge: no webhook would ever be sent again
                 log.exception("webhooks could not be handed over")
@@ -235,16 +227,3 @@ def _refusal(session: Session, target: str, endpoint: WebhookEndpoint | None) ->
         return "webhook_disabled"
     client = session.get(Client, target if endpoint is None else endpoint.client_id)
     return "client_disabled" if client is None or client.disabled else None
-
-
-def _once_in(seconds: float) -> Callable[[], bool]:
-    last = float("-inf")
-
-    def now() -> bool:
-        nonlocal last
-        if time.monotonic() - last < seconds:
-            return False
-        last = time.monotonic()
-        return True
-
-    return now

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Sequence
 
 import redis
@@ -19,6 +18,7 @@ from monitoring import metrics
 from workers import lane_counts, waiting
 from workers.bells import Ring
 from workers.entries import job_entry
+from workers.intervals import Intervals
 from workers.lanes import JOB_FIELD, LANE_MILLISECONDS, Keys, Lane, entry_ms
 from workers.layout import ahead_limit, lay_out_entries, take_back_lost
 from workers.redis_link import Wire, pack
@@ -54,7 +54,7 @@ class Dispatcher:
         self._wire = Wire(with_.client)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
-        self._due: dict[str, float] = {}
+        self._intervals = Intervals()
         self._ringer = Ringer(self._keys, with_.settings.pool, weight=with_.weight)
         self._queued: dict[str, int] = {}
         self._pages: dict[str, str] = {}
@@ -100,18 +100,18 @@ class Dispatcher:
             metrics.show(metrics.QUEUE_AGE, {})
             return False
         # SQL's part of the sweep needs no Redis: it runs first, so that leases also end while Redis is away.
-        if self._every("sweep", SWEEP_SECONDS):
+        if self._intervals.due("sweep", SWEEP_SECONDS):
             self._sweep.run()
             self._show_depths()
-        if self._every("purge", PURGE_SECONDS) and not self._sweep.purge():
+        if self._intervals.due("purge", PURGE_SECONDS) and not self._sweep.purge():
             # As many jobs as were ever accepted in a second must leave in one, or the table would grow for ever.
-            self._due["purge"] = time.monotonic()
-        if self._every("store", STORE_SECONDS):
+            self._intervals.at_once("purge")
+        if self._intervals.due("store", STORE_SECONDS):
             self._sweep.store()
         backlog = self._lay_out()
-        if self._every("ring", RING_SECONDS):
+        if self._intervals.due("ring", RING_SECONDS):
             self._ring_all()
-        if self._every("lost", SWEEP_SECONDS):
+        if self._intervals.due("lost", SWEEP_SECONDS):
             self._find_lost()
         return backlog
 
@@ -122,16 +122,9 @@ class Dispatcher:
         metrics.show(metrics.QUEUE_DEPTH, {(model, version): queued for model, version, queued in depths})
         metrics.show(metrics.QUEUE_AGE, {(model, version): age for (model, version), age in oldest.items()})
 
-    def _every(self, name: str, seconds: float) -> bool:
-        now = time.monotonic()
-        if now < self._due.get(name, 0.0):
-            return False
-        self._due[name] = now + seconds
-        return True
-
     def _lead(self) -> bool:
         # Not at every turn: an idle gateway would write to the database five times a second.
-        if self._every("lead", LEAD_SECONDS):
+        if self._intervals.due("lead", LEAD_SECONDS):
             self._leads = False
             with transaction(self._with.sessions) as session:
                 self._leads = hold(session, ROLE, self._name, ROLE_SECONDS)

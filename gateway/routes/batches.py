@@ -132,7 +132,7 @@ async def _submit(
             with visit.submitting(rows or 1):
                 submit = FileSubmit(model, found, caller, file, options, owns, address)
                 accepted = await accept_file_job(used, submit, rows)
-        except BaseException:
+        except BaseException:  # raised on: a caller that leaves cancels this, and its file must not stay either
             if owns:
                 await drop(used, file)
             raise

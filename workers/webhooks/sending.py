@@ -124,7 +124,7 @@ class Sender:
             try:
                 plain.settimeout(_left(until))
                 return self._tls.wrap_socket(plain, server_hostname=receiver.host)
-            except BaseException:
+            except BaseException:  # raised on: whatever ends the handshake, the socket is closed
                 plain.close()
                 raise
         raise AddressRefused
