@@ -19,7 +19,7 @@ LOCKED := requirements/uv.txt requirements/dev.txt
 FOLDERS := auth gateway model_store monitoring sluice workers tests benchmarks examples alembic
 
 .DEFAULT_GOAL := help
-.PHONY: help install up test test-all test-debian chaos fuzz check audit bench bench-quick bench-peers lock clean
+.PHONY: help install up test test-all test-debian chaos fuzz check audit bench bench-all bench-quick bench-peers lock clean
 .DELETE_ON_ERROR:
 
 help:  ## List what make can do
@@ -33,13 +33,16 @@ up: $(STAMP)  ## Start Sluice on this machine with a trained demo (Ctrl-C stops 
 test: $(STAMP)  ## Run the whole test suite (TESTS=tests/test_up.py runs a part)
 	$(BIN)/python -m pytest $(PYTEST) $(TESTS)
 
-test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium, prometheus, wrk and libfaketime
+test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium, prometheus, wrk, libfaketime and PyTorch, and what takes longer
 	@for program in redis-server chromium promtool wrk; do command -v $$program >/dev/null || { \
-		echo "$$program is missing: apt-get install redis-server chromium prometheus wrk libfaketime" >&2; exit 1; }; done
+		echo "$$program is missing: apt-get install redis-server chromium prometheus wrk libfaketime python3-torch" >&2; exit 1; }; done
 	SLUICE_TEST_REDIS="$$(command -v redis-server)" $(BIN)/python -m pytest -q -m "debian or not debian" \
 		tests/test_debian.py tests/test_drain.py tests/test_hot_lanes.py tests/test_submission.py tests/test_dispatch.py \
 		tests/test_faults.py tests/test_load.py tests/test_benchmarks.py tests/test_sentinels.py \
-		tests/test_job_watch.py tests/test_file_jobs.py tests/chaos
+		tests/test_job_watch.py tests/test_file_jobs.py tests/test_rolling.py tests/chaos
+	SLUICE_TEST_REDIS="$$(command -v redis-server)" $(BIN)/python -m pytest $(PYTEST) -m "debian or not debian" \
+		tests/test_documents.py tests/test_live_canaries.py tests/test_canary_restarts.py tests/test_many_models.py \
+		tests/test_model_cards.py tests/test_variants.py tests/test_torchscript_uploads.py
 
 test-all: $(STAMP)  ## Run every test: the whole corpus of hostile and of honest models too (10 minutes more)
 	SLUICE_TEST_ALL=1 $(BIN)/python -m pytest $(PYTEST) -m "not debian" $(TESTS)
@@ -70,6 +73,8 @@ audit: $(STAMP)  ## Look for known faults: bandit over the code, pip-audit over 
 bench: $(STAMP)  ## Measure all targets of the benchmark (BENCH="--only throughput" measures a part)
 	$(BIN)/python -m benchmarks $(BENCH)
 
+bench-all: bench bench-peers  ## Measure everything: all targets, 500 models on one worker among them, and the others
+
 bench-quick: $(STAMP)  ## See that the benchmark itself works: a little of everything, no figures
 	$(BIN)/python -m benchmarks --quick
 
@@ -81,7 +86,7 @@ lock: $(STAMP)  ## Compile the lock files again (after a change of pyproject.tom
 	printf 'bandit\npip-audit\n' | $(BIN)/$(LOCK) - -o requirements/audit.txt
 	$(BIN)/$(LOCK) pyproject.toml --extra dev -o requirements/dev.txt
 	for extra in gateway worker prepare background; do \
-		$(BIN)/$(LOCK) pyproject.toml --extra $$extra -c requirements/dev.txt -o requirements/$$extra.txt || exit 1; \
+		$(BIN)/$(LOCK) pyproject.toml --extra $$extra --extra s3 -c requirements/dev.txt -o requirements/$$extra.txt || exit 1; \
 	done
 
 clean:  ## Remove the environment and all caches (never sluice-data)

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session
 
+from auth import bundle_keys
 from auth.errors import KeyNeeded, KeyNotFound, KeysInvalid, MasterKeyWrong
 from auth.key_files import read_key_files
 from auth.key_tables import StoredKey
@@ -63,6 +64,7 @@ class SigningKeys:
         self.ring = KeyRing(())
         self.history: History = {"keys": []}
         """Every key there ever was, as a JWK Set for what outlives keys."""
+        self.bundles = bundle_keys.BundleKeys(master_keys)
 
     def read(self, session: Session) -> None:
         """Replaces the ring by what the database has. A row that the master key did not vouch for is no key."""
@@ -74,6 +76,7 @@ class SigningKeys:
         ended = [row.kid for row in rows if row.kid not in living]
         self.ring = KeyRing(held, ended, clock=lambda: time.monotonic() + begin)
         self.history = {"keys": [_historical(row) for row in rows]}
+        self.bundles.read(session)
 
 
 def ensure(session: Session, master_keys: SealingKeys, folder: Path) -> None:
@@ -86,6 +89,7 @@ def ensure(session: Session, master_keys: SealingKeys, folder: Path) -> None:
         if not _living(session):
             _begin(session, master_keys, folder)
     _require_openable(_living(session), master_keys)
+    bundle_keys.ensure(session, master_keys)
 
 
 def rotate(
@@ -116,6 +120,8 @@ def rotate(
         known = or_(StoredKey.sealed.is_not(None), StoredKey.verifies_until >= now)
         revoked = update(StoredKey).where(StoredKey.revoked_at.is_(None), known)
         session.execute(revoked.values(sealed=None, revoked_at=now))
+    # Whoever has one of the private keys has the others: they lie side by side, under the same master key.
+    bundle_keys.rotate(session, master_keys, compromised=compromised)
     return _add(session, ec.generate_private_key(ec.SECP256R1()), master_keys, now, begins)
 
 
@@ -161,6 +167,7 @@ def reseal(session: Session, master_keys: SealingKeys) -> int:
         if row.sealed is not None:
             row.sealed = master_keys.seal(master_keys.open(row.sealed, _context(row.kid)), _context(row.kid))
     session.flush()
+    bundle_keys.reseal(session, master_keys)
     return len(rows)
 
 

@@ -39,6 +39,8 @@ class Sizes:
     slow: int = 1_000
     starts: int = 3
     rows: int = 100_000
+    models: int = 500
+    skewed: int = 20_000
 
 
 QUICK = Sizes(
@@ -57,6 +59,8 @@ QUICK = Sizes(
     slow=60,
     starts=1,
     rows=2_000,
+    models=20,
+    skewed=200,
 )
 
 Contender = Callable[[int], Load | Sequence[Load]]

@@ -133,6 +133,13 @@ TARGETS = (
         "times as long, the Redis command that grew most",
     ),
     Target("100 clients ÷ 1, requests/s, 128 connections", "clients", "requests/s of 100 clients to 1", least=0.60),
+    Target("500 models in 1 GiB: share of batches whose model is in memory", "many-models", "hit rate", least=0.6),
+    Target(
+        "500 models in 1 GiB: memory of the process beyond its start ÷ budget",
+        "many-models",
+        "memory beyond the start to budget",
+        most=1.5,
+    ),
     Target("10 versions ÷ 1, requests/s, 128 connections", "versions", "requests/s over 10 versions to 1"),
     Target(
         "100 versions ÷ 1, requests/s, 128 connections", "versions", "requests/s over 100 versions to 1", least=0.55

@@ -7,14 +7,17 @@ what no grant covers is answered exactly as what does not exist, and by the same
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from auth.grants import Action, GrantSpec, moment
 from auth.rights import ClientRights
 from auth.scopes import Scope
+from gateway.spreads import Spread, of_client
 from model_store.catalog import Catalog, CatalogModel, CatalogVersion, label_not_found, not_found
 from model_store.errors import SluiceError
 from model_store.job_policies import NO_POLICY, JobPolicy
+from model_store.traffic import CLIENT, Split, chosen
+from model_store.traffic_picture import Watch
 
 # Any of an action's scopes will do, as any of a route's.
 SCOPES: dict[Action, tuple[Scope, ...]] = {
@@ -42,12 +45,18 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A version that may be used, and until when that holds: a moment of the database's clock, None for ever."""
+    """A version that may be used, and until when that holds: a moment of the database's clock, None for ever.
+
+    Where calls of the bare name are split over several by chance or by a header, it is the one with the largest share,
+    and `spread` says them all. `watch` is what to do with the answer.
+    """
 
     version: CatalogVersion
     until: int | None
     rule: GrantSpec
     policy: JobPolicy = NO_POLICY
+    watch: Watch | None = None
+    spread: Spread | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +74,43 @@ def resolve(catalog: Catalog, rights: ClientRights, asked: Asked, now_ms: int) -
 
     Raises ModelNotFound; LabelNotFound for a label within a model that the client may see; VersionNotReady for a
     granted version in preparation. A bare name means the highest AVAILABLE version for everybody; who may not use that
-    one is told that the model is unknown, rather than silently given an older one.
+    one is told that the model is unknown, rather than silently given an older one. Where the model's traffic is split,
+    it means one of the targets that the client may use, as if there were no others.
     """
     known = catalog.models.get(asked.model)
     if not rights.sees(asked.model, now_ms) or known is None:
         raise not_found(asked.model, asked.version)
+    if known.split is not None and asked.version is None and asked.label is None:
+        return _split(known, known.split, rights, asked, now_ms)
     rule = _covering(catalog, rights, asked, now_ms)
     if rule is None and _meant(known, asked) is None and asked.label is None:
         # A bare name before any version is AVAILABLE: only who may use one of them may learn that they are coming.
         rule = _of_any_version(known, rights, asked.action, now_ms)
     if rule is None:
         raise not_found(asked.model, asked.version) if asked.label is None else label_not_found(asked.label)
-    return Found(catalog.resolve(asked.model, asked.version, asked.label), rule.expires_at, rule, known.policy)
+    version = catalog.resolve(asked.model, asked.version, asked.label)
+    return Found(version, rule.expires_at, rule, known.policy, known.watch)
+
+
+def _split(known: CatalogModel, split: Split, rights: ClientRights, asked: Asked, now_ms: int) -> Found:
+    found: dict[int, Found] = {}
+    for number, _ in split.shares:
+        rule = rights.rule(asked.action, known.name, number, known.labels_of(number), now_ms)
+        if rule is not None:
+            found[number] = Found(known.versions[number], rule.expires_at, rule, known.policy, known.watch)
+    if not found:
+        raise not_found(known.name)
+    main, *others = found.values()
+    if not others:
+        return main
+    ends = [one.until for one in found.values() if one.until is not None]
+    shares = tuple(share for share in split.shares if share[0] in found)
+    if split.sticky == CLIENT:
+        # The same with every request, so it is found out once.
+        own = found[chosen(shares, known.name, of_client(rights.id))]
+        return replace(own, until=min(ends, default=None))
+    spread = Spread(known.name, shares, found, split.sticky)
+    return replace(main, until=min(ends, default=None), spread=spread)
 
 
 def permit(catalog: Catalog, rights: ClientRights, asked: Asked, now_ms: int) -> GrantSpec:
@@ -152,7 +186,7 @@ def _said(rule: GrantSpec) -> str:
 def _meant(known: CatalogModel, asked: Asked) -> int | None:
     if asked.label is not None:
         return known.labels.get(asked.label)
-    return known.latest if asked.version is None else asked.version
+    return known.main if asked.version is None else asked.version
 
 
 def _of_any_version(known: CatalogModel, rights: ClientRights, action: str, now_ms: int) -> GrantSpec | None:

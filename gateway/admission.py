@@ -144,13 +144,22 @@ class Admission:
     def target(
         self, caller: Caller, action: str, model: str, version: int | None = None, label: str | None = None
     ) -> CatalogVersion:
-        """The AVAILABLE version that the caller means and may use; raises as gateway/access.py's `resolve` does."""
+        """The AVAILABLE version that the caller means and may use; raises as gateway/access.py's `resolve` does.
+
+        Of several that calls of a bare name are split over, the one with the largest share.
+        """
         return self.found(caller, action, model, version, label).version
 
     def found(
-        self, caller: Caller, action: str, model: str, version: int | None = None, label: str | None = None
+        self,
+        caller: Caller,
+        action: str,
+        model: str,
+        version: int | None = None,
+        label: str | None = None,
+        headers: Headers | None = None,
     ) -> Found:
-        """As `target`, with the grant that allows it."""
+        """As `target`, with the grant that allows it; the request's headers say which it gets of several."""
         rights, catalog = self._snapshot.rights, self._snapshot.catalog
         targets = self._targets
         if targets.rights is not rights or targets.catalog is not catalog:
@@ -158,12 +167,14 @@ class Admission:
         key = (caller.rights, action, model, version, label)
         known = targets.found.get(key)
         if known is not None and (known.until is None or self._snapshot.now_ms() < known.until):
-            return known
+            spread = known.spread
+            return known if spread is None or headers is None else spread.choose(caller.client_id, headers)
         found = resolve(catalog, caller.rights, Asked(action, model, version, label), self._snapshot.now_ms())
         if len(targets.found) >= MOST_REMEMBERED:
             targets.found.clear()
         targets.found[key] = found
-        return found
+        spread = found.spread
+        return found if spread is None or headers is None else spread.choose(caller.client_id, headers)
 
     def permit(self, caller: Caller, asked: Asked) -> None:
         """Raises ModelNotFound where no grant lets the caller administer this, whether or not it exists."""

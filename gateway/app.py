@@ -18,12 +18,14 @@ from auth.signing_keys import SigningKeys
 from auth.tokens import Issuer
 from gateway import errors, openapi
 from gateway.admission import Admission
+from gateway.assembling import Assembling
 from gateway.audit_log import AuditLog
 from gateway.audit_trail import AuditTrail
 from gateway.cross_origin import CrossOrigin
 from gateway.end_channel import EndChannel
 from gateway.end_feed import EndFeed
 from gateway.event_streams import EventStreams
+from gateway.figure_buffer import FigureBuffer
 from gateway.health import Health
 from gateway.job_results import JobResults
 from gateway.job_submission import JobSubmission
@@ -42,6 +44,8 @@ from gateway.routes import (
     admin_models,
     audit,
     batches,
+    bundles,
+    canaries,
     client_keys,
     client_webhooks,
     clients,
@@ -49,28 +53,39 @@ from gateway.routes import (
     docs,
     events,
     health,
+    imports,
     job_policies,
     job_removal,
     job_results,
     jobs,
     keys,
+    labels,
     limits,
+    model_cards,
+    model_settings,
+    model_uploads,
     models,
     open_inference,
     openai_batches,
     openai_files,
     people,
+    samples,
     second_factors,
     sessions,
     setup,
+    shadows,
     token_states,
     tokens,
+    traffic,
     upload_keys,
+    variants,
+    version_policies,
     webhook_deliveries,
     webhooks,
     workers,
 )
 from gateway.settings import GatewaySettings
+from gateway.shadowing import Shadowing
 from gateway.snapshot import Snapshot
 from gateway.submission import Submission
 from gateway.webhook_dispatch import WebhookDispatch
@@ -80,6 +95,7 @@ from monitoring.metrics import watch_memory
 from workers import redis_link
 from workers.broker import broker
 from workers.dispatch import Dispatcher
+from workers.pools import CatalogPools
 from workers.publisher import Publisher
 from workers.sweep import Collaborators
 
@@ -140,7 +156,19 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         admin_jobs,
         dead_letters,
         admin_models,
+        bundles,
         job_policies,
+        labels,
+        version_policies,
+        variants,
+        traffic,
+        shadows,
+        canaries,
+        model_settings,
+        samples,
+        imports,
+        model_cards,
+        model_uploads,
         audit,
         webhook_deliveries,
         webhooks,
@@ -195,14 +223,16 @@ def make_parts(settings: GatewaySettings) -> Parts:
     publisher = Publisher(broker(settings))
     # Numbers of requests begin anew with each start: an answer to the process before must find another name.
     gateway = f"{settings.gateway_name}-{secrets.token_hex(8)}"
-    submission = Submission(settings, gateway, publisher, snapshot.weight)
+    submission = Submission(settings, gateway, publisher, snapshot.weight, pools_of(settings, snapshot))
     watch, end_feed = JobWatch(sessions), EndFeed(sessions)
     outlook = QueueOutlook(sessions, snapshot, submission)
+    figures = FigureBuffer(sessions)
     return Parts(
         settings=settings,
         engine=engine,
         sessions=sessions,
         artifacts=artifacts,
+        assembling=Assembling(),
         snapshot=snapshot,
         keys=signing_keys,
         key_keeping=key_keeping,
@@ -215,6 +245,8 @@ def make_parts(settings: GatewaySettings) -> Parts:
         audit=AuditTrail(audit_log, snapshot),
         admission=Admission(verifier, snapshot),
         submission=submission,
+        figures=figures,
+        shadowing=Shadowing(submission, figures),
         outlook=outlook,
         limits=Limits(settings, sessions, snapshot, gateway),
         jobs=JobSubmission(settings, sessions, artifacts, submission),
@@ -233,6 +265,11 @@ def make_parts(settings: GatewaySettings) -> Parts:
     )
 
 
+def pools_of(settings: GatewaySettings, snapshot: Snapshot) -> CatalogPools:
+    """The pool of each model, as of the snapshot's newest catalog."""
+    return CatalogPools(settings.pool, lambda: snapshot.catalog)
+
+
 @contextlib.asynccontextmanager
 async def running(parts: Parts) -> AsyncIterator[None]:
     """Start what runs beside the requests, and stop it again."""
@@ -247,6 +284,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
             LARGEST_BATCH,
             parts.snapshot.weight,
             lambda: parts.snapshot.rights.running_bounds,
+            pools_of(settings, parts.snapshot),
         ),
         settings.gateway_name,
     )
@@ -262,6 +300,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     await parts.submission.start()
     await parts.limits.start()
     await parts.outlook.start()
+    await parts.figures.start()
     await parts.end_channel.start()
     dispatcher.start()
     webhooks.start()
@@ -270,6 +309,8 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         yield
     finally:
         await parts.jobs.close()
+        await parts.shadowing.close()
+        await parts.figures.close()
         await parts.end_channel.close()
         await parts.watch.close()
         await parts.end_feed.close()

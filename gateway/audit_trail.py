@@ -36,7 +36,7 @@ REFUSED = frozenset({401, 403, 429})
 HIDDEN = frozenset(
     {
         "model_not_found", "label_not_found", "job_not_found", "file_not_found", "batch_not_found",
-        "webhook_not_found", "delivery_not_found",
+        "webhook_not_found", "delivery_not_found", "upload_not_found",
     }
 )  # fmt: skip
 # Parts of addresses that let in whoever has them.

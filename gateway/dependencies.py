@@ -39,6 +39,7 @@ PUBLIC = frozenset(
         "/oauth/token",
         "/.well-known/jwks.json",
         "/.well-known/oauth-authorization-server",
+        "/.well-known/bundle-keys.json",
         "/.well-known/receipt-keys.json",
         "/v1/results/{token}",
     }

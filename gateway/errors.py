@@ -66,6 +66,7 @@ def render(path: str, error: SluiceError) -> Rendered:
         headers["content-type"] = "application/problem+json"
         document = {"type": "about:blank", "title": title(error.code), "status": error.status, "code": error.code}
         document["detail"] = message
+        document |= error.members
     return error.status, headers, json.dumps(document).encode()
 
 

@@ -64,7 +64,8 @@ async def rows_of(parts: Parts, model: str, version: CatalogVersion, file: File)
     """How many rows a file has, None where only reading it tells; raises FileInvalid where it cannot be read at all."""
     if version.signature is None:
         raise SluiceError("the version has no signature")
-    contract = Contract(model, version.number, version.signature, parts.settings.max_instances)
+    most = parts.snapshot.catalog.most_instances(model, parts.settings.max_instances)
+    contract = Contract(model, version.number, version.signature, most)
 
     def count() -> int | None:
         with open_file(parts.artifacts, file.id) as source:

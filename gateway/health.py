@@ -70,5 +70,6 @@ class Health:
         while not self._stop.is_set():
             for name, up in self.dependencies().items():
                 metrics.DEPENDENCY_UP.labels(name).set(int(up))
-            metrics.WORKER_SLOTS.labels(self._pool).set(self.slots)
+            by_pool = {self._pool: (), **self._submission.slots_by_pool}
+            metrics.show(metrics.WORKER_SLOTS, {(pool,): len(slots) for pool, slots in by_pool.items()})
             self._stop.wait(LOOK_SECONDS)

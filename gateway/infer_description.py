@@ -86,7 +86,17 @@ INFER_SCHEMAS: dict[str, Json] = {
         "required": ["name"],
         "properties": {
             "name": {"type": "string"},
-            "parameters": {"type": "object", "properties": {"binary_data": {"type": "boolean"}}},
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "binary_data": {"type": "boolean"},
+                    "classification": {
+                        "type": "integer",
+                        "minimum": 1,
+                        "description": "Only so many best classes of each instance, as `score:index:label`.",
+                    },
+                },
+            },
         },
     },
     "InferAnswer": {

@@ -18,7 +18,7 @@ from monitoring.metrics import request_metrics
 
 log = logging.getLogger(__name__)
 
-UPLOAD = re.compile(r"/admin/models/[^/]+/versions|/v1/models/[^:]+:batch|/v1/files")
+UPLOAD = re.compile(r"/admin/models/[^/]+/(versions|samples/[^/]+|uploads/[^/]+)|/v1/models/[^:]+:batch|/v1/files")
 REQUEST_ID = re.compile(rb"^[A-Za-z0-9-]{8,64}$")
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),

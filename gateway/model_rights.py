@@ -9,6 +9,7 @@ from auth.scopes import Scope
 from gateway.access import Asked
 from gateway.admission import Caller
 from gateway.dependencies import Require, parts
+from model_store.catalog import not_found
 
 
 class RequireOnModel(Require):
@@ -39,6 +40,15 @@ class RequireOnModel(Require):
         version = number(named["version"]) if "version" in named else None
         asked = Asked(self.action, named["model"], version, named.get("label"))
         parts(request).admission.permit(caller, asked)
+
+
+class RequireOnWholeModel(RequireOnModel):
+    """The same, but a grant for one version is not enough: for what tells of a model's other versions."""
+
+    def _check(self, request: Request, caller: Caller) -> None:
+        now, model = parts(request).snapshot.now_ms(), request.path_params["model"]
+        if caller.rights.rule(self.action, model, None, (), now) is None:
+            raise not_found(model)
 
 
 def number(version: str) -> int:

@@ -60,6 +60,16 @@ VERSION_EXAMPLE: JsonDict = {
     "batch_seconds": 0.00008,
     "preparation": {"step": "store", "attempt": 1, "done": True},
     "report": {"steps": []},
+    "source": None,
+    "environment": {
+        "libraries": {"keras": "3.15.1", "onnxruntime": "1.32.0"},
+        "python": "3.11.7",
+        "machine": "x86_64",
+        "features": ["avx2", "fma"],
+        "absolute": 0.00001,
+        "relative": 0.0001,
+        "top1_floor": 0.99,
+    },
 }
 
 
@@ -154,6 +164,10 @@ class VersionShown(VersionSummary):
     batch_seconds: float | None = Field(description="Measured time of one inference of `max_batch` instances.")
     preparation: PreparationShown | None
     report: dict[str, Any] | None = Field(description="What each step of the preparation found and measured.")
+    source: dict[str, Any] | None = Field(description="What it was imported from; null for an upload.")
+    environment: dict[str, Any] | None = Field(
+        description="What it was prepared with; a worker that has something else proves it again before it serves."
+    )
 
 
 def show_version(session: Session, model: str, number: int) -> VersionShown:
@@ -175,6 +189,8 @@ def show_version(session: Session, model: str, number: int) -> VersionShown:
         batch_seconds=version.batch_seconds,
         preparation=None if preparation is None else show_preparation(preparation),
         report=None if version.report is None else json.loads(version.report),
+        source=None if version.source is None else json.loads(version.source),
+        environment=None if version.environment is None else json.loads(version.environment),
     )
 
 
@@ -197,7 +213,7 @@ def show_preparation(preparation: Preparation) -> PreparationShown:
 
 
 def _model(model: Model, versions: list[Version], labels: list[Label]) -> ModelShown:
-    available = [version.number for version in versions if version.state == State.AVAILABLE]
+    available = [one.number for one in versions if one.state == State.AVAILABLE and not one.withdrawn]
     return ModelShown(
         name=model.name,
         created_at=_time(model.created_at),

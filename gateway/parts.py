@@ -12,11 +12,13 @@ from auth.foreign_tokens import FederatedVerifier
 from auth.signing_keys import SigningKeys
 from auth.tokens import Issuer
 from gateway.admission import Admission
+from gateway.assembling import Assembling
 from gateway.audit_log import AuditLog
 from gateway.audit_trail import AuditTrail
 from gateway.end_channel import EndChannel
 from gateway.end_feed import EndFeed
 from gateway.event_streams import EventStreams
+from gateway.figure_buffer import FigureBuffer
 from gateway.health import Health
 from gateway.job_results import JobResults
 from gateway.job_submission import JobSubmission
@@ -26,6 +28,7 @@ from gateway.limits import Limits
 from gateway.people_parts import PeopleParts
 from gateway.queue_outlook import QueueOutlook
 from gateway.settings import GatewaySettings
+from gateway.shadowing import Shadowing
 from gateway.snapshot import Snapshot
 from gateway.submission import Submission
 from model_store.artifacts import Artifacts
@@ -41,6 +44,7 @@ class Parts:
     engine: Engine
     sessions: Sessions
     artifacts: Artifacts
+    assembling: Assembling
     snapshot: Snapshot
     keys: SigningKeys
     key_keeping: KeyKeeping
@@ -53,6 +57,8 @@ class Parts:
     audit: AuditTrail
     admission: Admission
     submission: Submission
+    figures: FigureBuffer
+    shadowing: Shadowing
     outlook: QueueOutlook
     limits: Limits
     jobs: JobSubmission

@@ -56,6 +56,11 @@ SCHEMAS: dict[str, Json] = {
             "signature_name": {"type": "string", "enum": ["serving_default", ""]},
             "instances": {"type": "array", "minItems": 1, "items": {}},
             "inputs": {"description": "A tensor as nested lists, or an object of tensors by input name."},
+            "top_k": {
+                "type": "integer",
+                "minimum": 1,
+                "description": "Answer only so many best classes of each instance: index, class (its name), score.",
+            },
         },
         "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
     },

@@ -127,7 +127,7 @@ class PredictionEndpoint:
         options = read_submit_options(headers, parts.snapshot.now_ms) if asynchronous else DEFAULTS
         action = "submit" if asynchronous else "predict"
         picture = parts.snapshot.rights
-        found = parts.admission.found(caller, action, address.model, address.version, address.label)
+        found = parts.admission.found(caller, action, address.model, address.version, address.label, headers)
         target = found.version
         resolved.append(target)
         with parts.limits.visit(caller.rights, address.model) as visit:
@@ -139,7 +139,7 @@ class PredictionEndpoint:
                 # A body may come slowly: what was withdrawn meanwhile is refused, and it means what it means now.
                 caller = parts.admission.caller(headers, scope["query_string"], scope.get("extensions"))
                 parts.admission.require(caller, Right.PREDICT)
-                found = parts.admission.found(caller, action, address.model, address.version, address.label)
+                found = parts.admission.found(caller, action, address.model, address.version, address.label, headers)
                 target = resolved[0] = found.version
             if asynchronous:
                 return await self._submit(caller, address, found, body, Wishes(preferences, options), visit)
@@ -147,7 +147,11 @@ class PredictionEndpoint:
             late = too_old_to_wait(parts.submission.age(lane), found.policy)
             if late is not None:
                 raise late
-            answer = await parts.submission.predict(lane, body, parts.settings.synchronous_seconds, receive)
+            if found.watch is None:
+                answer = await parts.submission.predict(lane, body, parts.settings.synchronous_seconds, receive)
+            else:
+                seconds = parts.settings.synchronous_seconds
+                answer = await parts.shadowing.predict(found.watch, lane, body, seconds, receive)
             visit.answered(answer.instances)
             answered = content_headers(answer.head) + visit.headers()
         if answer.status == 503:
@@ -208,7 +212,8 @@ class PredictionEndpoint:
         """Parse and check before the promise: a job that cannot run is refused now, not found failed later."""
         if target.signature is None:
             raise SluiceError("the version has no signature")
-        contract = Contract(model, target.number, target.signature, self._parts.settings.max_instances)
+        most = self._parts.snapshot.catalog.most_instances(model, self._parts.settings.max_instances)
+        contract = Contract(model, target.number, target.signature, most)
         parse = GRAMMARS[body.dialect].parse
         if len(body.data) <= INLINE_PARSE_BYTES:
             return parse(body, contract)

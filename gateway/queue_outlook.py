@@ -141,7 +141,7 @@ class QueueOutlook:
                 rate = self._rates[version] = Rate(self._guess(version))
             seconds = look.at - before.at
             # A queue that was emptied in between says only how fast it is at least; one that nobody serves, nothing.
-            served = version in look.queues and (left[version] or self._submission.slots)
+            served = version in look.queues and (left[version] or self._submission.slots_of(version[0]))
             if served or left[version] > rate.jobs_a_second * seconds:
                 rate.observe(left[version], seconds)
         models = self._snapshot.catalog.models
@@ -153,7 +153,7 @@ class QueueOutlook:
         known = None if model is None else model.versions.get(version[1])
         if known is None:
             return guessed_rate(None, 1, 1)
-        slots = min(known.max_parallelism, len(self._submission.slots))
+        slots = min(known.max_parallelism, len(self._submission.slots_of(version[0])))
         return guessed_rate(known.batch_seconds, known.max_batch, slots)
 
 

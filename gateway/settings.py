@@ -11,12 +11,20 @@ from auth.people_settings import PeopleSettings
 from auth.settings import AuthSettings
 from gateway.transport_settings import TransportSettings
 from model_store.settings import StoreSettings
+from workers.mlflow.settings import MlflowSettings
 from workers.settings import QueueSettings
 from workers.webhooks.settings import WebhookSettings
 
 
 class GatewaySettings(
-    TransportSettings, AuthSettings, PeopleSettings, AuditSettings, WebhookSettings, QueueSettings, StoreSettings
+    TransportSettings,
+    AuthSettings,
+    PeopleSettings,
+    AuditSettings,
+    WebhookSettings,
+    MlflowSettings,
+    QueueSettings,
+    StoreSettings,
 ):
     """What a gateway needs: it alone sees signing keys and the key of the clients' secrets."""
 

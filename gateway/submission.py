@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import hiredis
@@ -22,16 +22,19 @@ from gateway.wire import Command, Wire, unavailable
 from model_store.errors import SluiceError
 from monitoring import metrics
 from workers.bells import Ring
-from workers.errors import DeadlinePassed
+from workers.errors import DeadlinePassed, PoolDeserted
 from workers.lanes import (
     BUNDLE_FIELD,
     LANE_MILLISECONDS,
     Answer,
     Keys,
     Lane,
+    Priority,
     pack_bundle,
     unpack_answers,
 )
+from workers.loaded_versions import SlotFigures, figures_of, whole_question
+from workers.pools import OnePool, Pools
 from workers.protocols.body import Body
 from workers.publisher import Publisher
 from workers.redis_link import Reply, pack, pack_pieces
@@ -43,6 +46,7 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 0.25
 BLOCK_SECONDS = 1
 ANSWERS_A_TIME = 64
+POOL_RETRY_SECONDS = 5
 # An answer that comes sooner after it was asked for lay there before.
 BACKLOG_SECONDS = 0.0005
 # A write or a read that takes longer than this is taken for a dead connection.
@@ -68,11 +72,18 @@ class Waiting:
 class Submission:
     """The gateway's end of the queue for synchronous predictions. All of it runs on one event loop."""
 
-    def __init__(self, settings: QueueSettings, gateway: str, publisher: Publisher, weight: Weight = even) -> None:
+    def __init__(
+        self,
+        settings: QueueSettings,
+        gateway: str,
+        publisher: Publisher,
+        weight: Weight = even,
+        pools: Pools | None = None,
+    ) -> None:
         self._settings = settings
         self._keys = Keys(settings.key_prefix)
         self._publisher = publisher
-        self._ringer = Ringer(self._keys, settings.pool, weight=weight)
+        self._ringer = Ringer(self._keys, pools or OnePool(settings.pool), weight=weight)
         self._reply_to = self._keys.replies(gateway)
         self._wire = Wire(settings, patience_seconds=PATIENCE_SECONDS)
         self._answers = Wire(settings, patience_seconds=BLOCK_SECONDS + PATIENCE_SECONDS)
@@ -94,6 +105,23 @@ class Submission:
         """The slots of workers that are alive, as of at most a second ago."""
         return self._ringer.slots
 
+    @property
+    def slots_by_pool(self) -> Mapping[str, tuple[str, ...]]:
+        """The same, for each pool that serves some model."""
+        return self._ringer.by_pool
+
+    def slots_of(self, model: str) -> tuple[str, ...]:
+        """Those of the pool that serves a model."""
+        return self._ringer.slots_of(model)
+
+    async def slot_figures(self, slots: Sequence[tuple[str, str]]) -> list[SlotFigures | None]:
+        """What the processes of slots (pool, slot) say of their predictors; None of one that said nothing.
+
+        Raises QueueUnavailable.
+        """
+        replies = await self._wire.execute([whole_question(self._keys, *place) for place in slots]) if slots else []
+        return [figures_of(reply) for reply in replies]
+
     async def start(self) -> None:
         await self._wire.start()
         await self._answers.start()
@@ -110,10 +138,18 @@ class Submission:
     async def predict(self, lane: Lane, body: Body, seconds: float, receive: Receive | None = None) -> Answer:
         """Queue one prediction and wait for its answer; `receive` tells whether the caller is still there.
 
-        Raises QueueUnavailable (503) while Redis is away, DeadlinePassed (504) after `seconds`, CallerGone.
+        Raises QueueUnavailable (503) while Redis is away, PoolDeserted (503) where the model's own pool has no worker,
+        DeadlinePassed (504) after `seconds`, CallerGone.
         """
         if not self.connected:
             raise unavailable()
+        deserted = self._ringer.deserted(lane)
+        if deserted is not None:
+            raise PoolDeserted(
+                f"no worker of the pool {deserted}, which alone may serve the model, is there; submit a job with "
+                ":submit, which waits for one",
+                retry_after_seconds=POOL_RETRY_SECONDS,
+            )
         self._next_number += 1
         number = self._next_number
         loop = asyncio.get_running_loop()
@@ -177,7 +213,7 @@ class Submission:
                 places.append((len(commands), turn, bundle[-1][0]))
                 packed = pack_bundle(self._reply_to, limit_ms, bundle)
                 commands.append(pack_pieces(b"XADD", key, b"*", BUNDLE_FIELD, last=packed))
-            commands += self._ring_if_due(lane, rings) or self._expire_unless_rung(key)
+            commands += self._ring_if_due(lane, rings) or self._expire_unless_rung(lane, key)
             numbers += [number for number, _ in turn.predictions]
             # Each caller holds its own body; what lies here would be kept for the slowest of them.
             turn.predictions = []
@@ -193,9 +229,9 @@ class Submission:
         rings.append(new)
         return new.commands
 
-    def _expire_unless_rung(self, key: bytes) -> list[bytes]:
+    def _expire_unless_rung(self, lane: Lane, key: bytes) -> list[bytes]:
         # A ring renews its lane's expiry, and one went out within the last second wherever there is somebody to ring.
-        return [] if self._ringer.slots else [pack("PEXPIRE", key, LANE_MILLISECONDS)]
+        return [] if self._ringer.slots_of(lane.model) else [pack("PEXPIRE", key, LANE_MILLISECONDS)]
 
     def _send(self, commands: Sequence[Command], rings: Sequence[Ring]) -> asyncio.Future[list[Reply]]:
         replies = self._wire.execute(commands)
@@ -228,7 +264,7 @@ class Submission:
         replies = done.result()
         for new in rings:
             if new.started([replies[places[id(new.commands[-1])]]]):
-                self._publisher.drain(self._settings.pool, new.slot, new.token)
+                self._publisher.drain(new.pool, new.slot, new.token)
 
     def _fail(self, numbers: Sequence[int], error: Exception) -> None:
         for number in numbers:
@@ -299,6 +335,8 @@ class Submission:
         of_lanes: dict[Lane, float] = {}
         for waiting in self._waiting.values():
             lane, age = waiting.turn.lane, now - waiting.since
+            if lane.priority is Priority.BULK:
+                continue  # a copy for a shadow: nobody waits for it
             place = (lane.model, lane.version)
             counts[place] += 1
             ages[place] = max(ages.get(place, 0.0), age)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.model_views import PreparationShown
-from gateway.uploads import Format
+from model_store.formats import Format
 from model_store.tables import State
 
 
@@ -17,6 +17,17 @@ class UploadAsked(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Annotated[Format | None, Field(description="What the file is, where it does not say so itself.")] = None
+    signature: Annotated[
+        str | None,
+        Field(max_length=256, description="Which signature of a SavedModel is served; `serving_default` by default."),
+    ] = None
+    inputs: Annotated[
+        str | None,
+        Field(
+            max_length=8192,
+            description="The inputs of a TorchScript file, which names none: `x:float32[-1,4],mask:bool[-1]`.",
+        ),
+    ] = None
 
 
 class Accepted(BaseModel):
@@ -53,6 +64,8 @@ UPLOAD: dict[str, Any] = {
         "http://127.0.0.1:8080/admin/models/mnist/versions\n"
         '    curl -F file=@mnist.keras -H "Authorization: Bearer $TOKEN" '
         "http://127.0.0.1:8080/admin/models/mnist/versions\n\n"
+        "SavedModels (zip or tar.gz) and TorchScript files are programs, and taken only where the setting"
+        " `upload_formats` allows them. "
         "The model is made with its first version; the store numbers versions 1, 2, 3 and so on. Keras archives and"
         " HDF5 files are known by their first bytes; an ONNX model needs `?format=onnx`, or a form whose file name ends"
         " in `.onnx`. The version is then prepared: `location` in the answer shows how far that is, and in the end"
@@ -63,8 +76,17 @@ UPLOAD: dict[str, Any] = {
         202: {"description": "The file is stored and its version waits to be prepared."},
         400: {"description": "The body broke off before the file was complete."},
         413: {"description": "The file is larger than the store takes."},
-        415: {"description": "What the file is could not be told, or the body is a form of fields (`curl -d`)."},
-        422: {"description": "The name breaks the rule, the file is empty, or the form has other parts."},
+        415: {
+            "description": (
+                "What the file is could not be told, its format is not allowed here, or the body is a form of fields"
+                " (`curl -d`)."
+            )
+        },
+        422: {
+            "description": (
+                "The name breaks the rule, the file is empty, the form has other parts, or an option does not fit."
+            )
+        },
         507: {"description": "The store's disk is full; nothing was kept."},
     },
     "openapi_extra": {

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from enum import StrEnum
-from pathlib import PurePath
 
 import anyio
 from anyio.to_thread import run_sync
@@ -14,27 +12,16 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
+from gateway.upload_formats import format_of
 from model_store.artifacts import PIECE_BYTES, Artifacts
-from model_store.errors import FormatUnsupported, SluiceError
+from model_store.errors import SluiceError
+from model_store.formats import Format, check_allowed
 from model_store.receipts import Stored, empty, too_large
 
 # What a form may add to its file: a boundary, a few headers and the file's name.
 FORM_BYTES = 64 * 1024
 BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
 FORM, FIELDS = "multipart/form-data", "application/x-www-form-urlencoded"
-
-
-class Format(StrEnum):
-    """What can be uploaded."""
-
-    KERAS = "keras"
-    H5 = "h5"
-    ONNX = "onnx"
-
-
-# A zip archive and an HDF5 file say so in their first bytes; ONNX (protobuf) has nothing to be known by.
-MAGIC = {b"PK\x03\x04": Format.KERAS, b"\x89HDF\r\n\x1a\n": Format.H5}
-SUFFIXES = {".keras": Format.KERAS, ".h5": Format.H5, ".hdf5": Format.H5, ".onnx": Format.ONNX}
 
 
 class FormInvalid(SluiceError):
@@ -64,8 +51,8 @@ class Upload:
     stored: Stored
 
 
-async def receive(request: Request, artifacts: Artifacts, format: Format | None) -> Upload:
-    """Streams the request's file into the store.
+async def receive(request: Request, artifacts: Artifacts, format: Format | None, allowed: str) -> Upload:
+    """Streams the request's file into the store; `allowed` is the setting `upload_formats`.
 
     Without `format`, the first bytes tell what it is, then the file's name. Raises ArtifactTooLarge (before anything is
     read, where the length is announced), ArtifactEmpty, StoreFull, FormatUnsupported, FieldsSent, FormInvalid,
@@ -81,7 +68,7 @@ async def receive(request: Request, artifacts: Artifacts, format: Format | None)
     if announced.isdigit() and int(announced) > artifacts.limit_bytes + body.overhead_bytes:
         raise too_large(artifacts.limit_bytes)
     try:
-        return await _store(body, artifacts, format)
+        return await _store(body, artifacts, format, allowed)
     except ClientDisconnect:
         raise UploadIncomplete("the connection closed before the file was complete") from None
 
@@ -213,12 +200,13 @@ def form_body(request: Request, allowed: frozenset[str] = frozenset()) -> FormBo
     return FormBody(request, boundary, allowed)
 
 
-async def _store(body: RawBody | FormBody, artifacts: Artifacts, format: Format | None) -> Upload:
+async def _store(body: RawBody | FormBody, artifacts: Artifacts, format: Format | None, allowed: str) -> Upload:
     pieces = in_pieces(body.chunks())
     first = await anext(pieces, b"")
     if not first:
         raise empty()
-    format = format or _format_of(first, body.file_name)
+    format = format or format_of(first, body.file_name)
+    check_allowed(format, allowed)
     # Files are written in threads: a slow disk must not hold up everybody else's predictions.
     receipt = await run_sync(artifacts.receive)
     try:
@@ -241,16 +229,3 @@ async def in_pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             gathered.clear()
     if gathered:
         yield bytes(gathered)
-
-
-def _format_of(first: bytes, file_name: str) -> Format:
-    for magic, format in MAGIC.items():
-        if first.startswith(magic):
-            return format
-    by_name = SUFFIXES.get(PurePath(file_name).suffix.lower())
-    if by_name is None:
-        raise FormatUnsupported(
-            "neither the first bytes nor a file's name say what this is; accepted are Keras archives (.keras), HDF5"
-            " files (.h5, .hdf5) and ONNX models (.onnx); `?format=keras`, `h5` or `onnx` says which"
-        )
-    return by_name

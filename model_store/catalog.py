@@ -10,8 +10,11 @@ from sqlalchemy.orm import Session
 
 from model_store.errors import LabelNotFound, ModelNotFound, VersionNotReady
 from model_store.job_policies import NO_POLICY, JobPolicy, load_policies
+from model_store.model_settings import ORDINARY, Serving, load_serving
 from model_store.signature import Signature
 from model_store.tables import Label, State, Version
+from model_store.traffic import Split
+from model_store.traffic_picture import NO_COURSE, Course, Watch, load_courses
 
 RETRY_SECONDS = 1
 
@@ -30,17 +33,29 @@ class CatalogVersion:
     batch_seconds: float | None
     available_at: int | None
     digest: str = ""  # of the artifact
+    withdrawn: bool = False  # a bare name does not mean it
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogModel:
-    """A model with at least one version; `latest` is the highest AVAILABLE one."""
+    """A model with at least one version; `latest` is the highest AVAILABLE one that is not withdrawn.
+
+    A bare name means that one unless there is a `split` over several; `watch` is what to do with answers.
+    """
 
     name: str
     versions: Mapping[int, CatalogVersion]
     labels: Mapping[str, int]
     latest: int | None
     policy: JobPolicy = NO_POLICY
+    serving: Serving = ORDINARY
+    split: Split | None = None
+    watch: Watch | None = None
+
+    @property
+    def main(self) -> int | None:
+        """What a bare name means, or the most part of its calls; None where nothing serves."""
+        return self.latest if self.split is None else self.split.main
 
     def labels_of(self, number: int) -> tuple[str, ...]:
         """The labels that point to a version."""
@@ -54,7 +69,8 @@ class Catalog:
     models: Mapping[str, CatalogModel]
 
     def find(self, model: str, version: int | None = None, label: str | None = None) -> CatalogVersion:
-        """The version that is meant, in whatever state; without version and label the highest AVAILABLE one.
+        """The version that is meant, in whatever state; without version and label the highest AVAILABLE one,
+        or that with the largest share of the model's split.
 
         Raises ModelNotFound for an unknown model or version, LabelNotFound, and VersionNotReady for a bare name while
         its first version is being prepared.
@@ -67,18 +83,23 @@ class Catalog:
                 raise label_not_found(label)
             version = found.labels[label]
         elif version is None:
-            version = found.latest
+            version = found.main
             if version is None:
                 raise _none_available(found)
         if version not in found.versions:
             raise not_found(model, version)
         return found.versions[version]
 
+    def most_instances(self, model: str, allowed: int) -> int:
+        """How many instances one request may have where the gateway's settings allow `allowed`."""
+        found = self.models.get(model)
+        return allowed if found is None else found.serving.instances(allowed)
+
     def resolve(self, model: str, version: int | None = None, label: str | None = None) -> CatalogVersion:
         """The AVAILABLE version that is meant.
 
-        Raises as `find` does, VersionNotReady for one still being prepared, and ModelNotFound for one in END: it will
-        not come back, so asking again would not help.
+        Raises as `find` does, VersionNotReady for one still being prepared, and ModelNotFound for one that has left or
+        failed: asking again would not help.
         """
         found = self.find(model, version, label)
         if found.state is State.AVAILABLE:
@@ -102,7 +123,9 @@ def load_catalog(session: Session) -> Catalog:
         Version.batch_seconds,
         Version.available_at,
         Version.digest,
+        Version.withdrawn,
     )  # fmt: skip - one line a group; above all not `report`, which is long and never needed here
+    serving = load_serving(session)
     versions: dict[str, dict[int, CatalogVersion]] = {}
     for row in session.execute(select(*columns).order_by(Version.model, Version.number)):
         versions.setdefault(row.model, {})[row.number] = CatalogVersion(
@@ -112,18 +135,26 @@ def load_catalog(session: Session) -> Catalog:
             error_message=row.error_message,
             signature=None if row.signature is None else Signature.from_json(row.signature),
             max_batch=row.max_batch,
-            max_parallelism=row.max_parallelism,
+            max_parallelism=serving.get(row.model, ORDINARY).parallelism(row.max_parallelism),
             batch_seconds=row.batch_seconds,
             available_at=row.available_at,
             digest=row.digest,
+            withdrawn=row.withdrawn,
         )
     labels: dict[str, dict[str, int]] = {}
     for label in session.scalars(select(Label).order_by(Label.model, Label.name)):
         labels.setdefault(label.model, {})[label.name] = label.version
-    policies = load_policies(session)
+    policies, courses = load_policies(session), load_courses(session)
     return Catalog(
         {
-            name: _model(name, numbered, labels.get(name, {}), policies.get(name, NO_POLICY))
+            name: _model(
+                name,
+                numbered,
+                labels.get(name, {}),
+                policies.get(name, NO_POLICY),
+                serving.get(name, ORDINARY),
+                courses.get(name, NO_COURSE),
+            )
             for name, numbered in versions.items()
         }
     )
@@ -140,9 +171,25 @@ def label_not_found(label: str) -> LabelNotFound:
     return LabelNotFound(f"Unrecognized servable version label: {label}")
 
 
-def _model(name: str, versions: dict[int, CatalogVersion], labels: dict[str, int], policy: JobPolicy) -> CatalogModel:
-    available = [number for number, version in versions.items() if version.state is State.AVAILABLE]
-    return CatalogModel(name, versions, labels, max(available, default=None), policy)
+def _model(
+    name: str,
+    versions: dict[int, CatalogVersion],
+    labels: dict[str, int],
+    policy: JobPolicy,
+    serving: Serving,
+    course: Course,
+) -> CatalogModel:
+    available = [n for n, version in versions.items() if version.state is State.AVAILABLE and not version.withdrawn]
+    return CatalogModel(
+        name,
+        versions,
+        labels,
+        max(available, default=None),
+        policy,
+        serving,
+        course.split(available, labels),
+        course.watch(available),
+    )
 
 
 def _none_available(model: CatalogModel) -> ModelNotFound | VersionNotReady:

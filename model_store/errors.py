@@ -13,6 +13,8 @@ class SluiceError(Exception):
     code = "internal"
     # Further fields of its answer, by their names in lower case.
     headers: Mapping[str, str] = MappingProxyType({})
+    # Further members of its document (RFC 9457, section 3.2), as JSON has them.
+    members: Mapping[str, object] = MappingProxyType({})
 
     def __init__(self, message: str, *, retry_after_seconds: int | None = None) -> None:
         super().__init__(message)
@@ -60,6 +62,34 @@ class VersionNotAvailable(SluiceError):
     code = "version_not_available"
 
 
+class VersionUnwanted(SluiceError):
+    """An administrator asks for a version that the model's policy would take away at once."""
+
+    status = 409
+    code = "version_unwanted"
+
+
+class NoVersionBefore(SluiceError):
+    """There is nothing to roll back to."""
+
+    status = 409
+    code = "no_version_before"
+
+
+class LabelMoved(SluiceError):
+    """Of two administrators who move a label at once, the second acts on what is no longer so."""
+
+    status = 409
+    code = "label_moved"
+
+
+class PreparationRunning(SluiceError):
+    """A version is prepared once at a time."""
+
+    status = 409
+    code = "preparation_running"
+
+
 class FormatUnsupported(SluiceError):
     status = 415
     code = "unsupported_format"
@@ -88,6 +118,13 @@ class ArtifactEmpty(SluiceError):
 class StoreFull(SluiceError):
     status = 507
     code = "store_full"
+
+
+class StoreUnavailable(SluiceError):
+    """The store is elsewhere, and does not answer, or not in time, or refuses."""
+
+    status = 503
+    code = "store_unavailable"
 
 
 class DatabaseUnavailable(SluiceError):

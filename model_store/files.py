@@ -7,10 +7,8 @@ was killed leaves nothing that anybody reads, and one that wakes up too late doe
 
 from __future__ import annotations
 
-import os
 import re
 import struct
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 from model_store.errors import ArtifactCorrupt, ArtifactMissing, SealBroken
 from model_store.receipts import full_disk
+from model_store.stores.store import FILES
 
 if TYPE_CHECKING:
     from model_store.artifacts import Artifacts
@@ -31,7 +30,7 @@ _LENGTH = struct.Struct("<I")
 class Part:
     """How much of one part counts: its name, its segments, and the bytes that these are without and with their heads.
 
-    `size_bytes` is of what was appended; `stored_bytes` of what lies in the folder.
+    `size_bytes` is of what was appended; `stored_bytes` of what lies in the store.
     """
 
     name: str
@@ -44,11 +43,8 @@ class PartWriter:
     """Appends to a part of its own; what was appended counts once `written` is committed to somebody's row."""
 
     def __init__(self, artifacts: Artifacts, name: str) -> None:
-        path = path_of(artifacts, name)
-        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with full_disk():
-            self._file: BinaryIO = os.fdopen(os.open(path, flags, 0o600), "wb", buffering=0)
+            self._series = artifacts.store.appender(file_name(name))
         self._artifacts = artifacts
         self.written = Part(name)
 
@@ -56,19 +52,18 @@ class PartWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._series.close()
 
     def append(self, data: bytes) -> None:
-        """Adds one segment, durably; raises StoreFull, after which the next one is written over what is torn."""
+        """Adds one segment, durably.
+
+        Raises StoreFull and StoreUnavailable, after which the next one is written over what is torn.
+        """
         before = self.written
         sealed = self._artifacts.sealed(segment_name(before.name, before.segments), data)
         segment = _LENGTH.pack(len(sealed)) + sealed
         with full_disk():
-            self._file.seek(before.stored_bytes)
-            left = memoryview(segment)
-            while left:
-                left = left[self._file.write(left) :]
-            os.fsync(self._file.fileno())
+            self._series.write(before.segments, before.stored_bytes, segment)
         self.written = Part(
             before.name, before.segments + 1, before.size_bytes + len(data), before.stored_bytes + len(segment)
         )
@@ -78,16 +73,18 @@ def read_part(artifacts: Artifacts, part: Part) -> Iterator[bytes]:
     """The segments of a part that count, in order; raises ArtifactMissing, ArtifactCorrupt."""
     if not part.segments:
         return
-    with _opened(artifacts, part.name) as file:
-        for number in range(part.segments):
-            head = file.read(_LENGTH.size)
-            length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else -1
-            if length < 0 or file.tell() + length > part.stored_bytes:
-                raise ArtifactCorrupt(f"segment {number} of a result is cut")
-            data = file.read(length)
-            if len(data) != length:
-                raise ArtifactCorrupt(f"segment {number} of a result is cut")
-            yield artifacts.unsealed(segment_name(part.name, number), data)
+    left = part.stored_bytes
+    try:
+        with artifacts.store.open_series(file_name(part.name), part.segments) as file:
+            for number in range(part.segments):
+                head = file.read(_LENGTH.size)
+                length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else -1
+                left -= _LENGTH.size + length
+                if length < 0 or left < 0 or len(data := file.read(length)) != length:
+                    raise ArtifactCorrupt(f"segment {number} of a result is cut")
+                yield artifacts.unsealed(segment_name(part.name, number), data)
+    except FileNotFoundError:
+        raise ArtifactMissing(f"the store has no file {part.name}") from None
 
 
 def open_file(artifacts: Artifacts, name: str) -> BinaryIO:
@@ -95,7 +92,10 @@ def open_file(artifacts: Artifacts, name: str) -> BinaryIO:
 
     Raises ArtifactMissing, and ArtifactCorrupt also while it is read.
     """
-    file = _opened(artifacts, name)
+    try:
+        file = artifacts.store.open(file_name(name))
+    except FileNotFoundError:
+        raise ArtifactMissing(f"the store has no file {name}") from None
     try:
         return artifacts.plain(file, context_of(name))
     except SealBroken as error:
@@ -104,25 +104,25 @@ def open_file(artifacts: Artifacts, name: str) -> BinaryIO:
 
 
 def delete_file(artifacts: Artifacts, name: str) -> None:
-    """Removes a file or a part; it may be gone already."""
-    path_of(artifacts, name).unlink(missing_ok=True)
+    """Removes a file or a part; it may be gone already, or go a moment later."""
+    artifacts.store.delete(file_name(name))
 
 
 def old_files(artifacts: Artifacts, older_than_seconds: float) -> Iterator[str]:
     """Names of files and parts that nobody wrote to for so long."""
-    for path in (artifacts.root / "files").glob("*"):
-        try:
-            age_seconds = time.time() - path.lstat().st_mtime
-        except FileNotFoundError:
-            continue
-        if age_seconds > older_than_seconds:
-            yield path.name
+    return (entry.name for entry in artifacts.store.entries(FILES) if entry.age_seconds > older_than_seconds)
 
 
 def path_of(artifacts: Artifacts, name: str) -> Path:
+    """Where a file lies, where the store is a folder."""
+    return artifacts.store.path(file_name(name))
+
+
+def file_name(name: str) -> str:
+    """What the store calls it."""
     if not FILE_NAME.fullmatch(name):
         raise ValueError(f"not a file's name: {name[:80]!r}")
-    return artifacts.root / "files" / name
+    return f"{FILES}/{name}"
 
 
 def context_of(name: str) -> bytes:
@@ -132,10 +132,3 @@ def context_of(name: str) -> bytes:
 
 def segment_name(name: str, number: int) -> str:
     return f"{name}#{number}"
-
-
-def _opened(artifacts: Artifacts, name: str) -> BinaryIO:
-    try:
-        return os.fdopen(os.open(path_of(artifacts, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
-    except FileNotFoundError:
-        raise ArtifactMissing(f"the store has no file {name}") from None

@@ -6,29 +6,31 @@ Where the store is encrypted, small payloads are sealed as a whole and larger on
 from __future__ import annotations
 
 import io
-import os
-import time
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, BinaryIO
 
 from model_store.errors import ArtifactCorrupt, ArtifactMissing, SealBroken
+from model_store.stores.store import PAYLOADS
 
 if TYPE_CHECKING:
     from model_store.artifacts import Artifacts
 
+PAYLOAD_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 # The first byte of what `AtRest.seal` gives. No payload begins with it: they are JSON, or begin with a NUL.
 SEALED = b"\x01"
 
 
 def open_payload(artifacts: Artifacts, name: str) -> BinaryIO:
     """The bytes kept under a name, which can be sought in; raises ArtifactMissing, ArtifactCorrupt (also when read)."""
-    path = artifacts.payload_path(name)
     try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb")
+        file = artifacts.store.open(payload_name(name))
     except FileNotFoundError:
         raise ArtifactMissing(f"the store has no payload {name}") from None
     try:
-        if file.peek(1)[:1] == SEALED:
+        first = file.read(1)
+        file.seek(0)
+        if first == SEALED:
             with file:
                 return io.BytesIO(artifacts.unsealed(name, file.read()))
         return artifacts.plain(file, context_of(name))
@@ -39,17 +41,14 @@ def open_payload(artifacts: Artifacts, name: str) -> BinaryIO:
 
 def old_payloads(artifacts: Artifacts, older_than_seconds: float) -> Iterator[str]:
     """Names of payloads that nobody wrote within that time."""
-    try:
-        with os.scandir(artifacts.root / "payloads") as entries:
-            for entry in entries:
-                try:
-                    age_seconds = time.time() - entry.stat(follow_symlinks=False).st_mtime
-                except FileNotFoundError:
-                    continue
-                if age_seconds > older_than_seconds:
-                    yield entry.name
-    except FileNotFoundError:
-        return
+    return (entry.name for entry in artifacts.store.entries(PAYLOADS) if entry.age_seconds > older_than_seconds)
+
+
+def payload_name(name: str) -> str:
+    """What the store calls it."""
+    if not PAYLOAD_NAME.fullmatch(name):
+        raise ValueError(f"not a payload's name: {name[:80]!r}")
+    return f"{PAYLOADS}/{name}"
 
 
 def context_of(name: str) -> bytes:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from model_store.sealed_files import SealedWriter
 
 # EFBIG: the file system, or the process's own limit (RLIMIT_FSIZE), takes no larger file.
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Receipt:
         self.temporary.unlink(missing_ok=True)
 
     def commit(self) -> Stored:
-        """Puts the file under its digest, durably; raises ArtifactEmpty, StoreFull."""
+        """Puts the file under its digest, durably; raises ArtifactEmpty, StoreFull, StoreUnavailable."""
         if not self.size_bytes:
             raise empty()
         digest = self._hash.hexdigest()
@@ -102,6 +102,6 @@ def full_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise StoreFull("the store's disk is full; nothing was kept") from error
         raise

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, union
+from sqlalchemy import Select, delete, select, union
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from model_store import shadows
 from model_store.batching import Batching
 from model_store.catalog import Catalog as Catalog
 from model_store.catalog import CatalogModel as CatalogModel
@@ -20,22 +20,22 @@ from model_store.catalog import CatalogVersion as CatalogVersion
 from model_store.catalog import load_catalog as load_catalog
 from model_store.catalog import not_found
 from model_store.database import clock_ms
-from model_store.errors import LabelMissing, NameInvalid, VersionInUse, VersionNotAvailable, VersionNotReady
+from model_store.environment import Environment
+from model_store.errors import VersionInUse, VersionNotReady
 from model_store.generation import bump_generation as bump_generation
 from model_store.generation import read_generation as read_generation
+from model_store.labels import delete_label as delete_label
+from model_store.labels import forget_version
+from model_store.labels import set_label as set_label
+from model_store.line_up import retire as retire
+from model_store.line_up import settle
+from model_store.model_settings import ORDINARY, UNDESCRIBED, Metadata, Serving, metadata_of, serving_of
+from model_store.names import NAME as NAME
+from model_store.names import check_name as check_name
+from model_store.samples import ModelSamples
 from model_store.signature import Signature
-from model_store.tables import Label, Model, State, Variant, Version
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-
-# A version moves on only; END is for ever. Moves to the state it is in happen when a preparation is run again.
-_BEFORE: Mapping[State, frozenset[State]] = {
-    State.START: frozenset({State.START, State.LOADING}),
-    State.LOADING: frozenset({State.START, State.LOADING}),
-    State.AVAILABLE: frozenset({State.START, State.LOADING}),
-    State.UNLOADING: frozenset({State.AVAILABLE}),
-    State.END: frozenset({State.START, State.LOADING, State.AVAILABLE, State.UNLOADING}),
-}
+from model_store.states import is_prepared, lock_model, lock_version, move
+from model_store.tables import Model, State, Variant, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +55,13 @@ class Served:
     batch_seconds: float | None
     batching: Batching | None = None
     upload_digest: str = ""
+    golden_digest: str | None = None
+    environment: Environment | None = None
+    serving: Serving = ORDINARY
+    metadata: Metadata = UNDESCRIBED
 
 
-def check_name(name: str, what: str = "model") -> str:
-    """The name itself; raises NameInvalid with the rule that it breaks."""
-    if not NAME.fullmatch(name):
-        raise NameInvalid(
-            f"not a {what}'s name: 1 to 128 letters, digits, '.', '_' and '-', beginning with a letter or a digit"
-        )
-    return name
-
-
-def publish(
+def publish(  # noqa: PLR0913 - what is known of an upload, each by its name
     session: Session,
     model: str,
     *,
@@ -75,16 +70,19 @@ def publish(
     size_bytes: int,
     uploaded_by: str,
     signed_by: str | None = None,
+    options: str | None = None,
 ) -> tuple[Version, bool]:
     """A new version in state START with the model's next number, and True.
 
-    Where a version of the model with the same bytes lives, that one and False. Raises NameInvalid.
+    Where a version of the model with the same bytes and `options` (UploadOptions.to_json) lives, that one and False.
+    Raises NameInvalid.
     """
     owner = _lock_model(session, check_name(model))
     living = (State.START, State.LOADING, State.AVAILABLE)
     existing = session.scalars(
         select(Version)
         .where(Version.model == model, Version.digest == digest, Version.state.in_(living))
+        .where(Version.options.is_not_distinct_from(options))
         .order_by(Version.number.desc())
         .limit(1)
     ).first()
@@ -94,7 +92,7 @@ def publish(
     owner.last_version += 1
     version = Version(
         model=model, number=owner.last_version, state=State.START.value, format=format, digest=digest,
-        size_bytes=size_bytes, uploaded_by=uploaded_by, signed_by=signed_by,
+        size_bytes=size_bytes, uploaded_by=uploaded_by, signed_by=signed_by, options=options,
     )  # fmt: skip
     session.add(version)
     session.flush()
@@ -112,7 +110,7 @@ def set_state(
     error_message: str | None = None,
 ) -> bool:
     """Moves a version on and says whether that happened: not from END, nor backwards. Raises ModelNotFound."""
-    return _move(session, _lock_version(session, model, number), state, error_code, error_message)
+    return move(session, lock_version(session, model, number), state, error_code, error_message)
 
 
 def make_available(  # noqa: PLR0913 - what a preparation found out, each by its name
@@ -127,49 +125,63 @@ def make_available(  # noqa: PLR0913 - what a preparation found out, each by its
     max_parallelism: int,
     batch_seconds: float | None,
     report: Mapping[str, Any],
+    golden: str | None = None,
+    environment: Environment | None = None,
+    warming: bool = False,
+    again: bool = False,
 ) -> bool:
     """Writes down what preparation found out and lets the version serve; `variant` names one of `variants`.
 
-    Returns False, and changes nothing, for a version that was retired or made available meanwhile. Raises
-    ModelNotFound.
+    While it is `warming`, workers may load it, but it stays LOADING. Once it serves, the model's policy may let others
+    go. One that was prepared `again` stays in its state. Returns False, and changes nothing, for a version that was
+    retired or made available meanwhile. Raises ModelNotFound.
     """
     if variant not in {offered.name for offered in variants}:
         raise ValueError(f"the chosen variant {variant!r} is not among those given")
-    version = _lock_version(session, model, number)
-    if not _move(session, version, State.AVAILABLE):
+    lock_model(session, model)
+    version = lock_version(session, model, number)
+    if not is_prepared(version) if again else version.state not in {State.START, State.LOADING}:
         return False
+    if again:
+        bump_generation(session)
+    else:
+        move(session, version, State.LOADING if warming else State.AVAILABLE)
+        version.available_at = None if warming else clock_ms(session)
+    before = session.scalar(_digest(model, number, version.variant))
     version.signature = signature.to_json()
     version.variant = variant
     version.max_batch, version.max_parallelism, version.batch_seconds = max_batch, max_parallelism, batch_seconds
     version.report = json.dumps(report)
-    version.available_at = clock_ms(session)
+    version.golden = golden
+    version.environment = None if environment is None else environment.to_json()
+    # A preparation that was broken off while its version warmed up has left its own.
+    session.execute(delete(Variant).where(Variant.model == model, Variant.version == number))
     for offered in variants:
         offered.model, offered.version = model, number
-        session.add(offered)
+        session.merge(offered)  # a copy: the same are written once more when the version is warm
     session.flush()
+    if not warming and not again:
+        settle(session, model)
+    if again and session.scalar(_digest(model, number, variant)) != before:
+        shadows.begin_anew(session, model, number)
     return True
 
 
 def refuse(session: Session, model: str, number: int, *, code: str, message: str, report: Mapping[str, Any]) -> bool:
     """Ends a version whose preparation failed; the code and the message say why. False if it had ended already."""
-    version = _lock_version(session, model, number)
-    if not _move(session, version, State.END, code, message):
+    version = lock_version(session, model, number)
+    if not move(session, version, State.END, code, message):
         return False
     version.report = json.dumps(report)
     session.flush()
     return True
 
 
-def retire(session: Session, model: str, number: int) -> bool:
-    """Takes a version out of service for ever; False if it had ended already.
-
-    Raises ModelNotFound, and VersionInUse while a label points to it: callers by that label would fail.
-    """
-    version = _lock_version(session, model, number)
-    labels = session.scalars(select(Label.name).where(Label.model == model, Label.version == number)).all()
-    if labels:
-        raise VersionInUse(f"labels point to version {number}: {', '.join(sorted(labels))}; move or delete them first")
-    return _move(session, version, State.END)
+def note_failed_repeat(session: Session, model: str, number: int, failure: Mapping[str, Any]) -> None:
+    """Adds to a version's report why its last repeated preparation changed nothing. Raises ModelNotFound."""
+    version = lock_version(session, model, number)
+    version.report = json.dumps(json.loads(version.report or "{}") | {"failed_repeat": failure})
+    session.flush()
 
 
 def delete_version(session: Session, model: str, number: int) -> None:
@@ -177,39 +189,29 @@ def delete_version(session: Session, model: str, number: int) -> None:
 
     Raises ModelNotFound, and VersionInUse for any other state. The bytes stay until the next sweep of the store.
     """
-    version = _lock_version(session, model, number)
-    if version.state != State.END:
-        raise VersionInUse(f"version {number} is {version.state}; retire it first")
+    lock_model(session, model)
+    version = require_ended(session, model, number)
+    forget_version(session, model, number)
     session.delete(version)
     session.flush()
     bump_generation(session)
 
 
-def set_label(session: Session, model: str, label: str, version: int) -> None:
-    """Points a label, new or not, to an AVAILABLE version; raises NameInvalid, ModelNotFound, VersionNotAvailable."""
-    check_name(label, "label")
-    # Of two at once that make the same label, the second finds the row of the first.
-    session.execute(select(Model.name).where(Model.name == model).with_for_update())
-    found = _lock_version(session, model, version)
-    if found.state != State.AVAILABLE:
-        raise VersionNotAvailable(f"version {version} is {found.state}; a label points to an AVAILABLE version only")
-    session.merge(Label(model=model, name=label, version=version))
-    session.flush()
-    bump_generation(session)
-
-
-def delete_label(session: Session, model: str, label: str) -> None:
-    """Raises LabelMissing."""
-    found = session.get(Label, (model, label))
-    if found is None:
-        raise LabelMissing(f"model {model} has no label {label}")
-    session.delete(found)
-    session.flush()
-    bump_generation(session)
+def require_ended(session: Session, model: str, number: int) -> Version:
+    """The version, locked; raises ModelNotFound, and VersionInUse where its state is not END."""
+    version = lock_version(session, model, number)
+    if version.state != State.END:
+        leaving = version.state == State.UNLOADING
+        how = "jobs still run on it; try again when they have ended" if leaving else "retire it first"
+        raise VersionInUse(f"version {number} is {version.state}; {how}")
+    return version
 
 
 def served(session: Session, model: str, number: int) -> Served:
-    """What to load for an AVAILABLE version; raises ModelNotFound, and VersionNotReady in any other state."""
+    """What to load for a prepared version, also one that warms up or has left: whoever was let in before is answered.
+
+    Who may call it now is for gateways to say. Raises ModelNotFound, and VersionNotReady for one that is not prepared.
+    """
     row = session.execute(
         select(Version, Variant)
         .outerjoin(
@@ -221,8 +223,9 @@ def served(session: Session, model: str, number: int) -> Served:
     if row is None:
         raise not_found(model, number)
     version, variant = row
-    if version.state != State.AVAILABLE or version.signature is None or variant is None:
+    if not is_prepared(version) or version.signature is None or variant is None:
         raise VersionNotReady(f"version {number} of model {model} is {version.state}", retry_after_seconds=1)
+    serving = serving_of(session, model)
     return Served(
         model=model,
         number=number,
@@ -232,16 +235,26 @@ def served(session: Session, model: str, number: int) -> Served:
         digest=variant.digest,
         memory_bytes=variant.memory_bytes,
         max_batch=version.max_batch,
-        max_parallelism=version.max_parallelism,
+        max_parallelism=serving.parallelism(version.max_parallelism),
         batch_seconds=version.batch_seconds,
         batching=Batching.from_report(None if version.report is None else json.loads(version.report)),
         upload_digest=version.digest,
+        golden_digest=version.golden,
+        environment=None if version.environment is None else Environment.from_json(version.environment),
+        serving=serving,
+        metadata=metadata_of(session, model, number),
     )
 
 
 def digests_in_use(session: Session) -> frozenset[str]:
-    """Digests of all bytes that a version, or a variant of one, is made of."""
-    return frozenset(session.scalars(union(select(Version.digest), select(Variant.digest))))
+    """Digests of all bytes that a version, or a variant, is made of, and of golden samples and models' samples."""
+    golden = select(Version.golden).where(Version.golden.is_not(None))
+    made_of = select(Version.digest), select(Variant.digest)
+    return frozenset(session.scalars(union(*made_of, golden, select(ModelSamples.digest))))
+
+
+def _digest(model: str, number: int, variant: str | None) -> Select[str]:
+    return select(Variant.digest).where(Variant.model == model, Variant.version == number, Variant.name == variant)
 
 
 def _lock_model(session: Session, name: str) -> Model:
@@ -253,27 +266,3 @@ def _lock_model(session: Session, name: str) -> Model:
     with contextlib.suppress(IntegrityError), session.begin_nested():
         session.add(Model(name=name, last_version=0))
     return session.scalars(wanted).one()
-
-
-def _lock_version(session: Session, model: str, number: int) -> Version:
-    found = session.scalars(
-        select(Version)
-        .where(Version.model == model, Version.number == number)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    ).one_or_none()
-    if found is None:
-        raise not_found(model, number)
-    return found
-
-
-def _move(
-    session: Session, version: Version, state: State, error_code: str | None = None, error_message: str | None = None
-) -> bool:
-    if State(version.state) not in _BEFORE[state]:
-        return False
-    version.state = state.value
-    version.error_code, version.error_message = error_code, error_message
-    session.flush()
-    bump_generation(session)
-    return True

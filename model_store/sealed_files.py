@@ -46,6 +46,10 @@ class AtRest:
         pieces = _Pieces(_file_key(file, self._keys, context))
         return BufferedReader(SealedFile(file, HEAD_BYTES, PIECE_BYTES, TAG_BYTES, pieces.decrypt_at), PIECE_BYTES)
 
+    def plain_artifact(self, file: BinaryIO) -> BinaryIO:
+        """The same of an artifact's file."""
+        return self.plain(file, ARTIFACT)
+
     def pieces(self, file: BinaryIO) -> Iterator[bytes]:
         """The plain pieces of an artifact's file, encrypted or not; raises SealBroken."""
         if is_sealed(file):

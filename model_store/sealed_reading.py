@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from typing import TYPE_CHECKING, BinaryIO
 
 from model_store.errors import ArtifactCorrupt, SealBroken
@@ -36,7 +35,8 @@ class SealedFile(io.RawIOBase):
         self._piece_bytes = piece_bytes
         self._stored_bytes = piece_bytes + tag_bytes
         self._decrypt = decrypt
-        sealed_bytes = os.fstat(file.fileno()).st_size - head_bytes
+        # Not asked of the file's descriptor: an object of a bucket has none.
+        sealed_bytes = file.seek(0, io.SEEK_END) - head_bytes
         self._pieces = max(1, -(-sealed_bytes // self._stored_bytes))
         self._position = 0
         self._known: tuple[int, bytes] = (-1, b"")

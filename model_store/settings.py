@@ -16,6 +16,8 @@ from pydantic import Field, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from model_store.formats import DEFAULT_FORMATS, FORMATS_PATTERN
+
 PREFIX = "SLUICE_"
 COMMAND_SECONDS = 30
 
@@ -74,7 +76,32 @@ class StoreSettings(Settings):
         SecretStr("sqlite:///sluice-data/sluice.db"),
         description="SQLAlchemy URL: `sqlite:///path` (one host) or `postgresql+psycopg://user:password@host/name`.",
     )
-    store_dir: Path = Field(Path("sluice-data/store"), description="Folder of the model store; all processes share it.")
+    store_dir: Path = Field(
+        Path("sluice-data/store"),
+        description=(
+            "Folder of the model store; all processes share it. With `store_url`, a folder of each machine's own, for "
+            "what is on its way and for the cache."
+        ),
+    )
+    store_url: str = Field(
+        "",
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]{1,100}){0,8}/?)?$",
+        description="`s3://bucket/prefix`: the store is a bucket that speaks S3; empty: it is the folder.",
+    )
+    store_endpoint: str = Field(
+        "", pattern=r"^(https?://[^\s@]{1,500})?$", description="URL of the S3 server; empty: AWS's own."
+    )
+    store_region: str = Field("", pattern=r"^[a-z0-9-]{0,32}$", description="Region of the bucket, if it needs one.")
+    store_access_key: SecretStr | None = Field(
+        None, description="Access key id of the bucket; without it, AWS's usual places are looked at."
+    )
+    store_secret_key: SecretStr | None = Field(None, description="Secret access key that belongs to it.")
+    store_seconds: float = Field(
+        20.0, gt=0, le=600, description="How long a call to the bucket may take, beside a second for each MiB."
+    )
+    store_cache_bytes: int = Field(
+        20 * 1024**3, ge=0, description="Most bytes of artifacts of a bucket that are kept on this machine's disk."
+    )
     storage_key: SecretStr | None = Field(
         None,
         min_length=43,
@@ -84,3 +111,11 @@ class StoreSettings(Settings):
         ),
     )
     upload_limit_bytes: int = Field(2 * 1024**3, ge=1, description="Largest model file that an upload may bring.")
+    upload_formats: str = Field(
+        DEFAULT_FORMATS,
+        pattern=FORMATS_PATTERN,
+        description=(
+            "Formats of uploads that are taken, separated by commas. `savedmodel` and `torchscript` are programs: add "
+            "them only where everyone who may upload is trusted (docs/programs.md)."
+        ),
+    )

@@ -28,6 +28,12 @@ class TensorSpec:
         """Whether the first dimension is free, so that several requests can share one call."""
         return bool(self.shape) and self.shape[0] is None
 
+    def suits(self, other: TensorSpec) -> bool:
+        """Whether both may be given the same: as many dimensions, alike where neither is free; texts or none."""
+        sizes = zip(self.shape, other.shape, strict=False)
+        alike = len(self.shape) == len(other.shape) and all(None in pair or pair[0] == pair[1] for pair in sizes)
+        return alike and (self.dtype == STRING) == (other.dtype == STRING)
+
     def numpy_dtype(self) -> np.dtype[np.generic]:
         """The array dtype that carries this tensor; strings travel as objects holding `bytes`."""
         return np.dtype(object) if self.dtype == STRING else np.dtype(self.dtype)
@@ -52,6 +58,16 @@ class Signature:
     @functools.cached_property
     def _hash(self) -> int:
         return hash((self.inputs, self.outputs))
+
+    def takes_as(self, other: Signature) -> bool:
+        """Whether what is sent to the other one has this one's inputs: by names, dimensions, and texts or none.
+
+        What is sent may still be refused for what it holds, as a number that this one's type has no room for.
+        """
+        named = {spec.name: spec for spec in other.inputs}
+        return named.keys() == {spec.name for spec in self.inputs} and all(
+            spec.suits(named[spec.name]) for spec in self.inputs
+        )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -179,6 +179,13 @@ WEBHOOK_AGE = Gauge(
     multiprocess_mode="livemostrecent",
 )
 
+# Traffic. A copy is `agreed`, `differed`, `failed` (the shadow answered with an error) or `dropped`.
+SHADOW_REQUESTS = _counter(
+    "sluice_shadow_requests_total", "Copies of requests for a model's shadow.", "model", "version", "outcome"
+)
+CANARY_SHARE = _latest("sluice_canary_share", "Share of traffic of a canary that is under way.", "model", "version")
+CANARY_MOVES = _counter("sluice_canary_moves_total", "What became of canaries by themselves.", "model", "move")
+
 # Workers.
 WORKER_SLOTS = _latest("sluice_worker_slots", "Worker slots whose heartbeat is seen.", "pool")
 # A time, so that nobody has to take it back: `sluice_quarantined_until_seconds > time()` says whether it still rests.
@@ -196,8 +203,24 @@ INFERENCE_SECONDS = _histogram(
 MODEL_LOADS = _histogram(
     "sluice_predictor_load_seconds", "Time to load and warm up a predictor.", "runtime", buckets=LATENCY_BUCKETS
 )
+# `proved` again and serving, `refused`, or `unproven` for want of golden samples.
+ENVIRONMENT_PROOFS = _counter(
+    "sluice_environment_proofs_total",
+    "Predictors loaded in another environment than the one that their version was prepared in.",
+    "outcome",
+)
 LOADED_PREDICTORS = Gauge("sluice_loaded_predictors", "Predictors in memory.", multiprocess_mode="livesum")
 PREDICTOR_BYTES = Gauge("sluice_predictor_bytes", "Memory of loaded predictors.", multiprocess_mode="livesum")
+PINNED_PREDICTOR_BYTES = Gauge(
+    "sluice_pinned_predictor_bytes", "Memory of loaded predictors of pinned models.", multiprocess_mode="livesum"
+)
+PREDICTOR_BUDGET_BYTES = Gauge(
+    "sluice_predictor_budget_bytes", "Memory that processes may spend on predictors.", multiprocess_mode="livesum"
+)
+# `hit` where the batch's version was in memory, `miss` where it was loaded, or waited for a load.
+PREDICTOR_USES = _counter("sluice_predictor_uses_total", "Batches by whether their version was loaded.", "outcome")
+# `room` for others, `changed`, `gone` (retired, deleted, of another pool); `pinned` where the pins exceed the budget.
+PREDICTOR_EVICTIONS = _counter("sluice_predictor_evictions_total", "Predictors that left memory.", "reason")
 # Written once by each process (`watch_memory`), measured at each scrape for all of them: needs no thread anywhere.
 RESIDENT_BYTES = Gauge(
     RESIDENT, "Resident memory of all processes of a kind.", ("process",), multiprocess_mode="liveall"
@@ -213,6 +236,11 @@ RUNNER_LOCKDOWN = Labelled(
     ),
     ("process", "demanded"),
 )
+
+# The store. A call is `ok`, `missing`, `full`, `refused` or `away`; `damaged` says where bytes were not those stored.
+STORE_CALLS = _counter("sluice_store_calls_total", "Calls to a store that is a bucket.", "operation", "outcome")
+STORE_FETCHES = _counter("sluice_store_fetches_total", "Artifacts asked of the local cache: hit or miss.", "outcome")
+STORE_DAMAGED = _counter("sluice_store_damaged_total", "Artifacts found damaged: in the store or the cache.", "place")
 
 # Preparation.
 PREPARATIONS = _counter("sluice_preparations_total", "Preparations that ended, by outcome.", "outcome")

@@ -15,24 +15,35 @@ from sluice import (
     access_commands,
     audit_commands,
     batch_commands,
+    bundle_commands,
+    canary_commands,
     client_commands,
     client_key_commands,
     client_record_commands,
     dead_letter_commands,
     event_commands,
+    gate_commands,
+    import_commands,
     job_commands,
     job_policy_commands,
     key_commands,
     limit_commands,
+    model_card_commands,
     model_commands,
+    model_settings_commands,
     people_commands,
     receipt_commands,
+    sample_commands,
     server_commands,
+    shadow_commands,
     storage_commands,
     submit_commands,
     token_commands,
+    traffic_commands,
     upload_key_commands,
+    variant_commands,
     version_commands,
+    version_policy_commands,
     webhook_commands,
     worker_commands,
 )
@@ -63,16 +74,38 @@ for command, panel in (
 ):
     app.command(rich_help_panel=panel)(command)
 app.add_typer(model_commands.app, name="models", rich_help_panel="Working with a gateway")
-for verb in (version_commands.label, version_commands.unlabel, version_commands.retire, version_commands.delete):
+for verb in (
+    version_commands.label,
+    version_commands.unlabel,
+    version_commands.retire,
+    version_commands.restore,
+    version_commands.rollback,
+    version_commands.delete,
+):
     model_commands.app.command(verb.__name__)(verb)
+model_commands.app.add_typer(version_policy_commands.app, name="policy")
+model_commands.app.command("import")(import_commands.import_version)
+model_commands.app.add_typer(gate_commands.app, name="gates")
 job_commands.app.command("submit")(submit_commands.submit)
 job_commands.app.command("watch")(event_commands.watch)
 app.add_typer(batch_commands.app, name="batch", rich_help_panel="Working with a gateway")
 app.add_typer(job_commands.app, name="jobs", rich_help_panel="Working with a gateway")
 app.add_typer(dead_letter_commands.app, name="dead-letters", rich_help_panel="Working with a gateway")
 app.add_typer(receipt_commands.app, name="receipt", rich_help_panel="Working with a gateway")
+app.add_typer(bundle_commands.app, name="bundle", rich_help_panel="Working with a gateway")
 app.add_typer(worker_commands.app, name="workers", rich_help_panel="Working with a gateway")
 model_commands.app.add_typer(job_policy_commands.app, name="jobs-policy")
+model_commands.app.add_typer(traffic_commands.app, name="traffic")
+model_commands.app.add_typer(shadow_commands.app, name="shadow")
+model_commands.app.add_typer(canary_commands.app, name="canary")
+model_commands.app.add_typer(model_settings_commands.app, name="settings")
+model_commands.app.command("describe")(model_settings_commands.describe)
+model_commands.app.add_typer(sample_commands.app, name="samples")
+model_commands.app.command("card")(model_card_commands.card)
+model_commands.app.command("evaluate")(model_card_commands.evaluate)
+model_commands.app.add_typer(variant_commands.app, name="variants")
+model_commands.app.command("prepare")(variant_commands.prepare)
+model_commands.app.command("compare")(variant_commands.compare)
 client_commands.app.command("show")(client_record_commands.show)
 client_commands.app.command("delete")(client_record_commands.delete)
 client_commands.app.command("delete-jobs")(client_record_commands.delete_jobs)

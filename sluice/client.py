@@ -6,13 +6,10 @@ with Sluice.from_file("sluice-data/demo.json") as sluice:
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import os
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +20,8 @@ import httpx
 
 from sluice.answers import CredentialsInvalid, Json, Refused, SluiceFailed, Unreachable, read_answer, refusal
 from sluice.event_reading import PATIENCE_SECONDS, SILENCE_SECONDS, JobEvent, read_events
+from sluice.model_uploads import SMALL_BYTES, pieces, upload_in_pieces
+from sluice.peers import is_loopback, trusted
 from sluice.submitted_job import FORMATS, SubmitOptions, SubmittedJob, last_event_id, option_headers, persistently
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "Unreachable", "model_path",
 ]  # fmt: skip
 
-CHUNK_BYTES = 256 * 1024
 RENEW_SECONDS = 60.0
 
 
@@ -49,8 +47,8 @@ class Sluice:
         self._http = httpx.Client(
             base_url=base_url.rstrip("/"),
             timeout=timeout_seconds,
-            trust_env=not _is_loopback(base_url),
-            verify=_trusted() if base_url.startswith("https:") else True,
+            trust_env=not is_loopback(base_url),
+            verify=trusted() if base_url.startswith("https:") else True,
         )
         self._timeout_seconds = timeout_seconds
         self._lock = threading.Lock()
@@ -232,19 +230,26 @@ class Sluice:
         file: Path,
         *,
         format: str | None = None,
+        options: Mapping[str, str] | None = None,
         signature: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Json:
         """Uploads a file as a new version of a model and returns what the gateway answers; preparation follows.
 
-        `format` is keras, h5 or onnx; only for ONNX the gateway cannot tell by itself, so the file's name must end in
-        `.onnx` then. `signature` is one of an upload key over the model's name and the file. Reads the file piece by
-        piece and calls `progress` with the bytes sent so far and in all. Raises Refused, Unreachable, OSError.
+        `format` is keras, h5, onnx, savedmodel or torchscript; only for ONNX the gateway cannot tell by itself, so the
+        file's name must end in `.onnx` then. `options` are the upload's others: `signature` of a SavedModel, `inputs`
+        of TorchScript. `signature` is one of an upload key over the model's name and the file. Reads the file piece by
+        piece and calls `progress` with the bytes sent so far and in all. Where a connection breaks, it goes on with the
+        rest of a large file. Raises Refused, Unreachable, OSError.
         """
         format = format or ("onnx" if file.suffix.lower() == ".onnx" else None)
-        path = f"/admin/models/{quote(model, safe='')}/versions"
+        path = f"/admin/models/{quote(model, safe='')}"
         headers = {} if signature is None else {"Sluice-Signature": signature}
-        return self._send_file(path, {"format": format} if format else {}, file, headers, progress)
+        query = {**(options or {}), **({"format": format} if format else {})}
+        if file.stat().st_size <= SMALL_BYTES:
+            return self._send_file(f"{path}/versions", query, file, headers, progress)
+        self._renew()
+        return upload_in_pieces(self._send, f"{path}/uploads", file, query, headers, progress)
 
     def revoke(self, token: str) -> None:
         """Takes back an access token of this client (RFC 7009); another's stays as it is."""
@@ -265,6 +270,10 @@ class Sluice:
     ) -> None:
         self.close()
 
+    def put_file(self, path: str, file: Path) -> Json:
+        """The JSON that a PUT of a file's bytes answers. Raises Refused, Unreachable, OSError."""
+        return self._send_file(path, {}, file, {}, None, method="PUT")
+
     def _send_file(
         self,
         path: str,
@@ -272,12 +281,14 @@ class Sluice:
         file: Path,
         headers: dict[str, str],
         progress: Callable[[int, int], None] | None,
+        method: str = "POST",
     ) -> Json:
         size = file.stat().st_size
         # A stream cannot be sent a second time: the token must last for the whole upload.
         self._renew()
         sent = {"Content-Length": str(size), "Content-Type": "application/octet-stream", **headers}
-        return read_answer(self._send("POST", path, query=query, content=_pieces(file, size, progress), headers=sent))
+        content = pieces(file, 0, size, size, progress)
+        return read_answer(self._send(method, path, query=query, content=content, headers=sent))
 
     def _call(
         self,
@@ -355,30 +366,6 @@ def model_path(model: str, *, version: int | None = None, label: str | None = No
     return path if label is None else f"{path}/labels/{quote(label, safe='')}"
 
 
-def _trusted() -> ssl.SSLContext | bool:
-    """What is asked of a gateway's certificate, and shown to it; httpx's own where nothing is configured."""
-    authorities = os.environ.get("SLUICE_CA_FILE") or os.environ.get("SSL_CERT_FILE")
-    certificate = os.environ.get("SLUICE_CLIENT_CERTIFICATE")
-    if not authorities and not certificate:
-        return True
-    try:
-        context = ssl.create_default_context(cafile=authorities or None)
-        if certificate:
-            context.load_cert_chain(certificate, os.environ.get("SLUICE_CLIENT_KEY"))
-    except OSError as error:
-        # ssl's errors are of OSError, and name no file.
-        raise CredentialsInvalid(f"cannot use {authorities or ''} {certificate or ''} for TLS: {error}") from error
-    return context
-
-
-def _is_loopback(url: str) -> bool:
-    host = httpx.URL(url).host
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _encode(body: object) -> bytes | None:
     return None if body is None else json.dumps(body, default=_array, separators=(",", ":")).encode()
 
@@ -388,13 +375,3 @@ def _array(value: object) -> Json:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a {type(value).__name__} cannot be sent as JSON")
-
-
-def _pieces(file: Path, size: int, progress: Callable[[int, int], None] | None) -> Iterator[bytes]:
-    sent = 0
-    with file.open("rb") as stream:
-        while piece := stream.read(CHUNK_BYTES):
-            yield piece
-            sent += len(piece)
-            if progress is not None:
-                progress(sent, size)

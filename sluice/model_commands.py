@@ -24,7 +24,7 @@ from sluice.version_table import moment, row, state_of, tables
 
 PAGE = 1000
 
-Format = Literal["keras", "h5", "onnx"]
+Format = Literal["keras", "h5", "onnx", "savedmodel", "torchscript", "mlflow"]
 
 app = typer.Typer(help="Models, their versions and preparation reports (for administrators).", no_args_is_help=True)
 
@@ -38,15 +38,24 @@ Body = Annotated[
 
 @app.command("push")
 @connected(admin=True)
-def push(
+def push(  # noqa: PLR0913 - a command's options
     sluice: Sluice,
     model: Model,
-    file: Annotated[Path, typer.Argument(help="A .keras, .h5 or .onnx file.", exists=True)],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A .keras, .h5 or .onnx file; where allowed, a SavedModel zipped, or a .pt.", exists=True),
+    ],
     format: Annotated[Format | None, typer.Option(help="What it is, where the file does not say so.")] = None,
     sign_with: Annotated[
         Path | None, typer.Option(help="Sign the file with this upload key: see `sluice upload-keys`.", exists=True)
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the version is prepared, and fail if it is refused.")] = True,
+    served: Annotated[
+        str | None, typer.Option("--signature", help="Which signature of a SavedModel is served.", metavar="NAME")
+    ] = None,
+    inputs: Annotated[
+        str | None, typer.Option(help="What a TorchScript file takes: x:float32[-1,4],mask:bool[-1].")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload a file as the next version of a model, and follow its preparation.
@@ -63,13 +72,14 @@ def push(
     """
     if file.is_dir():
         raise CommandFailed(
-            f'{file} is a folder: SavedModels are not taken; upload what model.save("model.keras") writes'
+            f'{file} is a folder: upload what model.save("model.keras") writes, or a zipped SavedModel where allowed'
         )
     console = Console(stderr=True)
     signature = None if sign_with is None else signature_of(sign_with, model, file)
-    uploaded = _upload(sluice, model, file, format, signature, console)
+    options = {key: value for key, value in (("signature", served), ("inputs", inputs)) if value is not None}
+    uploaded = _upload(sluice, model, file, format, options, signature, console)
     try:
-        version = _followed(sluice, model, uploaded, console, wait=wait)
+        version = followed(sluice, model, uploaded, console, wait=wait)
     except Refused as error:
         if error.status != 404:
             raise
@@ -87,7 +97,7 @@ def push(
         typer.echo(f"{model} version {version['version']} is {version['state']}")
 
 
-def _followed(sluice: Sluice, model: str, uploaded: Json, console: Console, *, wait: bool) -> Json:
+def followed(sluice: Sluice, model: str, uploaded: Json, console: Console, *, wait: bool) -> Json:
     """The uploaded version as the gateway describes it, once it is prepared where that is waited for."""
     if wait:
         try:
@@ -168,18 +178,21 @@ def predict(
     body: Body,
     version: Annotated[int | None, typer.Option(min=1, help="This version instead of the newest.")] = None,
     label: Annotated[str | None, typer.Option(help="The version that this label points to.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Only so many best classes of each instance.")] = None,
 ) -> None:
     """Send a prediction request and print the answer as JSON.
 
     Examples:
 
-      sluice predict mnist --json sluice-data/digit.json
+      sluice predict mnist --json sluice-data/digit.json --top 3
 
       echo '{"instances": [[1.0, 2.0]]}' | sluice predict linear --json -
     """
     if version is not None and label is not None:
         raise CommandFailed("give --version or --label, not both")
     request = read_request(body)
+    if top is not None:
+        request["top_k"] = top
     try:
         answer = sluice.post(f"{model_path(model, version=version, label=label)}:predict", request)
     except Refused as error:
@@ -208,7 +221,13 @@ def not_served(error: Refused, model: str) -> CommandFailed:
 
 
 def _upload(
-    sluice: Sluice, model: str, file: Path, format: Format | None, signature: str | None, console: Console
+    sluice: Sluice,
+    model: str,
+    file: Path,
+    format: Format | None,
+    options: dict[str, str],
+    signature: str | None,
+    console: Console,
 ) -> Json:
     with _progress(console) as progress:
         task = progress.add_task("Uploading", total=file.stat().st_size)
@@ -217,6 +236,7 @@ def _upload(
                 model,
                 file,
                 format=format,
+                options=options,
                 signature=signature,
                 progress=lambda sent, size: progress.update(task, completed=sent, total=size),
             )
@@ -226,7 +246,7 @@ def _upload(
                     f"{error}\nThis client may not upload {model}: it needs a grant "
                     f"(`sluice clients grant CLIENT --model {model} --action upload`)."
                 ) from error
-            if error.code != "unsupported_format":
+            if error.code != "unsupported_format" or "SLUICE_UPLOAD_FORMATS" in str(error):
                 raise
             raise CommandFailed(
                 f"{file} begins neither as a .keras archive nor as an HDF5 file: is it whole, and a model? "

@@ -9,19 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 from rich.table import Table
 
-from sluice.client import Json, Unreachable
 from sluice.failures import CommandFailed
+from sluice.published_keys import published_keys
 from sluice.tables import print_table
 from sluice.version_table import row
 
 app = typer.Typer(help="Receipts of jobs.", no_args_is_help=True)
 
 KEYS_PATH = "/.well-known/receipt-keys.json"
-TIMEOUT_SECONDS = 10
 
 
 @app.command("verify")
@@ -44,9 +42,7 @@ def verify(
     # Here, so that other commands need not wait for the libraries.
     from auth import job_receipts
 
-    if (keys is None) == (url is None):
-        raise CommandFailed("say whose keys verify it: --keys FILE, or --url of the gateway")
-    history = job_receipts.read_history(_read_keys(keys) if keys is not None else _fetch_keys(str(url)))
+    history = job_receipts.read_history(published_keys(keys, url, KEYS_PATH))
     verified = job_receipts.verify(_read_receipt(receipt), history)
     job_receipts.compare(verified.receipt, input_sha256=_digest(input_file), output_sha256=_digest(output_file))
     said = {"issuer": verified.issuer, "key": verified.key_id, **asdict(verified.receipt)}
@@ -73,29 +69,6 @@ def _read_receipt(path: Path) -> str:
         raise CommandFailed(f"{path} is neither a receipt nor a job's document") from error
     if not isinstance(found, str):
         raise CommandFailed(f"the job in {path} has no receipt")
-    return found
-
-
-def _read_keys(path: Path) -> Json:
-    try:
-        found = json.loads(path.read_text())
-    except OSError as error:
-        raise CommandFailed(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise CommandFailed(f"{path} is not JSON") from error
-    if not isinstance(found, dict):
-        raise CommandFailed(f"{path} is no JWK Set")
-    return found
-
-
-def _fetch_keys(url: str) -> Json:
-    try:
-        answer = httpx.get(url.rstrip("/") + KEYS_PATH, timeout=TIMEOUT_SECONDS).raise_for_status()
-        found = answer.json()
-    except (httpx.HTTPError, ValueError) as error:
-        raise Unreachable(f"{url} did not give its keys: {error}") from error
-    if not isinstance(found, dict):
-        raise Unreachable(f"{url} did not give a JWK Set")
     return found
 
 

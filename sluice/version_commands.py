@@ -1,4 +1,4 @@
-"""`sluice models label|unlabel|retire|delete`: where labels point, and the end of versions."""
+"""`sluice models label|unlabel|retire|restore|delete|rollback`: where labels point, which versions leave and return."""
 
 from __future__ import annotations
 
@@ -17,15 +17,25 @@ Label = Annotated[str, typer.Argument(help="Name of the label.")]
 
 
 @connected(admin=True)
-def label(sluice: Sluice, model: Model, name: Label, version: Version) -> None:
-    """Point a label to a version that serves; callers that use it get that version within a second.
+def label(
+    sluice: Sluice,
+    model: Model,
+    name: Label,
+    version: Version,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say whether it would move.")] = False,
+) -> None:
+    """Point a label to a version that serves, if it passes the label's gates; callers get it within a second.
 
-    Example:
+    Examples:
 
       sluice models label mnist stable 2
+
+      sluice models label mnist stable 3 --dry-run
     """
-    sluice.put(_label_path(model, name), {"version": version})
-    typer.echo(f"{name} of {model} means version {version}")
+    moved = sluice.put(f"{label_path(model, name)}{'?dry_run=true' if dry_run else ''}", {"version": version})
+    for gate in moved["gates"]:
+        typer.echo(f"gate {gate['gate']}: {gate['detail']}")
+    typer.echo(f"{name} of {model} {'would mean' if dry_run else 'means'} version {version}")
 
 
 @connected(admin=True)
@@ -36,20 +46,57 @@ def unlabel(sluice: Sluice, model: Model, name: Label) -> None:
 
       sluice models unlabel mnist canary
     """
-    sluice.delete(_label_path(model, name))
+    sluice.delete(label_path(model, name))
     typer.echo(f"{model} has no label {name} any more")
 
 
 @connected(admin=True)
 def retire(sluice: Sluice, model: Model, version: Version) -> None:
-    """Take a version out of service for ever; its number and its report stay.
+    """Take a version out of service: jobs that were submitted to it still run, and `restore` brings it back.
 
     Example:
 
       sluice models retire mnist 1
     """
-    sluice.post(f"{version_path(model, version)}/retire")
-    typer.echo(f"{model} version {version} is retired")
+    retired = sluice.post(f"{version_path(model, version)}/retire")
+    left = "" if retired["state"] == "END" else ", and leaves when its jobs have ended"
+    typer.echo(f"{model} version {version} is retired{left}")
+
+
+@connected(admin=True)
+def restore(sluice: Sluice, model: Model, version: Version) -> None:
+    """Bring back a version that served before; it is loaded and warmed up first.
+
+    Example:
+
+      sluice models restore mnist 1
+    """
+    sluice.post(f"{version_path(model, version)}/restore")
+    typer.echo(f"{model} version {version} serves again")
+
+
+@connected(admin=True)
+def rollback(
+    sluice: Sluice,
+    model: Model,
+    name: Annotated[
+        str | None, typer.Option("--label", help="This label, instead of what the bare name means.")
+    ] = None,
+) -> None:
+    """Go back to the version before, in one call: of the bare name, or of a label; it comes back if it had left.
+
+    Examples:
+
+      sluice models rollback mnist
+
+      sluice models rollback mnist --label stable
+    """
+    if name is None:
+        moved = sluice.post(f"{model_path(model)}/rollback")
+        typer.echo(f"{model} means version {moved['version']} again, not {moved['rolled_back']}")
+        return
+    moved = sluice.post(f"{label_path(model, name)}/rollback")
+    typer.echo(f"{name} of {model} means version {moved['version']} again, not {moved['previous']}")
 
 
 @connected(admin=True)
@@ -64,5 +111,11 @@ def delete(sluice: Sluice, model: Model, version: Version) -> None:
     typer.echo(f"{model} version {version} is deleted")
 
 
-def _label_path(model: str, name: str) -> str:
-    return f"/admin/models/{quote(model, safe='')}/labels/{quote(name, safe='')}"
+def model_path(model: str) -> str:
+    """A model's address for administrators."""
+    return f"/admin/models/{quote(model, safe='')}"
+
+
+def label_path(model: str, name: str) -> str:
+    """A label's address for administrators."""
+    return f"{model_path(model)}/labels/{quote(name, safe='')}"

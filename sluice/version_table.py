@@ -57,6 +57,8 @@ def _summary(version: Json, reason: str | None) -> Table:
         row(table, "labels", " ".join(version["labels"]))
     if reason:
         row(table, "chosen", reason)
+    if failure := (version["report"] or {}).get("failed_repeat"):
+        row(table, "failed repeat", f"{failure['message']} ({failure['code']})")
     return table
 
 
@@ -81,6 +83,7 @@ def _variants(variants: Json, chosen: str | None) -> Table:
     table = Table("name", "memory", "difference", "milliseconds", "", title="Variants", title_justify="left")
     for variant in variants:
         verdict = "serves" if variant["name"] == chosen else variant.get("reason") or ""
+        verdict = "; ".join(filter(None, (verdict, variant.get("detail"))))
         row(
             table,
             variant["name"],

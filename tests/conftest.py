@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -103,8 +104,15 @@ def postgresql_server() -> Iterator[str]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty database of each kind."""
+    with empty_database(request, tmp_path) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def empty_database(request: pytest.FixtureRequest, folder: Path) -> Iterator[str]:
+    """The address of an empty database of the kind that the request's parameter names."""
     if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'sluice.db'}"
+        yield f"sqlite:///{folder / 'sluice.db'}"
         return
     base = sqlalchemy.make_url(request.getfixturevalue("postgresql_server")).set(drivername="postgresql+psycopg")
     name = f"t_{secrets.token_hex(6)}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 
 def line(path: Path, *, weights: list[float], bias: float) -> Path:
@@ -23,4 +24,26 @@ def line(path: Path, *, weights: list[float], bias: float) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
+    return path
+
+
+def classifier(path: Path, *, scale: float = 1.0, softmax: bool = False) -> Path:
+    """Eight classes from 64 floats: each class sums eight of them; all other weights are next to nothing.
+
+    Its nodes have no names, as ONNX allows.
+    """
+    weights = np.random.default_rng(3).normal(0.0, 1e-4, (64, 8)).astype(np.float32)
+    for number in range(8):
+        weights[8 * number : 8 * number + 8, number] += scale
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["scores" if softmax else "y"])]
+    if softmax:
+        nodes.append(helper.make_node("Softmax", ["scores"], ["y"], axis=-1))
+    graph = helper.make_graph(
+        nodes,
+        "classifier",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 8])],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
     return path

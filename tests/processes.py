@@ -24,7 +24,7 @@ from tests.conftest import free_port
 from tests.queue_kit import doubling_model, serve_model, slow_model, worker_settings
 from tests.system import plain_environment
 
-START_SECONDS = 30
+START_SECONDS = 90
 PEPPER = "p" * 32
 MASTER_KEY = "m" * 43
 # Without `clients:admin`, for which every model exists.

@@ -33,6 +33,7 @@ from workers.lanes import Answer, Keys, Lane, Priority, pack_bundle, unpack_answ
 from workers.protocols.body import Body
 from workers.publisher import Publisher
 from workers.redis_link import Wire
+from workers.ringer import Ringer
 from workers.session import run_session
 from workers.settings import WorkerSettings
 
@@ -268,6 +269,15 @@ class Caller:
             if popped:
                 self.take(popped[1])
         return {number: self.answers[number][0] for number in numbers}
+
+
+def tell_slots(ringer: Ringer, *slots: str, loaded: Mapping[str, str] | None = None) -> None:
+    """Let a ringer of one pool learn these slots, and what some of them have loaded, as names with commas."""
+    for _ in range(2):  # who has what loaded is asked of slots that are known
+        asked = len(ringer.question()) - 3
+        told = [(loaded or {}).get(slot, "").replace(",", "\n").encode() for slot in sorted(slots)]
+        scores = [word for slot in slots for word in (slot.encode(), b"0")]
+        ringer.learn([[0, 0], [], scores, *told[:asked]])
 
 
 def wait_until(condition: object, seconds: float = 10, *, message: str = "it did not happen") -> None:

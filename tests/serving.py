@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -66,14 +66,14 @@ def whole_numbers(path: Path) -> Path:
     return path
 
 
-def table(path: Path) -> Path:
-    """An ONNX file that looks n up in a table of four, and fails for what is not in it."""
+def table(path: Path, values: Sequence[float] = (0.5, 1.5, 2.5, 3.5)) -> Path:
+    """An ONNX file that looks n up in a table of these values, and fails for what is not in it."""
     graph = helper.make_graph(
         [helper.make_node("Gather", ["values", "n"], ["y"])],
         "table",
         [helper.make_tensor_value_info("n", TensorProto.INT64, ["batch"])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch"])],
-        [helper.make_tensor("values", TensorProto.FLOAT, [4], [0.5, 1.5, 2.5, 3.5])],
+        [helper.make_tensor("values", TensorProto.FLOAT, [len(values)], list(values))],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return path

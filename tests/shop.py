@@ -16,10 +16,15 @@ from model_store.database import Sessions, connect, sessions_of, transaction
 from model_store.migrations import migrate
 from model_store.registry import Served
 from model_store.tables import Version
+from model_store.upload_options import UploadOptions
 from workers.preparation import schedule
 from workers.preparation.pipeline import prepare
 from workers.settings import WorkerSettings
 from workers.tables import Preparation
+
+NOTHING_SAID = UploadOptions()
+# Nobody warms up what is prepared here: there is no worker, whatever else runs on the machine.
+NO_REDIS = "redis://127.0.0.1:1/0"
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Shop:
     artifacts: Artifacts
     settings: WorkerSettings
 
-    def upload(self, path: Path) -> str:
+    def upload(self, path: Path, format: str | None = None, options: UploadOptions = NOTHING_SAID) -> str:
         """Publishes a file as version 1 of a model of its own, due for preparation; returns the model's name."""
         stored = self.artifacts.add_file(path)
         name = f"{path.stem}-{stored.digest[:8]}"
@@ -49,7 +54,8 @@ class Shop:
             registry.publish(
                 session,
                 name,
-                format=path.suffix[1:],
+                format=format or path.suffix[1:],
+                options=options.to_json(),
                 digest=stored.digest,
                 size_bytes=stored.size_bytes,
                 uploaded_by="t",
@@ -57,8 +63,11 @@ class Shop:
             schedule.create(session, name, 1)
         return name
 
-    def prepare(self, path: Path, **settings: object) -> Ended:
-        name = self.upload(path)
+    def prepare(
+        self, path: Path, format: str | None = None, options: UploadOptions = NOTHING_SAID, **settings: object
+    ) -> Ended:
+        """`settings` are other than the shop's; a format and options are what an uploader says of the file."""
+        name = self.upload(path, format, options)
         prepare(self.sessions, self.artifacts, self.settings.model_copy(update=settings), name, 1)
         return self.look(name)
 
@@ -79,7 +88,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     root = tmp_path_factory.mktemp("shop")
     (root / "scratch").mkdir()
     settings = WorkerSettings(
-        database_url=f"sqlite:///{root / 'sluice.db'}", store_dir=root / "store", scratch_dir=root / "scratch"
+        database_url=f"sqlite:///{root / 'sluice.db'}",
+        store_dir=root / "store",
+        scratch_dir=root / "scratch",
+        redis_url=NO_REDIS,  # type: ignore[arg-type] # pydantic makes a secret of it
     )
     migrate(settings)
     engine = connect(settings)

@@ -8,12 +8,14 @@ import re
 import secrets
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from auth.grants import Action, GrantSpec
 from auth.scopes import Scope
+from gateway.snapshot import READ_SECONDS
 from model_store.database import transaction
 from tests.conftest import RedisServer
 from tests.live_gateway import EVERY_MODEL, KERAS, LiveGateway, eventually, live_gateway, refused, upload
@@ -172,6 +174,9 @@ def test_a_label_is_made_moved_and_deleted(gateway: LiveGateway, admin: httpx.Cl
             "model": model,
             "label": "stable",
             "version": number,
+            "previous": 1 if number == 2 else None,
+            "dry_run": False,
+            "gates": [],
         }
         # In force at once, at least in the gateway that was asked.
         assert gateway.parts.snapshot.catalog.resolve(model, label="stable").number == number
@@ -224,6 +229,25 @@ def test_only_a_retired_version_without_jobs_is_deleted(gateway: LiveGateway, ad
     assert admin.delete(address).status_code == 204
     assert admin.get(address).status_code == 404
     assert admin.get(f"/admin/models/{model}").json()["versions"] == []
+
+
+def test_a_job_that_a_gateway_took_before_it_heard_of_the_end_keeps_its_version(
+    gateway: LiveGateway, admin: httpx.Client, model: str, monkeypatch: pytest.MonkeyPatch
+):
+    upload(admin, model)
+    gateway.make_available(model, 1)
+    address = f"/admin/models/{model}/versions/1"
+    admin.post(f"{address}/retire")
+    draft = jobs.Draft(jobs.new_id(), Lane(model, 1, Priority.BULK, "c"), "d", 1, b"{}", 60)
+
+    def submit(seconds: float) -> None:
+        assert seconds > READ_SECONDS
+        with transaction(gateway.parts.sessions) as session:
+            jobs.accept(session, [draft], 1)
+
+    monkeypatch.setattr("gateway.routes.admin_models.time", SimpleNamespace(sleep=submit))
+    assert refused(admin.delete(address), 409, "version_in_use")
+    assert admin.get(address).json()["state"] == "END"
 
 
 def test_the_bytes_of_a_deleted_version_leave_the_store_when_nobody_else_has_them(

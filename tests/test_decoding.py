@@ -37,11 +37,26 @@ COLOUR = Signature((TensorSpec("image", "uint8", (None, 2, 3, 3)),), OUTPUTS)
 
 
 def decoded(
-    folder: Path, kind: str, content: bytes, signature: Signature, *, batch_rows: int = 100, pixels: str | None = None
+    folder: Path,
+    kind: str,
+    content: bytes,
+    signature: Signature,
+    *,
+    batch_rows: int = 100,
+    pixels: str | None = None,
+    said: dict[str, object] | None = None,
 ) -> list[Decoded]:
-    settings = RunnerSettings(scratch_dir=folder)
+    """`said` is a version's input specification beside what every one of an image has."""
+    specification = None if said is None else json.dumps({"kind": "image", "resize": "none", "range": [0, 1]} | said)
     with Decoder(
-        settings, kind, io.BytesIO(content), signature, batch_rows=batch_rows, batch_bytes=2**23, pixels=pixels
+        RunnerSettings(scratch_dir=folder),
+        kind,
+        io.BytesIO(content),
+        signature,
+        batch_rows=batch_rows,
+        batch_bytes=2**23,
+        pixels=pixels,
+        specification=specification,
     ) as decoder:
         return list(decoder.batches(0))
 
@@ -186,6 +201,7 @@ def test_a_missing_package_is_named_with_what_installs_it(
     for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
         monkeypatch.setitem(sys.modules, name, None)
     terms = {"file": "none", "signature": GREY.to_json(), "pixels": "0-1", "batch_rows": 1, "most_rows": 1}
+    terms["specification"] = None
     with pytest.raises(UploadRefused, match=r"sluice-gateway\[files\]") as refusal:
         command({}, terms, {})
     assert refusal.value.code == "format_unavailable"
@@ -248,6 +264,46 @@ def test_channels_may_come_before_rows(tmp_path: Path):
     signature = Signature((TensorSpec("image", "float32", (None, 3, 2, 5)),), OUTPUTS)
     [batch] = decoded(tmp_path, IMAGES, archive({"a.png": image(colours)}), signature, pixels="0-255")
     assert np.array_equal(batch.tensors["image"][0], colours.transpose(2, 0, 1))
+
+
+SIZE: dict[str, object] = {"height": 2, "width": 3, "channels": 1}
+
+
+def test_an_input_specification_says_what_pixels_become(tmp_path: Path):
+    pixels = np.array([[0, 51, 255], [255, 0, 51]], np.uint8)
+    said = SIZE | {"range": [-1, 1], "mean": [0.5], "std": [0.25]}
+    [batch] = decoded(tmp_path, IMAGES, archive({"a.png": image(pixels)}), GREY, said=said)
+    expected = np.array([[-6.0, -4.4, 2.0], [2.0, -6.0, -4.4]])
+    assert np.allclose(batch.tensors["image"][0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("resize", "expected"),
+    [("stretch", [[1, 1, 1], [1, 1, 1]]), ("crop", [[1, 1, 1], [1, 1, 1]]), ("pad", [[0, 1, 0], [0, 1, 0]])],
+    ids=["stretch", "crop", "pad"],
+)
+def test_an_input_specification_says_what_becomes_of_images_of_another_size(
+    tmp_path: Path, resize: str, expected: list[list[int]]
+):
+    # given a white image that is twice as high as the input, and as wide as a third of that
+    members = {"high.png": image(np.full((4, 2), 255, np.uint8)), "vast.png": png_of(2**14, 2**14)}
+    [batch] = decoded(tmp_path, IMAGES, archive(members), GREY, said=SIZE | {"resize": resize})
+    # then it is brought to the input's size, and one that would take gigabytes is not decoded
+    assert batch.tensors["image"].tolist() == [expected]
+    assert sorted(batch.wrong) == [1]
+
+
+@pytest.mark.parametrize(
+    ("signature", "said"),
+    [(GREY, {"height": 3, "width": 2, "channels": 1}), (COLOUR, {"height": 2, "width": 3, "channels": 3})],
+    ids=["size", "scaled-bytes"],
+)
+def test_an_input_specification_that_contradicts_the_signature_reads_nothing(
+    tmp_path: Path, signature: Signature, said: dict[str, object]
+):
+    with pytest.raises(DecodingFailed) as refusal:
+        decoded(tmp_path, IMAGES, archive({}), signature, said=said)
+    assert refusal.value.code == "images_unfit"
 
 
 def png_of(width: int, height: int) -> bytes:

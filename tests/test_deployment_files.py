@@ -290,5 +290,17 @@ def test_grafana_finds_its_data_source_and_its_dashboard():
     assert source["url"] == "http://prometheus:9090"
     assert f"./monitoring/dashboards:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
     titles = [panel["title"] for panel in panels if panel["type"] == "row"]
-    assert titles == ["State", "Traffic", "Latency", "Queue", "Workers", "Jobs", "Preparation", "Limits", "Webhooks"]
+    assert titles == [
+        "State",
+        "Traffic",
+        "Latency",
+        "Queue",
+        "Workers",
+        "Jobs",
+        "Preparation",
+        "Limits",
+        "Webhooks",
+        "Many models",
+        "Shadows and canaries",
+    ]
     assert len({panel["id"] for panel in panels}) == len(panels)

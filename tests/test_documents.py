@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from gateway.openapi import operations
-from model_store import registry
+from model_store import golden, registry
 from model_store.artifacts import Artifacts
 from model_store.database import connect, sessions_of, transaction
 from model_store.settings import StoreSettings
@@ -79,7 +79,8 @@ def place(system: System, tmp_path_factory: pytest.TempPathFactory) -> Place:
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "sluice-data").symlink_to(system.data)
     weights = line(folder / "linear.onnx", weights=[2.0, -3.4], bias=4.2)
-    serve(system, "linear", weights, LINEAR)
+    pair = ({"x": np.array([[1, 2]], np.float32)}, {"y": np.array([[-0.6]], np.float32)})
+    serve(system, "linear", weights, LINEAR, golden.pack(*pair))
     serve(system, "mnist", digits(folder / "mnist.onnx"), MNIST)
     (system.data / "demo").mkdir(exist_ok=True)
     linear_keras(system.data / "demo" / "linear.keras")
@@ -111,7 +112,11 @@ def routes(system: System) -> list[tuple[str, re.Pattern[str]]]:
     ]
 
 
-@pytest.mark.parametrize("path", PASTED, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [path if path.name == "README.md" else pytest.param(path, marks=pytest.mark.long) for path in PASTED],
+    ids=lambda path: path.name,
+)
 def test_the_commands_work_when_they_are_pasted(path: Path, place: Place) -> None:
     for pasted in paste(path, place.folder, place.home, place.address):
         where = f"{path.name}:{pasted.block.line}"
@@ -225,11 +230,15 @@ def resolve(words: list[str]) -> tuple[set[str], list[str]]:
     return {name for option in command.params for name in (*option.opts, *option.secondary_opts)}, known
 
 
-def serve(system: System, model: str, path: Path, signature: Signature) -> None:
-    """Registers an ONNX file as version 1 of a model that serves."""
+def serve(system: System, model: str, path: Path, signature: Signature, samples: bytes | None = None) -> None:
+    """Registers an ONNX file as version 1 of a model that serves, with its golden samples."""
     settings = StoreSettings(database_url=f"sqlite:///{system.data / 'sluice.db'}", store_dir=system.data / "store")
     engine = connect(settings)
     stored = Artifacts.of(settings).add_file(path)
+    kept = None
+    if samples is not None:
+        path.with_suffix(".npz").write_bytes(samples)
+        kept = Artifacts.of(settings).add_file(path.with_suffix(".npz")).digest
     with transaction(sessions_of(engine)) as session:
         version, _ = registry.publish(
             session, model, format="onnx", digest=stored.digest, size_bytes=stored.size_bytes, uploaded_by="tests"
@@ -239,7 +248,7 @@ def serve(system: System, model: str, path: Path, signature: Signature) -> None:
         )
         registry.make_available(
             session, model, version.number, signature=signature, variant="onnx", variants=[variant], max_batch=8,
-            max_parallelism=2, batch_seconds=0.0001, report={"steps": []},
+            max_parallelism=2, batch_seconds=0.0001, report={"steps": []}, golden=kept,
         )  # fmt: skip
     engine.dispose()
 

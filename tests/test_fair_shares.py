@@ -18,11 +18,12 @@ from auth.scopes import Scope
 from model_store.database import transaction
 from tests.conftest import RedisServer
 from tests.job_kit import BODY
-from tests.queue_kit import Queue, make_queue, running_slot, wait_until, worker_settings
+from tests.queue_kit import Queue, make_queue, running_slot, tell_slots, wait_until, worker_settings
 from workers import jobs
 from workers.bells import ring
 from workers.hot_lanes import TURN_PREDICTIONS, HotLanes
 from workers.lanes import Keys, Lane, Priority
+from workers.pools import OnePool
 from workers.redis_link import Wire
 from workers.ringer import Ringer
 from workers.tables import Job
@@ -137,8 +138,8 @@ def test_a_ring_tells_the_weight_of_its_lane(queue: Queue):
         told.append(lane)
         return 2.5
 
-    ringer, lane = Ringer(queue.keys, "default", weight=weight), lane_of(queue, "c")
-    ringer.slots = ("s",)
+    ringer, lane = Ringer(queue.keys, OnePool("default"), weight=weight), lane_of(queue, "c")
+    tell_slots(ringer, "s")
     new = ringer.due(lane)
     assert new is not None
     assert any(b"2.5" in command for command in new.commands)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from model_store.artifacts import Artifacts
-from model_store.errors import ArtifactMissing, FormatUnsupported
+from model_store.errors import ArtifactMissing
 from model_store.signature import Signature, TensorSpec
 from tests.onnx_models import line
 from tests.queue_kit import doubling_model
@@ -26,7 +26,7 @@ from workers.batches import Loaded, predict_all
 from workers.files.chunks import failed_lines, pack_chunk, unpack_answer
 from workers.files.contract import Asked, ChunkSize, FileInvalid, Refused, Span
 from workers.files.csv_rows import header_of
-from workers.files.formats import format_named, name_of
+from workers.files.formats import format_named
 from workers.files.json_rows import uniform_rows
 from workers.files.row_batches import answer_chunk
 from workers.protocols.body import Body
@@ -291,6 +291,7 @@ BROKEN = {
     "complex numbers": (archive(x=array(np.zeros((3, 2), np.complex64))), "dtype complex64"),
     "cut": (archive(x=array(np.zeros((3, 2), np.float32))[:-4]), "ends within the rows"),
     "code for a head": (archive(x=b"\x93NUMPY\x01\x00\x10\x00__import__('os')"), "cannot be read"),
+    "a list for a key": (archive(x=b"\x93NUMPY\x01\x00\x08\x00{[]: 1} "), "cannot be read"),
     "several arrays": (archive(x=array(np.zeros((1, 2), np.float32)), z=array(np.zeros(1))), "an array for each"),
     "long rows": (archive(x=array(np.zeros((1, 2), np.float32))), "a row may have"),
 }
@@ -303,6 +304,21 @@ def test_an_archive_that_cannot_be_trusted_is_refused(double: Loaded, artifacts:
 
     with pytest.raises(FileInvalid, match=reason):
         answers(double, artifacts, "npz", data, size)
+
+
+@pytest.mark.parametrize("character", [0xD800, 0xDFFF, 0x110000, 0x7FFFFFFF, 0xFFFFFFFF], ids=hex)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_texts_of_characters_that_there_are_not_are_refused(character: int, order: str):
+    signature = Signature((TensorSpec("x", "string", (None,)),), ())
+    contract, size = Contract("text", 1, signature, 100), ChunkSize(10, 1000, 1000)
+    fine = array(np.array(["\ud7ff\ue000\U0010ffff", "é"]).astype(f"{order}U3"))
+    text = fine[:-4] + struct.pack(f"{order}I", character)
+
+    assert [chunk.rows for chunk in format_named("npz").chunks(io.BytesIO(archive(x=fine)), contract, size, None)] == [
+        2
+    ]
+    with pytest.raises(FileInvalid, match="characters that there are not"):
+        list(format_named("npz").chunks(io.BytesIO(archive(x=text)), contract, size, None))
 
 
 def test_rows_without_values_are_no_rows_however_many_an_archive_announces():
@@ -365,17 +381,6 @@ def test_a_chunk_that_never_ran_gives_each_row_its_error_and_its_id(double: Load
         (1, None, "artifact_missing"),
         (2, None, "artifact_missing"),
     ]
-
-
-def test_a_format_is_told_by_its_name_its_type_or_its_files_name():
-    assert name_of("csv", "application/jsonl", "a.npz") == "csv"
-    assert name_of(None, "Application/X-NDJSON; charset=utf-8", "") == "jsonl"
-    assert name_of(None, "application/octet-stream", "Rows.NPZ") == "npz"
-    for asked, media_type in (("pickle", ""), (None, "application/octet-stream")):
-        with pytest.raises(FormatUnsupported, match="jsonl"):
-            name_of(asked, media_type, "")
-    with pytest.raises(FormatUnsupported, match="'text/plain' names no format"):
-        name_of(None, "text/plain; charset=utf-8", "")
 
 
 @pytest.mark.parametrize("line", [b"1;2\n", b"a\tb\n"], ids=["semicolons", "tabs"])

@@ -21,9 +21,18 @@ import auth.limit_tables
 import auth.people_tables
 import auth.tables
 import auth.token_tables
+import model_store.evaluations
+import model_store.imports
 import model_store.job_policies
+import model_store.labels
+import model_store.model_settings
+import model_store.partial_uploads
+import model_store.samples
 import model_store.tables
+import model_store.traffic_tables
 import model_store.upload_signatures
+import model_store.variant_policies
+import model_store.version_policies
 import workers.files.tables
 import workers.idempotency
 import workers.tables
@@ -36,8 +45,17 @@ from model_store.settings import StoreSettings
 
 TABLES = (
     model_store.tables,
+    model_store.traffic_tables,
     model_store.job_policies,
+    model_store.labels,
+    model_store.version_policies,
+    model_store.model_settings,
+    model_store.samples,
+    model_store.evaluations,
+    model_store.partial_uploads,
+    model_store.imports,
     model_store.upload_signatures,
+    model_store.variant_policies,
     auth.tables,
     auth.audit_tables,
     auth.key_tables,

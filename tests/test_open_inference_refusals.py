@@ -83,9 +83,9 @@ REFUSED: dict[str, tuple[bytes, str]] = {
         json.dumps({"inputs": [X], "parameters": {"binary_data_output": "yes"}}).encode(),
         "binary_data_output must be true or false",
     ),
-    "a classification": (
-        json.dumps({"inputs": [X], "outputs": [{"name": "y", "parameters": {"classification": 3}}]}).encode(),
-        "classification is not supported",
+    "shared memory for an output": (
+        json.dumps({"inputs": [X], "outputs": [{"name": "y", "parameters": {"shared_memory_region": "r"}}]}).encode(),
+        "shared_memory_region is not supported",
     ),
 }
 

@@ -2,66 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from prometheus_client import Counter
 
-from model_store.signature import Signature, Tensors, TensorSpec
-from monitoring.metrics import LOADED_PREDICTORS, PREDICTOR_BYTES
-from workers.errors import PredictionFailed, PredictorTooLarge
+from monitoring.metrics import LOADED_PREDICTORS, PREDICTOR_BYTES, PREDICTOR_EVICTIONS, Labelled
+from tests.predictor_shelf import Adder, Shelf
+from workers.cached_predictors import MOST_USES
+from workers.errors import EnvironmentMismatch, PredictionFailed, PredictorTooLarge
 from workers.predictor_cache import PredictorCache
-
-SIGNATURE = Signature((TensorSpec("x", "int64", (None,)),), (TensorSpec("y", "int64", (None,)),))
-
-
-class Adder:
-    """A predictor of our own: adds its version's number; must not be used once closed."""
-
-    runtime = "adder"
-    signature = SIGNATURE
-
-    def __init__(self, number: int, memory_bytes: int) -> None:
-        self.number = number
-        self.memory_bytes = memory_bytes
-        self.closed = 0
-
-    def run(self, tensors: Tensors) -> Tensors:
-        assert not self.closed
-        return {"y": tensors["x"].astype(np.int64) + self.number}
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-class Shelf:
-    """Loads adders and remembers them all; `sizes` gives their sizes, `gate` holds loads back until it is set."""
-
-    def __init__(self, **sizes: int) -> None:
-        self.sizes = sizes
-        self.made: list[Adder] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.started = threading.Semaphore(0)
-
-    def load(self, model: str, version: int) -> Adder:
-        self.started.release()
-        assert self.gate.wait(20)
-        adder = Adder(version, self.sizes.get(model, 10))
-        self.made.append(adder)
-        return adder
-
-    def closed(self) -> list[int]:
-        return [adder.closed for adder in self.made]
 
 
 def names(cache: PredictorCache) -> list[str]:
-    return [loaded.model for loaded in cache.loaded()]
+    return sorted(loaded.model for loaded in cache.loaded())
 
 
 def test_a_predictor_is_loaded_on_first_use_and_then_kept():
@@ -113,12 +72,122 @@ def test_over_the_budget_the_one_that_was_used_longest_ago_leaves():
     cache = PredictorCache(30, shelf.load)
     for name in ("a", "b", "c"):
         cache.get(name, 1)
-    cache.peek("a", 1)
+    cache.used("a", 1)
 
     cache.get("d", 1)
 
     assert names(cache) == ["a", "c", "d"]
     assert shelf.closed() == [0, 1, 0, 0]
+
+
+def test_what_was_used_more_often_stays_though_another_was_used_since():
+    cache = PredictorCache(20, Shelf().load)
+    for name in ("often", "often", "often", "lately"):
+        cache.get(name, 1)
+    cache.get("new", 1)
+    assert names(cache) == ["new", "often"]
+
+
+def test_what_was_used_often_once_leaves_when_others_are_used_instead():
+    cache = PredictorCache(20, Shelf().load)
+    for _ in range(1000):
+        cache.get("once", 1)
+    for number in range(MOST_USES + 2):
+        cache.get(f"other-{number}", 1)
+        cache.get(f"other-{number}", 1)
+    assert "once" not in names(cache)
+
+
+def test_pinned_models_stay_whatever_else_is_used():
+    cache = PredictorCache(30, Shelf().load)
+    cache.pin(["pinned"])
+    cache.get("pinned", 1)
+    for name in ("a", "b", "c", "a", "b", "c"):
+        cache.get(name, 1)
+    assert "pinned" in names(cache)
+    assert (cache.figures().memory_bytes, cache.figures().pinned_bytes) == (30, 10)
+
+    cache.pin([])
+    for name in ("a", "b", "c", "a", "b", "c"):
+        cache.get(name, 1)
+    assert "pinned" not in names(cache)
+
+
+def test_what_does_not_fit_beside_the_pins_is_loaded_for_its_use_and_leaves_after_it():
+    cache = PredictorCache(30, Shelf(large=25).load)
+    cache.pin(["pinned"])
+    cache.get("pinned", 1)
+    with cache.lease("large", 1):
+        assert names(cache) == ["large", "pinned"]
+    assert names(cache) == ["pinned"]
+
+
+def test_pins_that_exceed_the_budget_leave_like_others_and_are_told():
+    before = gauge_of(PREDICTOR_EVICTIONS, reason="pinned")
+    cache = PredictorCache(30, Shelf().load)
+    cache.pin(["a", "b", "c", "d"])
+    for name in ("a", "b", "c", "d"):
+        cache.get(name, 1)
+    assert names(cache) == ["b", "c", "d"]
+    assert gauge_of(PREDICTOR_EVICTIONS, reason="pinned") == before + 1
+
+
+def test_room_is_made_before_a_version_takes_it():
+    shelf = Shelf()
+
+    def load(model: str, version: int) -> Adder:
+        cache.expect(model, version, 10)
+        seen.append(names(cache))
+        return shelf.load(model, version)
+
+    seen: list[list[str]] = []
+    cache = PredictorCache(20, load)
+    for name in ("a", "b", "c"):
+        cache.get(name, 1)
+    assert seen == [[], ["a"], ["b"]]
+    cache.expect("unasked", 1, 1000)
+    cache.get("c", 1)
+    assert names(cache) == ["b", "c"]
+
+
+def test_a_version_that_is_loaded_anew_serves_by_its_old_predictor_until_the_new_one_is_there():
+    shelf = Shelf()
+    cache = PredictorCache(30, shelf.load)
+    old = cache.get("a", 1)
+    assert shelf.started.acquire(timeout=20)
+    shelf.gate.clear()
+    with ThreadPoolExecutor(1) as threads:
+        renewed = threads.submit(cache.renew, "a", 1)
+        assert shelf.started.acquire(timeout=20)
+        with cache.lease("a", 1) as leased:
+            assert leased is old
+            shelf.gate.set()
+            renewed.result()
+            assert not old.closed
+            assert cache.get("a", 1) is not old
+    assert shelf.closed() == [1, 0]
+    cache.renew("absent", 1)
+    assert names(cache) == ["a"]
+
+
+def test_a_version_that_cannot_be_loaded_anew_serves_as_it_is():
+    answers: list[Callable[[], Adder]] = [lambda: Adder(1, 1), lambda: Adder(1, 1000)]
+    cache = PredictorCache(100, lambda _model, _version: answers.pop(0)())
+    old = cache.get("a", 1)
+    with pytest.raises(PredictorTooLarge):
+        cache.renew("a", 1)
+    assert cache.get("a", 1) is old
+
+
+def test_hits_misses_loads_and_evictions_are_counted():
+    cache = PredictorCache(20, Shelf().load)
+    for name in ("a", "a", "b", "c"):
+        cache.get(name, 1)
+    cache.used("c", 1)
+    figures = cache.figures()
+    assert (figures.hits, figures.misses, figures.loads, figures.evictions) == (2, 3, 3, 1)
+    assert (figures.memory_bytes, figures.budget_bytes) == (20, 20)
+    assert figures.load_seconds >= 0
 
 
 def test_as_many_leave_as_a_large_one_needs():
@@ -218,6 +287,42 @@ def test_a_failure_is_forgotten_in_time(monkeypatch: pytest.MonkeyPatch):
     cache.get("a", 1)
 
 
+def test_what_computes_otherwise_here_is_not_proved_again_each_second(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("workers.predictor_cache.FAILURE_SECONDS", 0.0)
+    loads: list[str] = []
+
+    def load(model: str, _version: int) -> Adder:
+        loads.append(model)
+        raise EnvironmentMismatch("other kernels")
+
+    cache = PredictorCache(100, load)
+    for _ in range(3):
+        with pytest.raises(EnvironmentMismatch):
+            cache.get("a", 1)
+    assert loads == ["a"]
+    # until something else is served, perhaps what was prepared here
+    cache.forget_failures()
+    with pytest.raises(EnvironmentMismatch):
+        cache.get("a", 1)
+    assert loads == ["a", "a"]
+
+
+def test_of_versions_that_cannot_be_loaded_only_the_last_ones_are_remembered(monkeypatch: pytest.MonkeyPatch):
+    def load(model: str, version: int) -> Adder:
+        raise PredictionFailed(f"no model {model} {version}")
+
+    monkeypatch.setattr("workers.predictor_cache.FAILURE_SECONDS", 0.0)
+    cache = PredictorCache(100, load)
+    refused = []
+    for version in range(20):
+        with pytest.raises(PredictionFailed) as raised:
+            cache.get("a", version)
+        refused.append(weakref.ref(raised.value))
+        del raised
+    gc.collect()
+    assert sum(error() is not None for error in refused) <= 1
+
+
 def test_the_gauges_follow_and_closing_drops_everything():
     shelf = Shelf()
     cache = PredictorCache(100, shelf.load)
@@ -229,71 +334,9 @@ def test_the_gauges_follow_and_closing_drops_everything():
     assert shelf.closed() == [1, 1]
 
 
+def gauge_of(metric: Labelled[Counter], **labels: str) -> float:
+    return gauge(metric.labels(**labels))
+
+
 def gauge(metric: object) -> float:
     return next(iter(metric.collect())).samples[0].value  # type: ignore[attr-defined]
-
-
-def test_threads_that_lease_drop_and_evict_at_once_never_meet_a_closed_predictor():
-    shelf = Shelf()
-    cache = PredictorCache(30, shelf.load)
-    random = np.random.default_rng(7)
-    steps = random.integers(0, 6, (4, 300))
-
-    def work(row: np.ndarray) -> None:
-        for number in row.tolist():
-            if number == 0:
-                cache.drop("m", 1)
-            with cache.lease("m", number) as predictor:
-                assert predictor.run({"x": np.array([1])})["y"].tolist() == [number + 1]
-
-    with ThreadPoolExecutor(4) as threads:
-        for future in [threads.submit(work, row) for row in steps]:
-            future.result()
-
-    assert sum(loaded.memory_bytes for loaded in cache.loaded()) <= 30
-    cache.close()
-    assert set(shelf.closed()) == {1}
-
-
-class Cache(RuleBasedStateMachine):
-    """Any order of uses: within the budget unless leases forbid it, nothing closed in use, nothing closed twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shelf = Shelf(a=5, b=10, c=20)
-        self.cache = PredictorCache(30, self.shelf.load)
-        self.leases: list[tuple[Adder, object]] = []
-
-    @rule(model=st.sampled_from("abc"), version=st.integers(1, 2))
-    def get(self, model: str, version: int) -> None:
-        assert self.cache.get(model, version).run({"x": np.array([1])})["y"].tolist() == [1 + version]
-
-    @rule(model=st.sampled_from("abc"), version=st.integers(1, 2))
-    def lease(self, model: str, version: int) -> None:
-        manager = self.cache.lease(model, version)
-        self.leases.append((manager.__enter__(), manager))
-
-    @rule(index=st.integers(0, 20))
-    def give_back(self, index: int) -> None:
-        if self.leases:
-            _, manager = self.leases.pop(index % len(self.leases))
-            manager.__exit__(None, None, None)  # type: ignore[attr-defined]
-
-    @rule(model=st.sampled_from("abc"), version=st.integers(1, 2))
-    def drop(self, model: str, version: int) -> None:
-        self.cache.drop(model, version)
-
-    @invariant()
-    def it_holds(self) -> None:
-        assert not any(predictor.closed for predictor, _ in self.leases)
-        assert max(self.shelf.closed(), default=0) <= 1
-        loaded = self.cache.loaded()
-        idle = [one for one in loaded if not one.leases]
-        assert sum(one.memory_bytes for one in loaded) <= 30 or len(idle) <= 1
-        in_use = {id(predictor) for predictor, _ in self.leases}
-        kept = {id(self.cache.peek(one.model, one.version)) for one in loaded}
-        assert {id(adder) for adder in self.shelf.made if not adder.closed} == in_use | kept
-
-
-TestCacheInAnyOrder = Cache.TestCase
-TestCacheInAnyOrder.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)

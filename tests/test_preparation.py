@@ -16,7 +16,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from model_store import golden
 from model_store.database import transaction
+from model_store.registry import digests_in_use
 from model_store.signature import Signature, TensorSpec
 from model_store.tables import Version
 from tests.hostile.bait import hdf5_bytes
@@ -24,6 +26,7 @@ from tests.keras_archives import dense, layer, sequential, write_archive
 from tests.models import ModelFile
 from tests.onnx_models import line
 from tests.shop import Ended, Shop
+from workers.environment import here
 from workers.preparation import measure
 from workers.preparation.pipeline import prepare
 from workers.runtimes.loading import load
@@ -65,7 +68,7 @@ def test_a_keras_model_is_prepared_and_its_variant_answers_as_keras_does(
 def check_report(ended: Ended) -> None:
     report = ended.report
     steps = [step["name"] for step in report["steps"]]
-    assert steps == ["receive", "inspect", "rebuild", "load", "convert", "parity", "measure", "store"]
+    assert steps == ["receive", "inspect", "rebuild", "load", "convert", "parity", "measure", "store", "warm"]
     assert {step["outcome"] for step in report["steps"]} == {"ok"}
     variants = {variant["name"]: variant for variant in report["variants"]}
     assert ended.served is not None
@@ -119,6 +122,13 @@ def test_an_onnx_graph_is_rebuilt_and_served(shop: Shop, tmp_path: Path):
     assert b"somebody" not in shop.artifacts.path(ended.served.digest).read_bytes()
     predictor = load(ended.served, shop.artifacts, shop.settings)
     assert predictor.run({"x": np.array([[1, 1], [0, 2]], np.float32)})["y"].tolist() == [[6.0], [7.0]]
+    assert ended.served.golden_digest is not None
+    inputs, outputs = golden.unpack(shop.artifacts.path(ended.served.golden_digest).read_bytes())
+    assert np.allclose(outputs["y"], inputs["x"] @ np.array([[2], [3]]) + 1)
+    assert len(inputs["x"]) == 11
+    assert ended.served.environment == here()
+    with transaction(shop.sessions) as session:
+        assert ended.served.golden_digest in digests_in_use(session)
 
 
 def graph_of(path: Path, node: onnx.NodeProto, weights: list[onnx.TensorProto], **opsets: int) -> Path:

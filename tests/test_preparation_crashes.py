@@ -15,7 +15,7 @@ from sqlalchemy import update
 from model_store import registry
 from model_store.database import transaction
 from tests.onnx_models import line
-from tests.shop import Shop
+from tests.shop import NO_REDIS, Shop
 from workers.preparation.pipeline import prepare
 from workers.tables import Preparation
 
@@ -43,6 +43,7 @@ def kill_at(shop: Shop, name: str, step: str) -> None:
         "SLUICE_DATABASE_URL": shop.settings.database_url.get_secret_value(),
         "SLUICE_STORE_DIR": str(shop.settings.store_dir),
         "SLUICE_SCRATCH_DIR": str(shop.settings.scratch_dir),
+        "SLUICE_REDIS_URL": NO_REDIS,
     }
     process = subprocess.Popen([sys.executable, "-m", "tests.preparing", name, "1"], cwd=ROOT, env=environment)
     until = time.monotonic() + 60

@@ -23,9 +23,8 @@ from model_store.database import transaction
 from tests.conftest import RedisServer
 from tests.queue_kit import Queue, make_queue, running_slot, worker_settings
 from workers import jobs
-from workers import ringer as ringer_module
 from workers.broker import broker
-from workers.errors import DeadlinePassed, QueueFull
+from workers.errors import DeadlinePassed, PoolDeserted, QueueFull
 from workers.lanes import (
     BUNDLE_BYTES,
     BUNDLE_FIELD,
@@ -33,15 +32,14 @@ from workers.lanes import (
     GROUP,
     JOB_FIELD,
     Answer,
-    Keys,
     Lane,
     Priority,
     pack_answers,
     unpack_bundle,
 )
+from workers.pools import OnePool, Pools
 from workers.protocols.body import Body
 from workers.publisher import Publisher
-from workers.ringer import Ringer
 from workers.tables import Job
 
 BODY = Body(b'{"instances": [[1.5, 2.0]]}')
@@ -55,9 +53,10 @@ def queue(redis_server: RedisServer, tmp_path: Path) -> Iterator[Queue]:
 
 
 @asynccontextmanager
-async def submitting(queue: Queue, gateway: str = "") -> AsyncIterator[Submission]:
+async def submitting(queue: Queue, gateway: str = "", pools: Pools | None = None) -> AsyncIterator[Submission]:
     # Its messages go to a queue that no Celery worker reads: the test's slots are begun by the test.
-    made = Submission(queue.settings, gateway or f"g{secrets.token_hex(3)}", Publisher(broker(queue.settings)))
+    publisher = Publisher(broker(queue.settings))
+    made = Submission(queue.settings, gateway or f"g{secrets.token_hex(3)}", publisher, pools=pools)
     await made.start()
     try:
         yield made
@@ -299,23 +298,6 @@ def test_a_turn_is_split_into_entries_of_bounded_size():
     assert [[number for number, _ in entry] for entry in bundles(large)] == [[1], [2], [3], [4]]
 
 
-def test_a_lane_is_rung_once_a_second_and_stays_with_a_slot_that_serves():
-    now = [100.0]
-    ringer, lane = Ringer(Keys("p"), "default", lambda: now[0]), Lane("m", 1, Priority.INTERACTIVE, "c")
-    ringer.slots = ("a", "b", "c")
-    first = ringer.due(lane)
-    assert first is not None
-    assert ringer.due(lane) is None
-    now[0] += 1
-    [second] = ringer.again([lane])
-    assert second.slot != first.slot
-    ringer.answered(lane)
-    now[0] += 1
-    third = ringer.due(lane)
-    assert third is not None
-    assert third.slot == first.slot
-
-
 def test_a_job_that_is_refused_leaves_no_input_in_the_store(queue: Queue):
     settings = queue.settings.model_copy(update={"queued_jobs_limit": 1, "inline_bytes": 0})
 
@@ -355,13 +337,42 @@ def test_a_client_has_room_for_as_many_jobs_as_its_limit_says_and_again_once_som
     run(work())
 
 
-def test_a_lane_that_was_forgotten_among_many_is_rung_again_while_somebody_waits(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ringer_module, "RUNG_LANES", 1)
-    now = [100.0]
-    ringer = Ringer(Keys("p"), "default", lambda: now[0])
-    ringer.slots = ("a",)
-    waited_in, another = (Lane("m", 1, Priority.INTERACTIVE, client) for client in ("c", "d"))
-    ringer.due(waited_in)
-    now[0] += 1.1
-    ringer.due(another)
-    assert len(ringer.again([waited_in])) == 1
+class NobodysPool(OnePool):
+    """`double` is for a pool that has no worker."""
+
+    def __init__(self) -> None:
+        super().__init__("default")
+        self.named = ("default", "nobody")
+
+    def of(self, model: str) -> str:
+        return "nobody" if model == "double" else self.ordinary
+
+
+def test_a_lane_that_nobody_can_be_rung_for_expires_all_the_same(queue: Queue):
+    async def work() -> None:
+        async with submitting(queue, pools=NobodysPool()) as submission:
+            waiting = asyncio.create_task(submission.predict(queue.lane(), BODY, 5.0))
+            key = queue.keys.lane(queue.lane())
+            await eventually(lambda: queue.client.exists(key) == 1)
+            assert queue.client.pttl(key) > 0
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+
+    announce(queue, "w.0")
+    run(work())
+
+
+def test_a_prediction_for_a_pool_that_was_deserted_is_refused_at_once(queue: Queue, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("workers.slot_board.DESERTED_SECONDS", 0.0)
+
+    async def work() -> None:
+        async with submitting(queue, pools=NobodysPool()) as submission:
+            with pytest.raises(PoolDeserted, match="no worker of the pool nobody"):
+                await submission.predict(queue.lane(), BODY, 5.0)
+            # Of those that name no pool, any worker may come back.
+            other = asyncio.create_task(submission.predict(queue.lane(model="other"), BODY, 5.0))
+            await eventually(lambda: queue.client.exists(queue.keys.lane(queue.lane(model="other"))) == 1)
+            other.cancel()
+            await asyncio.gather(other, return_exceptions=True)
+
+    run(work())

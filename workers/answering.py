@@ -56,6 +56,7 @@ class Answering:
         except Exception:  # the loop's edge: one version's unforeseen failure must not end everybody's session
             log.exception("a batch of %s failed unexpectedly; it runs again in a thread", group.version)
             return False
+        self.running.cache.used(*group.version)
         parcel.add(group.bundles, answers)
         if parcel.due:
             self.outbox.send(parcel.take())

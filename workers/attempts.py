@@ -24,6 +24,7 @@ TRIED_AGAIN = frozenset(
         "runner_memory",
         "runner_timeout",
         "store_full",
+        "store_unavailable",
         "worker_crashed",
     }
 )
@@ -31,6 +32,7 @@ TRIED_AGAIN = frozenset(
 INFRASTRUCTURE = TRIED_AGAIN | {
     "artifact_corrupt",
     "artifact_missing",
+    "environment_mismatch",
     "model_quarantined",
     "predictor_too_large",
     "seal_broken",

@@ -1,7 +1,8 @@
 """The background worker: a Celery worker of threads for what waits on others' machines and disks, not on models.
 
-It sends webhooks and reads files. It has no master key: what it sends was signed by the gateway that handed it over.
-Both kinds of work are rows in SQL under lease and fence; a message that comes twice costs a query.
+It sends webhooks, reads files and imports models. It has no master key: what it sends was signed by the gateway that
+handed it over.
+All of its work is rows in SQL under lease and fence; a message that comes twice costs a query.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from monitoring import logs
 from workers.broker import BACKGROUND_QUEUE, broker
 from workers.files.turns import register_read_file
+from workers.mlflow.importing import register_import
 from workers.settings import BackgroundSettings
 from workers.webhooks.delivering import register_deliver
 from workers.worker_process import Flag, WorkerProcess
@@ -23,6 +25,7 @@ def serve(settings: BackgroundSettings) -> None:
     stopping = Flag()
     register_deliver(app, settings)
     register_read_file(app, settings, stopping.is_set)
+    register_import(app, settings)
 
     def stop(**_: object) -> None:
         stopping.set()

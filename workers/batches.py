@@ -13,6 +13,7 @@ import numpy as np
 from model_store.batching import Batching
 from model_store.errors import SluiceError
 from model_store.signature import Signature, Tensor, Tensors
+from model_store.standings import Standing
 from monitoring import metrics
 from workers.errors import InputInvalid, PredictionFailed, RunnerFailed
 from workers.origin import NOWHERE, Origin
@@ -38,6 +39,8 @@ class Loaded:
     batch_seconds: float | None
     batching: Batching | None = None
     origin: Origin = NOWHERE
+    # As it was loaded; compared with what SQL says later.
+    standing: Standing | None = None
     # Held during an inference that runs in a thread.
     turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from workers.lanes import GROUP, LANE_MILLISECONDS, RING_FIELD, WEIGHT_FIELD, Keys
+from workers.loaded_versions import word
 from workers.redis_link import Reply, pack
 from workers.slots import ranked
 
@@ -18,6 +19,7 @@ BELL_RINGS = 10_000
 class Ring:
     """One lane to wake on one slot: packed commands, and what to do with the last one's reply."""
 
+    pool: str
     slot: str
     token: str
     commands: list[bytes]
@@ -35,6 +37,7 @@ def ring(keys: Keys, pool: str, lane: str, slot: str, weight: float = 1.0) -> Ri
     """
     token, bell, key = secrets.token_hex(8), keys.bell(pool, slot), keys.lane(lane)
     return Ring(
+        pool,
         slot,
         token,
         [
@@ -48,7 +51,18 @@ def ring(keys: Keys, pool: str, lane: str, slot: str, weight: float = 1.0) -> Ri
     )
 
 
-def choose(slots: tuple[str, ...], model: str, version: int, attempt: int) -> str | None:
-    """The slot for a lane's `attempt`-th ring: its favourite first, then the next ones, should that one not serve."""
+Loaded = Mapping[str, Collection[bytes]]
+"""What each slot has loaded, as far as it is known (workers/loaded_versions.py)."""
+
+
+def choose(slots: tuple[str, ...], model: str, version: int, attempt: int, loaded: Loaded | None = None) -> str | None:
+    """The slot for a lane's `attempt`-th ring, should those before not serve: first those that have the version loaded.
+
+    Within either kind by the version's own order, so that whoever knows the same chooses the same.
+    """
     order = ranked(f"{model}:{version}", slots)
+    if loaded:
+        wanted = word(model, version)
+        # A sort keeps the order of equals.
+        order = tuple(sorted(order, key=lambda slot: wanted not in loaded.get(slot, ())))
     return order[attempt % len(order)] if order else None

@@ -1,8 +1,8 @@
 """The Celery application: its queues, task names and settings; it imports no task.
 
-Celery carries four kinds of messages only: "run a drain on this slot", "prepare this version", "send this webhook" and
-"read this file". None is a promise: whoever waits sends again. Each setting here avoids a known failure of Celery on
-Redis.
+Celery carries five kinds of messages only: "run a drain on this slot", "prepare this version", "send this webhook",
+"read this file" and "import this model". None is a promise: whoever waits sends again. Each setting here avoids a known
+failure of Celery on Redis.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ PREPARE = "sluice.prepare"
 PREPARE_QUEUE = "prepare"
 DELIVER = "sluice.deliver"
 READ_FILE = "sluice.read_file"
+IMPORT = "sluice.import"
 BACKGROUND_QUEUE = "background"
 
 

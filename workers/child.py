@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import redis
+from sqlalchemy.orm import Session
 
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, connect, sessions_of, transaction
-from model_store.registry import served
+from model_store.registry import Served, served
+from model_store.standings import Standing, standings
 from workers import redis_link
 from workers.batches import Loaded
+from workers.lookout import UseCount
 from workers.origin import origin_of
+from workers.pools import AssignedPools
 from workers.predictor_cache import PredictorCache
 from workers.protocols.contract import Contract
 from workers.publisher import Publisher
 from workers.runtimes.loading import load
+from workers.runtimes.predictor import Predictor
+from workers.served_watch import ServedWatch
 from workers.settings import WorkerSettings
 
 
@@ -30,6 +36,9 @@ class Child:
     artifacts: Artifacts
     cache: PredictorCache[Loaded]
     publisher: Publisher
+    pools: AssignedPools
+    watch: ServedWatch
+    uses: UseCount
 
 
 def make_child(settings: WorkerSettings, publisher: Publisher) -> Child:
@@ -37,31 +46,73 @@ def make_child(settings: WorkerSettings, publisher: Publisher) -> Child:
     sessions = sessions_of(connect(settings))
     artifacts = Artifacts.of(settings)
     publisher.start()
+
+    def expect(found: Served) -> None:
+        cache.expect(found.model, found.number, found.memory_bytes)
+
+    cache = PredictorCache(settings.predictor_budget_bytes, loader(settings, sessions, artifacts, expect))
+    pools = AssignedPools(settings.pool)
     return Child(
         settings,
         redis_link.connect(settings),
         sessions,
         artifacts,
-        PredictorCache(settings.predictor_budget_bytes, loader(settings, sessions, artifacts)),
+        cache,
         publisher,
+        pools,
+        ServedWatch(sessions, cache, pools, describer(settings, sessions)),
+        UseCount(cache),
     )
 
 
-def loader(settings: WorkerSettings, sessions: Sessions, artifacts: Artifacts) -> Callable[[str, int], Loaded]:
-    """How a version is loaded on its first use: looked up in SQL, verified by digest, warmed up."""
+def loader(
+    settings: WorkerSettings, sessions: Sessions, artifacts: Artifacts, expect: Callable[[Served], None]
+) -> Callable[[str, int], Loaded]:
+    """How a version is loaded on its first use: looked up in SQL, verified by digest, warmed up.
+
+    `expect` is told before it takes memory.
+    """
 
     def load_version(model: str, version: int) -> Loaded:
         with transaction(sessions, write=False) as session:
-            found = served(session, model, version)
-        predictor = load(found, artifacts, settings)
-        return Loaded(
-            contract=Contract(model, version, found.signature, settings.max_instances),
-            predictor=predictor,
-            max_batch=found.max_batch,
-            max_parallelism=found.max_parallelism,
-            batch_seconds=found.batch_seconds,
-            batching=found.batching,
-            origin=origin_of(found, settings.worker_name),
-        )
+            found, standing = _served(session, model, version)
+        expect(found)
+        return _loaded(found, standing, load(found, artifacts, settings), settings)
 
     return load_version
+
+
+def describer(settings: WorkerSettings, sessions: Sessions) -> Callable[[Loaded], Loaded]:
+    """How a loaded version is described anew after its model's settings changed, with the predictor that it has."""
+
+    def describe(loaded: Loaded) -> Loaded:
+        with transaction(sessions, write=False) as session:
+            found, standing = _served(session, loaded.model, loaded.version)
+        return replace(_loaded(found, standing, loaded.predictor, settings), turn=loaded.turn)
+
+    return describe
+
+
+def _served(session: Session, model: str, version: int) -> tuple[Served, Standing | None]:
+    # The standing first: one that is too old is found out by the next look, one that is too new never.
+    standing = standings(session, [(model, version)]).get((model, version))
+    return served(session, model, version), standing
+
+
+def _loaded(found: Served, standing: Standing | None, predictor: Predictor, settings: WorkerSettings) -> Loaded:
+    return Loaded(
+        contract=contract_of(found, settings),
+        predictor=predictor,
+        max_batch=found.max_batch,
+        max_parallelism=found.max_parallelism,
+        batch_seconds=found.batch_seconds,
+        batching=found.batching,
+        origin=origin_of(found, settings.worker_name),
+        standing=standing,
+    )
+
+
+def contract_of(found: Served, settings: WorkerSettings) -> Contract:
+    """The terms by which a version's requests are read."""
+    allowed = found.serving.instances(settings.max_instances)
+    return Contract(found.model, found.number, found.signature, allowed, found.metadata.class_names or ())

@@ -15,12 +15,13 @@ import redis
 from model_store.database import clock_ms, transaction
 from model_store.errors import DatabaseUnavailable
 from monitoring import metrics
-from workers import lane_counts, waiting
+from workers import canaries, lane_counts, waiting
 from workers.bells import Ring
 from workers.entries import job_entry
 from workers.intervals import Intervals
 from workers.lanes import JOB_FIELD, LANE_MILLISECONDS, Keys, Lane, entry_ms
 from workers.layout import ahead_limit, lay_out_entries, take_back_lost
+from workers.pools import OnePool
 from workers.redis_link import Wire, pack
 from workers.ringer import Ringer
 from workers.roles import hold
@@ -38,6 +39,7 @@ BUSY_TICK_SECONDS = 0.02
 RING_SECONDS = 1.0
 SWEEP_SECONDS = 3.0
 PURGE_SECONDS = 60.0
+CANARY_SECONDS = 1.0
 STORE_SECONDS = 3600.0
 LANES_A_TURN = 200
 LOST_AFTER_MILLISECONDS = 3000
@@ -55,7 +57,7 @@ class Dispatcher:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._intervals = Intervals()
-        self._ringer = Ringer(self._keys, with_.settings.pool, weight=with_.weight)
+        self._ringer = Ringer(self._keys, with_.pools or OnePool(with_.settings.pool), weight=with_.weight)
         self._queued: dict[str, int] = {}
         self._pages: dict[str, str] = {}
         self._laid_out_to = (0, "")
@@ -68,6 +70,7 @@ class Dispatcher:
     def close(self) -> None:
         self._stop.set()
         self._thread.join(timeout=5)
+        self._sweep.close()
         self.close_connections()
 
     def close_connections(self) -> None:
@@ -98,11 +101,14 @@ class Dispatcher:
             # Another gateway shows the queue now: what this one last said would stand for ever.
             metrics.show(metrics.QUEUE_DEPTH, {})
             metrics.show(metrics.QUEUE_AGE, {})
+            metrics.show(metrics.CANARY_SHARE, {})
             return False
         # SQL's part of the sweep needs no Redis: it runs first, so that leases also end while Redis is away.
         if self._intervals.due("sweep", SWEEP_SECONDS):
             self._sweep.run()
             self._show_depths()
+        if self._intervals.due("canaries", CANARY_SECONDS):
+            canaries.judge_all(self._with.sessions)
         if self._intervals.due("purge", PURGE_SECONDS) and not self._sweep.purge():
             # As many jobs as were ever accepted in a second must leave in one, or the table would grow for ever.
             self._intervals.at_once("purge")
@@ -192,7 +198,7 @@ class Dispatcher:
         for new in rings:
             own, replies = replies[: len(new.commands)], replies[len(new.commands) :]
             if new.started(own):
-                self._with.publisher.drain(self._with.settings.pool, new.slot, new.token)
+                self._with.publisher.drain(new.pool, new.slot, new.token)
 
     def _find_lost(self) -> None:
         names = [count.lane for count in self._page("lost")]

@@ -128,6 +128,7 @@ class Drain:
         if now >= self._cool_at:
             self._cool_at = now + COOL_LOOK_SECONDS
             self._lanes.cool()
+            self._leave_lanes()
         if self._answering.outbox.waiting:
             self._answering.outbox.flush()
         rings, found = self._read()
@@ -223,14 +224,30 @@ class Drain:
                 hot, cold = self._lanes.heat(name)
             except ValueError:
                 log.warning("a ring named no lane")
-                self._answering.outbox.send(
-                    [pack("XACK", self._bell, GROUP, ring_id), pack("XDEL", self._bell, ring_id)]
-                )
+                self._unring([ring_id])
+                continue
+            if self._answering.running.pools.elsewhere(hot.lane.model):
+                # Whoever rang has not heard yet that the model moved, and rings there within a second.
+                self._lanes.drop(hot)
+                self._unring([ring_id])
                 continue
             hot.rings.append(ring_id)
             hot.weight = weight or hot.weight
             woken.append((hot, cold))
         self._recover(woken)
+
+    def _leave_lanes(self) -> None:
+        """Leave the lanes of models that other pools serve now, unread: whoever has something in them rings there."""
+        pools = self._answering.running.pools
+        for hot in self._lanes:
+            if pools.left(hot.lane.model, hot.since):
+                self._lanes.drop(hot)
+                self._unring(hot.rings)
+
+    def _unring(self, ring_ids: Sequence[bytes]) -> None:
+        if ring_ids:
+            rings = (*ring_ids,)
+            self._answering.outbox.send([pack("XACK", self._bell, GROUP, *rings), pack("XDEL", self._bell, *rings)])
 
     def _recover(self, woken: Sequence[tuple[HotLane, bool]]) -> None:
         with self._lock:

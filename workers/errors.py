@@ -56,6 +56,13 @@ class ModelQuarantined(SluiceError):
     code = "model_quarantined"
 
 
+class EnvironmentMismatch(SluiceError):
+    """A version that computes otherwise here than where it was prepared; the message says what to do."""
+
+    status = 503
+    code = "environment_mismatch"
+
+
 class QueueUnavailable(SluiceError):
     status = 503
     code = "queue_unavailable"
@@ -87,11 +94,26 @@ class UploadRefused(SluiceError):
         self.code = code
 
 
+class PoolDeserted(SluiceError):
+    """A model may be served by the workers of one pool only, and there has been none for ten seconds."""
+
+    status = 503
+    code = "pool_deserted"
+
+
 class PredictorTooLarge(SluiceError):
     """A version needs more memory than one process may spend on all of its predictors."""
 
     status = 507
     code = "predictor_too_large"
+
+    @classmethod
+    def by(cls, needed_bytes: int, budget_bytes: int) -> PredictorTooLarge:
+        """With the figures that decide it."""
+        return cls(
+            f"serving the model takes {needed_bytes:,} bytes of memory, and a prediction process has {budget_bytes:,} "
+            "for models (SLUICE_PREDICTOR_BUDGET_BYTES)"
+        )
 
 
 def brief(error: BaseException) -> str:

@@ -41,6 +41,7 @@ class HotLane:
     lane: Lane
     key: bytes
     cool_at: float
+    since: float = 0.0  # when it was rung first
     credit: float = 0.0
     weight: float = 1.0
     per_entry: float = 1.0  # moving average of predictions in an entry
@@ -87,7 +88,8 @@ class HotLanes:
         known = self._lanes.get(key)
         if known is not None:
             return known, False
-        hot = HotLane(Lane.parse(name), key, self._clock() + COOL_SECONDS)
+        now = self._clock()
+        hot = HotLane(Lane.parse(name), key, now + COOL_SECONDS, now)
         self._lanes[key] = hot
         self._priorities[hot.lane.priority] += 1
         return hot, True

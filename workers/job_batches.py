@@ -14,7 +14,7 @@ from typing import TypeVar
 from auth.standing import Standing
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, transaction
-from model_store.errors import DatabaseUnavailable, SluiceError, StoreFull
+from model_store.errors import DatabaseUnavailable, SluiceError, StoreFull, StoreUnavailable
 from model_store.signature import Tensors
 from monitoring import metrics
 from workers import jobs
@@ -31,6 +31,8 @@ from workers.running import Running
 from workers.settings import WorkerSettings
 
 DATABASE_PAUSE_SECONDS = 0.5
+# For a store that is away: longer than a call that nobody answers keeps a slot from what needs no store.
+STORE_PAUSE_SECONDS = 5.0
 DATABASE_WAIT_SECONDS = 60.0
 
 T = TypeVar("T")
@@ -123,6 +125,8 @@ class JobBatches:
             if len(claimed) > 1:
                 # Whose fault it was, a run of its own tells: it may be one job's input that is gone from the store.
                 return [ending for job in claimed for ending in self._run_jobs(version, [job])]
+            if isinstance(error, StoreUnavailable):
+                return self._waits(claimed[0])
             return self._retried(claimed[0], error)
         pairs = zip(claimed, outcomes, strict=True)
         return [ending for job, outcome in pairs for ending in self._kept(job, outcome, origin)]
@@ -162,6 +166,11 @@ class JobBatches:
             jobs.retry(session, job)
         return []
 
+    def _waits(self, job: jobs.Claimed) -> list[jobs.Ending]:
+        """The store is away, which no attempt of a job's is used up on."""
+        self._put_back([job.number], STORE_PAUSE_SECONDS)
+        return []
+
     def _kept(self, job: jobs.Claimed, outcome: Outcome, origin: str) -> list[jobs.Ending]:
         if isinstance(outcome, SluiceError):
             return [_ending(job, outcome)]
@@ -182,6 +191,8 @@ class JobBatches:
         except StoreFull as error:
             # Its own trouble: the others of its batch are finished.
             return self._retried(job, error)
+        except StoreUnavailable:
+            return self._waits(job)
         return [proven(result_stored=True)]
 
     def _finish(self, version: Version, claimed: Sequence[jobs.Claimed], endings: Sequence[jobs.Ending]) -> list[bytes]:
@@ -214,9 +225,9 @@ class JobBatches:
     def _told(self, ids: Sequence[str]) -> list[bytes]:
         return [pack("PUBLISH", Keys(self.settings.key_prefix).ends(), " ".join(ids))] if ids else []
 
-    def _put_back(self, numbers: list[int]) -> None:
+    def _put_back(self, numbers: list[int], pause_seconds: float = 0.0) -> None:
         with contextlib.suppress(DatabaseUnavailable), transaction(self.sessions) as session:
-            jobs.put_back(session, numbers, self.heart.holder)
+            jobs.put_back(session, numbers, self.heart.holder, pause_seconds)
 
     def _persistently(self, action: Callable[[], T]) -> T:
         """Try until the database answers, at most a minute: by then the leases ran out and others take the jobs."""

@@ -154,7 +154,7 @@ _WAITING: dict[str, Any] = {
 GIVE_BACK = (
     update(JOBS)
     .where(Job.number.in_(NUMBERS), RUNNING, Job.worker == bindparam("of_worker"))
-    .values(_WAITING | {"attempt": Job.attempt - 1, "not_before": now_ms()})
+    .values(_WAITING | {"attempt": Job.attempt - 1, "not_before": now_ms() + bindparam("pause_ms")})
     .returning(Job.number, Job.lane)
 )
 TRY_AGAIN = (

@@ -168,9 +168,13 @@ def finish(session: Session, endings: Sequence[Ending]) -> list[int]:
     return written
 
 
-def put_back(session: Session, numbers: Collection[int], worker: str) -> None:
-    """Give back jobs that `worker` claimed but will not run, as when it shuts down; not an attempt."""
-    _requeued(session, sql.GIVE_BACK, {"numbers": list(numbers), "of_worker": worker})
+def put_back(session: Session, numbers: Collection[int], worker: str, pause_seconds: float = 0.0) -> None:
+    """Give back jobs that `worker` claimed but will not run, as when it shuts down; not an attempt.
+
+    Nobody takes them up again before the pause is over, as where what they need is away.
+    """
+    held = {"numbers": list(numbers), "of_worker": worker, "pause_ms": int(pause_seconds * 1000)}
+    _requeued(session, sql.GIVE_BACK, held)
 
 
 def retry(session: Session, claimed: Claimed) -> bool:

@@ -97,6 +97,14 @@ class Keys:
         """Sorted set of announced slots, scored with the time of their last announcement."""
         return f"{self.prefix}:slots:{pool}".encode()
 
+    def pools(self) -> bytes:
+        """Sorted set of the pools of announced slots, scored as these are."""
+        return f"{self.prefix}:pools".encode()
+
+    def loaded(self, pool: str, slot: str) -> bytes:
+        """What the slot's process has loaded, as of its last second (workers/loaded_versions.py)."""
+        return f"{self.prefix}:loaded:{pool}:{slot}".encode()
+
     def replies(self, gateway: str) -> bytes:
         return f"{self.prefix}:replies:{gateway}".encode()
 

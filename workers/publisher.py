@@ -11,7 +11,7 @@ from celery import Celery
 from kombu.exceptions import KombuError
 from redis import RedisError
 
-from workers.broker import BACKGROUND_QUEUE, DELIVER, DRAIN, PREPARE, PREPARE_QUEUE, READ_FILE
+from workers.broker import BACKGROUND_QUEUE, DELIVER, DRAIN, IMPORT, PREPARE, PREPARE_QUEUE, READ_FILE
 from workers.slots import queue_of, worker_of
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,10 @@ class Publisher:
     def read_file(self, number: int) -> None:
         """Read a file of predictions, or go on with it."""
         self._put(lambda: self._send(READ_FILE, [number], BACKGROUND_QUEUE))
+
+    def import_model(self, import_id: str) -> None:
+        """Fetch a model from the registry."""
+        self._put(lambda: self._send(IMPORT, [import_id], BACKGROUND_QUEUE))
 
     def _put(self, message: Callable[[], None]) -> None:
         try:

@@ -8,13 +8,14 @@ on the version's next slot, should the one before not serve.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from workers.bells import Ring, choose, ring
 from workers.lanes import Keys, Lane
-from workers.redis_link import Reply, pack
-from workers.slots import SLOT_SECONDS
+from workers.pools import Pools
+from workers.redis_link import Reply
+from workers.slot_board import SlotBoard
 
 RING_SECONDS = 1.0
 RUNG_LANES = 20_000
@@ -37,17 +38,39 @@ class Rung:
 
 
 class Ringer:
-    """Remembers what was rung, and knows the slots of workers that are alive."""
+    """Remembers what was rung, and knows the slots of workers that are alive and what they have loaded."""
 
     def __init__(
-        self, keys: Keys, pool: str, clock: Callable[[], float] = time.monotonic, weight: Weight = even
+        self, keys: Keys, pools: Pools, clock: Callable[[], float] = time.monotonic, weight: Weight = even
     ) -> None:
         self._keys = keys
-        self._pool = pool
+        self._pools = pools
         self._weight = weight
         self._clock = clock
         self._rung: dict[Lane, Rung] = {}
-        self.slots: tuple[str, ...] = ()
+        self._board = SlotBoard(keys, clock)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The slots of all pools that serve some model."""
+        return self._board.all
+
+    @property
+    def by_pool(self) -> Mapping[str, tuple[str, ...]]:
+        """The slots of each pool that serves some model."""
+        return self._board.by_pool
+
+    def slots_of(self, model: str) -> tuple[str, ...]:
+        """The slots of the pool that serves a model."""
+        return self._board.of(self._pools.of(model))
+
+    def deserted(self, lane: Lane) -> str | None:
+        """The pool that alone may serve a lane's model, where it has had no worker for a while; else None.
+
+        The ordinary pool is never called so: whoever waits for it may see its worker come back.
+        """
+        pool = self._pools.of(lane.model)
+        return pool if pool != self._pools.ordinary and self._board.deserted(pool) else None
 
     def due(self, lane: Lane) -> Ring | None:
         """A ring for a lane that was just written to; None where one went out within the last second."""
@@ -80,21 +103,17 @@ class Ringer:
 
     def question(self) -> list[bytes]:
         """Packed commands that ask for the announced slots; their replies go to `learn`."""
-        return [pack("TIME"), pack("ZRANGE", self._keys.slots(self._pool), 0, -1, "WITHSCORES")]
+        return self._board.question(self._pools.named)
 
     def learn(self, replies: Sequence[Reply]) -> None:
         """Take note of the slots whose workers announced them within the last three seconds."""
-        clock, raw = replies
-        if not isinstance(clock, list) or not isinstance(raw, list):
-            return
-        since = int(clock[0]) + int(clock[1]) / 1e6 - SLOT_SECONDS
-        pairs = zip(raw[::2], raw[1::2], strict=True)
-        self.slots = tuple(sorted(slot.decode() for slot, score in pairs if float(score) >= since))
+        self._board.learn(replies)
 
     def _ring(self, lane: Lane, rung: Rung, now: float) -> Ring | None:
-        slot = choose(self.slots, lane.model, lane.version, rung.attempts)
+        pool = self._pools.of(lane.model)
+        slot = choose(self._board.of(pool), lane.model, lane.version, rung.attempts, self._board.loaded(pool))
         if slot is None:
             # No worker is announced; the next look for who waits tries again.
             return None
         rung.at = now
-        return ring(self._keys, self._pool, lane.name, slot, self._weight(lane))
+        return ring(self._keys, pool, lane.name, slot, self._weight(lane))

@@ -12,6 +12,7 @@ from model_store.signature import Tensors
 from workers.batches import Loaded
 from workers.errors import RunnerFailed
 from workers.hot_lanes import Version
+from workers.pools import AssignedPools
 from workers.predictor_cache import PredictorCache
 from workers.watchdog import Watchdog
 
@@ -24,6 +25,7 @@ class Running:
 
     cache: PredictorCache[Loaded]
     watchdog: Watchdog
+    pools: AssignedPools
 
     @contextlib.contextmanager
     def loaded(self, version: Version) -> Iterator[Loaded]:

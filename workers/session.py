@@ -14,6 +14,7 @@ from workers.drain import Drain, Slot
 from workers.heart import Heart
 from workers.job_batches import JobBatches
 from workers.lanes import Keys, consumer_of
+from workers.lookout import Lookout
 from workers.outbox import Outbox
 from workers.running import Running
 from workers.watchdog import Record, Watchdog
@@ -42,7 +43,10 @@ def run_session(child: Child, slot: Slot, stopping: Callable[[], bool]) -> str:
             deadly=settings.worker_execution == "prefork",
         )
         stack.callback(watchdog.close)
-        running, consumer = Running(child.cache, watchdog), consumer_of(slot.pool, slot.name)
+        running, consumer = Running(child.cache, watchdog, child.pools), consumer_of(slot.pool, slot.name)
+        lookout = Lookout(child.client, keys, (slot.pool, slot.name), child.watch, child.uses)
+        stack.callback(lookout.close)
+        lookout.start()
         jobs = JobBatches(settings, child.sessions, child.artifacts, running, heart, stopping)
         answering = Answering(running, jobs, outbox, consumer, stopping)
         ending = Drain(slot, child.client, keys, heart, answering, child.publisher).run()

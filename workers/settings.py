@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 
 from model_store.settings import Settings, StoreSettings
+from workers.mlflow.settings import MlflowAccessSettings
 from workers.webhooks.settings import WebhookSettings
 
 
@@ -115,8 +116,8 @@ class WorkerSettings(RunnerSettings, ProcessSettings):
     )
 
 
-class BackgroundSettings(RunnerSettings, WebhookSettings, ProcessSettings):
-    """What a background worker needs: it sends webhooks, and reads files of many predictions."""
+class BackgroundSettings(RunnerSettings, WebhookSettings, MlflowAccessSettings, ProcessSettings):
+    """What a background worker needs: it sends webhooks, reads files of many predictions, and imports models."""
 
     background_threads: int = Field(
         8, ge=2, le=256, description="Threads of a background worker; each sends one webhook, or reads one file."

@@ -154,6 +154,7 @@ class Preparation(Base):
     attempt: Mapped[int] = mapped_column(Integer, default=0)
     next_at: Mapped[int] = mapped_column(BigInteger, server_default=now_ms())
     lease_until: Mapped[int | None] = mapped_column(BigInteger)
+    policy: Mapped[str | None] = mapped_column(Text)  # what to prepare with in the place of the model's variant policy
 
 
 class Lease(Base):

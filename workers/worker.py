@@ -34,7 +34,8 @@ def serve(settings: WorkerSettings) -> None:
     stopping = Flag()
     register_drain(app, own_child(app, settings), stopping.is_set)
     processes = 1 if settings.worker_execution == "solo" else settings.worker_processes
-    announcer = Announcer(client, keys, settings.pool, slots_of(settings.worker_name, processes))
+    slots = slots_of(settings.worker_name, processes)
+    announcer = Announcer(client, keys, settings.pool, slots, settings.predictor_budget_bytes)
 
     def ready(**_: object) -> None:
         announcer.start()

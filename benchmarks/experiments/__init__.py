@@ -12,6 +12,7 @@ from benchmarks.experiments.estimates import ESTIMATES
 from benchmarks.experiments.fairness import FAIRNESS
 from benchmarks.experiments.formats import FORMAT, INSTANCES
 from benchmarks.experiments.limits import LIMITS, RATE
+from benchmarks.experiments.many_models import MANY_MODELS
 from benchmarks.experiments.slowness import SLOWNESS
 from benchmarks.experiments.starts import STARTS
 from benchmarks.experiments.submits import SUBMITS
@@ -29,6 +30,7 @@ ALL = (
     BATCH_FILE,
     CLIENTS,
     VERSIONS,
+    MANY_MODELS,
     FAIRNESS,
     ESTIMATES,
     SLOWNESS,

@@ -1,14 +1,15 @@
-"""Administration of models: uploading versions, following their preparation, labels, retiring and deleting."""
+"""Administration of models: uploading versions, following their preparation, retiring and deleting."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, BackgroundTasks, Depends, Header, Path, Query, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator
 from sqlalchemy.orm import Session
 
 from auth.grants import Action
@@ -20,14 +21,18 @@ from gateway.dependencies import Require, TokenFirst, open_session, parts, read_
 from gateway.model_rights import RequireOnModel, spelt_as_number
 from gateway.model_views import ModelShown, ModelsPage, VersionShown
 from gateway.parts import Parts
+from gateway.snapshot import READ_SECONDS
 from gateway.upload_description import UPLOAD, Accepted, UploadAsked
 from gateway.uploads import Upload, receive
-from model_store import listing, registry
-from model_store.errors import DatabaseUnavailable, VersionInUse
+from gateway.version_moves import reading, warm, writing
+from model_store import line_up, listing, registry
+from model_store.errors import DatabaseUnavailable, StoreUnavailable, VersionInUse
 from model_store.registry import NAME, check_name
 from model_store.sweep import sweep
 from model_store.tables import State
+from model_store.upload_options import UploadOptions
 from model_store.upload_signatures import SignatureMissing, verify
+from model_store.version_policies import policy_of
 from workers import waiting
 from workers.preparation import schedule
 from workers.tables import Preparation
@@ -38,6 +43,8 @@ NAME_PATTERN = f"^{NAME.pattern}$"
 # PostgreSQL refuses a NUL in a text with an error of its own.
 WITHOUT_NUL = r"^[^\x00]*$"
 HIGHEST_VERSION = 2**31 - 1
+# A look, and what a submit takes from there to its commit.
+HEARD_SECONDS = READ_SECONDS + 0.25
 
 router = APIRouter(prefix="/admin/models", tags=["Models"], route_class=TokenFirst)
 
@@ -46,8 +53,8 @@ Reader = Annotated[Caller, Depends(Require(Scope.MODELS_READ, Scope.MODELS_WRITE
 Viewer = Annotated[Caller, Depends(RequireOnModel(Scope.MODELS_READ, Action.METADATA, Scope.MODELS_WRITE))]
 UPLOADING = RequireOnModel(Scope.MODELS_WRITE, Action.UPLOAD)
 Uploader = Annotated[Caller, Depends(UPLOADING)]
-Labeller = Annotated[Caller, Depends(RequireOnModel(Scope.MODELS_WRITE, Action.LABEL))]
-Retirer = Annotated[Caller, Depends(RequireOnModel(Scope.MODELS_WRITE, Action.RETIRE))]
+RETIRING = RequireOnModel(Scope.MODELS_WRITE, Action.RETIRE)
+Retirer = Annotated[Caller, Depends(RETIRING)]
 Writing = Annotated[Session, Depends(open_session, scope="function")]
 Reading = Annotated[Session, Depends(read_session, scope="function")]
 ModelName = Annotated[str, Path(pattern=WITHOUT_NUL, description="The model's name.", examples=["mnist"])]
@@ -62,24 +69,6 @@ NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is no 
 IN_USE: dict[int | str, dict[str, Any]] = {
     409: {"description": "Something still uses the version; `detail` says what."}
 }
-
-
-class LabelBody(BaseModel):
-    """Where a label is to point."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 1}]})
-
-    version: int = Field(strict=True, ge=1, le=HIGHEST_VERSION, description="An AVAILABLE version.")
-
-
-class LabelShown(BaseModel):
-    """Where a label points."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "mnist", "label": "stable", "version": 1}]})
-
-    model: str
-    label: str
-    version: int
 
 
 @router.put("/{model}/versions", **UPLOAD)
@@ -102,10 +91,26 @@ async def upload_version(
     check_name(model)
     if signature is None and parts(request).settings.upload_signatures == "required":
         raise SignatureMissing("uploads must be signed here: `sluice models push --sign-with KEY`")
-    upload = await receive(request, parts(request).artifacts, asked.format)
+    options = UploadOptions.parse(asked.signature, asked.inputs)
+    allowed = parts(request).settings.upload_formats
+    upload = await receive(request, parts(request).artifacts, asked.format, allowed)
+    return await published(request, response, admin, model, upload, options, signature)
+
+
+async def published(
+    request: Request,
+    response: Response,
+    admin: Caller,
+    model: str,
+    upload: Upload,
+    options: UploadOptions,
+    signature: str | None,
+) -> Accepted:
+    """The version that a file in the store became, and `response` made to say whether it is new."""
+    options.check_for(upload.format)
     # A large file takes minutes to come in: by now the right may be gone.
     UPLOADING.check_again(request, admin)
-    accepted, new = await run_sync(_publish, request, model, upload, admin.client_id, signature)
+    accepted, new = await run_sync(_publish, request, model, upload, options, admin.client_id, signature)
     if new:
         parts(request).publisher.prepare(model, accepted.version)
         log.info("version %s of model %s uploaded by %s", accepted.version, model, admin.client_id)
@@ -165,15 +170,23 @@ def show_version(
     "/{model}/versions/{version}/retire",
     summary="Retire a version",
     description=(
-        "Takes it out of service for ever; its number and its report stay. A bare model name then means the next lower"
-        " AVAILABLE version. Refused while a label points to it. To retire it again changes nothing."
+        "Takes it out of service: new calls do not mean it, and a bare name means the next lower AVAILABLE version. It"
+        " is UNLOADING while jobs that were submitted to it wait or run, then in END; until it is deleted, `restore`"
+        " brings it back. Versions that the model's policy wants in its place come back first, warmed up. Refused while"
+        " a label points to it. To retire it again changes nothing."
     ),
     responses=NOT_FOUND | IN_USE,
 )
-def retire_version(admin: Retirer, session: Writing, model: ModelName, version: Number) -> VersionShown:
-    if registry.retire(session, model, version):
-        log.info("version %s of model %s retired by %s", version, model, admin.client_id)
-    return model_views.show_version(session, model, version)
+def retire_version(request: Request, admin: Retirer, model: ModelName, version: Number) -> VersionShown:
+    with reading(request) as session:
+        successors = line_up.planned(session, model, policy_of(session, model), without=version).restore
+    warm(parts(request), model, successors)
+    RETIRING.check_again(request, admin)
+    with writing(request) as session:
+        waited_for = waiting.unfinished(session, model, version)
+        if line_up.retire(session, model, version, waited_for=waited_for, successors=successors):
+            log.info("version %s of model %s retired by %s", version, model, admin.client_id)
+        return model_views.show_version(session, model, version)
 
 
 @router.delete(
@@ -182,56 +195,37 @@ def retire_version(admin: Retirer, session: Writing, model: ModelName, version: 
     summary="Delete a version",
     description=(
         "Forgets a version in state END: retire it first. Its number is not used again. Its bytes leave the store with"
-        " it, or a day after they were written where that is later. Refused while jobs for it wait or run."
+        " it, or a day after they were written where that is later. Refused while jobs for it wait or run; takes"
+        " the second in which every gateway hears that it ended."
     ),
     responses=NOT_FOUND | IN_USE,
 )
 def delete_version(
     request: Request,
     admin: Retirer,
-    session: Writing,
     model: ModelName,
     version: Number,
     afterwards: BackgroundTasks,
 ) -> None:
-    _require_no_jobs(session, model, version)
-    registry.delete_version(session, model, version)
+    with reading(request) as session:
+        registry.require_ended(session, model, version)
+        _require_no_jobs(session, model, version)
+    # Gateways that have not heard that it ended take jobs for it until they look again: these would only fail.
+    time.sleep(HEARD_SECONDS)
+    RETIRING.check_again(request, admin)
+    with writing(request) as session:
+        _require_no_jobs(session, model, version)
+        registry.delete_version(session, model, version)
     log.info("version %s of model %s deleted by %s", version, model, admin.client_id)
     # Only after the commit, which background tasks follow: a row must never name bytes that are gone.
     afterwards.add_task(_sweep, parts(request))
 
 
-@router.put(
-    "/{model}/labels/{label}",
-    summary="Point a label to a version",
-    description="Makes or moves the label; callers that use it get the new version within a second.",
-    responses=NOT_FOUND | {409: {"description": "The version is not AVAILABLE."}},
-)
-def put_label(
-    request: Request, admin: Labeller, session: Writing, model: ModelName, label: LabelName, body: LabelBody
-) -> LabelShown:
-    note(request, version=body.version)
-    registry.set_label(session, model, label, body.version)
-    log.info("label %s of model %s points to version %s, by %s", label, model, body.version, admin.client_id)
-    return LabelShown(model=model, label=label, version=body.version)
-
-
-@router.delete(
-    "/{model}/labels/{label}",
-    status_code=204,
-    summary="Delete a label",
-    responses={404: {"description": "There is no such label."}},
-)
-def delete_label(admin: Labeller, session: Writing, model: ModelName, label: LabelName) -> None:
-    registry.delete_label(session, model, label)
-    log.info("label %s of model %s deleted by %s", label, model, admin.client_id)
-
-
 def _publish(
-    request: Request, model: str, upload: Upload, client_id: str, signature: str | None
+    request: Request, model: str, upload: Upload, options: UploadOptions, client_id: str, signature: str | None
 ) -> tuple[Accepted, bool]:
     # A transaction of its own, not the request's: on SQLite that would lock out every writer while the file comes in.
-    with contextlib.contextmanager(open_session)(request) as session:
+    with writing(request) as session:
         signed_by = None if signature is None else verify(session, signature, model, upload.stored.digest)
         version, new = registry.publish(
             session,
@@ -241,6 +235,7 @@ def _publish(
             size_bytes=upload.stored.size_bytes,
             uploaded_by=client_id,
             signed_by=signed_by,
+            options=options.to_json(),
         )
         if new:
             schedule.create(session, model, version.number)
@@ -259,7 +254,7 @@ def _publish(
 
 def _sweep(parts: Parts) -> None:
     # What is left now is taken by the next sweep.
-    with contextlib.suppress(DatabaseUnavailable):
+    with contextlib.suppress(DatabaseUnavailable, StoreUnavailable):
         sweep(parts.sessions, parts.artifacts)
 
 

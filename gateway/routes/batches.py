@@ -127,7 +127,7 @@ async def _submit(
                 visit.read(file.size_bytes)
             # A large file takes minutes to come in: what was withdrawn meanwhile is refused.
             caller = used.admission.renewed(caller)
-            found = used.admission.found(caller, "submit", model, version, label)
+            found = used.admission.found(caller, "submit", model, version, label, request.scope["headers"])
             rows = await rows_of(used, model, found.version, file)
             with visit.submitting(rows or 1):
                 submit = FileSubmit(model, found, caller, file, options, owns, address)

@@ -85,7 +85,9 @@ async def create_batch(request: Request, caller: Submitter, asked: BatchAsked) -
     options = read_submit_options(request.scope["headers"], used.snapshot.now_ms)
     if options.deadline_seconds is None:
         options = replace(options, deadline_seconds=WINDOW_SECONDS)
-    found = used.admission.found(caller, "submit", address.model, address.version, address.label)
+    found = used.admission.found(
+        caller, "submit", address.model, address.version, address.label, request.scope["headers"]
+    )
     file = await run_sync(_input, used, caller.client_id, asked.input_file_id)
     notes = None if asked.metadata is None else json.dumps(asked.metadata)
     submit = FileSubmit(

@@ -13,7 +13,7 @@ from workers.runner.process import MESSAGES
 
 IDS = {f"M{number:02}" for number in range(1, 80)}
 # Codes of refusals that other exceptions bring: the runner's, the store's, and the machine's.
-OTHERS = {*MESSAGES, "artifact_missing", "artifact_corrupt", "lockdown_unavailable"}
+OTHERS = {*MESSAGES, "artifact_missing", "artifact_corrupt", "lockdown_unavailable", "predictor_too_large"}
 CODE = re.compile(r"[a-z0-9]+(_[a-z0-9]+)+|activation|literal|signature|vocabulary")
 
 

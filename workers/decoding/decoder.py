@@ -60,7 +60,7 @@ class Decoder:
     Raises DecodingFailed where the file is refused, LockdownUnavailable where no runner may read it, StoreFull.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - how much at a time, and how images are read
         self,
         settings: RunnerSettings,
         kind: str,
@@ -70,8 +70,11 @@ class Decoder:
         batch_rows: int,
         batch_bytes: int,
         pixels: str | None = None,
+        specification: str | None = None,
     ) -> None:
         """`kind` is PARQUET or IMAGES, `pixels` a value of Pixels where it is needed; the file is copied to the runner.
+
+        `specification` is that of the version's input, as JSON, by which images are read where it is of one.
 
         A batch has at most so many rows and bytes of numbers, but always a row.
         """
@@ -85,6 +88,7 @@ class Decoder:
             with full_disk():
                 self._runner.give_bytes(FILE, file)
             terms = {"signature": signature.to_json(), "batch_rows": self._batch_rows, "pixels": pixels}
+            terms["specification"] = specification
             answer, _ = self._call("open", {"file": FILE, "most_rows": MOST_ROWS, **terms})
             self.rows = _count(answer.get("rows"), MOST_ROWS)
         except BaseException:  # closed and raised again

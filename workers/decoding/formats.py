@@ -76,6 +76,8 @@ class DecodedFormat:
             batch_rows=batch_rows,
             batch_bytes=batch_bytes,
             pixels=self._pixels,
+            # Who says the scale says all of it.
+            specification=contract.input_specification if self._pixels is None else None,
         )
 
 
@@ -89,7 +91,7 @@ def parquet() -> DecodedFormat:
 
 
 def images() -> DecodedFormat:
-    """The format `images`, for versions that take bytes: numbers that are none may mean either scale."""
+    """The format `images`, for versions that take bytes or have an input specification."""
     return DecodedFormat(IMAGES)
 
 

@@ -1,7 +1,8 @@
 """Commands of the child: read images out of a zip archive, a batch at a time, as instances of a version's input.
 
 An archive of some kilobytes may unpack to petabytes, and an image of some bytes may announce gigapixels: an image's
-header is read first, and only what has exactly the size that the version takes is decoded.
+header is read first, and only what has exactly the size that the version takes is decoded; where the version's input
+specification says how images come to that size, what has at most as many pixels as such a version could take.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from model_store.signature import Signature, Tensor, Tensors
-from workers.decoding.layout import Layout
+from workers.decoding.layout import MOST_PIXELS, Layout
 from workers.decoding.rows import answer, refused
 
 HELD = "images"
@@ -50,7 +51,7 @@ def open_file(held: dict[str, Any], arguments: dict[str, Any], _tensors: Tensors
 
     Raises UploadRefused: zip_invalid, zip_too_large, zip_ratio, format_unavailable, and what `Layout.of` does.
     """
-    layout = Layout.of(Signature.from_json(arguments["signature"]), arguments["pixels"])
+    layout = Layout.of(Signature.from_json(arguments["signature"]), arguments["pixels"], arguments["specification"])
     try:
         import PIL.Image  # noqa: F401 - to say now what is missing
     except ImportError:
@@ -121,7 +122,7 @@ def _pixels(content: bytes, layout: Layout) -> Tensor:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _require_fit(image.size, image.mode, layout)
-            decoded = np.asarray(image.convert(layout.mode))
+            decoded = np.asarray(_fitted(image.convert(layout.mode), layout))
     except ImageUnfit:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, Image.DecompressionBombError):
@@ -130,9 +131,26 @@ def _pixels(content: bytes, layout: Layout) -> Tensor:
     return decoded.reshape(layout.height, layout.width, layout.channels)
 
 
+def _fitted(image: Any, layout: Layout) -> Any:  # noqa: ANN401 - Pillow is imported where an image is there
+    """The image in the size that the version takes, as its input specification says."""
+    from PIL import Image, ImageOps
+
+    size = (layout.width, layout.height)
+    if layout.resize == "none" or image.size == size:
+        return image
+    if layout.resize == "stretch":
+        return image.resize(size, Image.Resampling.BILINEAR)
+    if layout.resize == "pad":
+        return ImageOps.pad(image, size, Image.Resampling.BILINEAR, color=0)
+    return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+
+
 def _require_fit(size: tuple[int, int], mode: str, layout: Layout) -> None:
     """By the image's header alone: nothing of it is decoded yet."""
-    if size != (layout.width, layout.height):
+    if layout.resize != "none":
+        if size[0] * size[1] > MOST_PIXELS:
+            raise ImageUnfit(f"it has {size[0]} x {size[1]} pixels, and at most {MOST_PIXELS:,} are decoded")
+    elif size != (layout.width, layout.height):
         raise ImageUnfit(f"it has {size[0]} x {size[1]} pixels, and {layout.width} x {layout.height} are taken")
     if mode not in layout.modes:
         raise ImageUnfit(f"its mode is {mode}; {', '.join(layout.modes)} are taken")

@@ -1,9 +1,11 @@
-"""How an image becomes an instance, as far as a version's signature leaves no choice."""
+"""How an image becomes an instance: by the version's signature, and by its input specification where there is one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
@@ -36,13 +38,19 @@ class Layout:
     channels: int
     first: bool
     unit: bool
+    resize: str = "none"
+    # What pixels of 0 and 255 become, and what is then subtracted of each channel, and divides it.
+    range: tuple[float, float] | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, signature: Signature, pixels: str | None) -> Layout:
+    def of(cls, signature: Signature, pixels: str | None, specification: str | None = None) -> Layout:
         """Where (height, width), (height, width, 1 or 3) and (1 or 3, height, width) are instances of the only input.
 
         Raises UploadRefused: images_unfit where the signature takes anything else or leaves a size open, pixels_unsaid
-        where its numbers may mean either scale and `pixels` does not say which.
+        where its numbers may mean either scale and neither `pixels` nor the specification (JSON, that of an image) says
+        which.
         """
         [spec, *others] = signature.inputs
         shape = spec.shape[1:]
@@ -55,6 +63,10 @@ class Layout:
         channels, height, width = sizes if first else (sizes[2] if len(sizes) == 3 else GREY, *sizes[:2])
         if height * width > MOST_PIXELS or not (spec.dtype == "uint8" or spec.numpy_dtype().kind == "f"):
             raise _unfit(spec.shape)
+        said = json.loads(specification or "{}")
+        plain = cls(spec.name, sizes, spec.dtype, height, width, channels, first, unit=False)
+        if said.get("kind") == "image":
+            return plain._specified(said)
         if pixels is None and spec.dtype != "uint8":
             raise refused(
                 "pixels_unsaid",
@@ -63,7 +75,21 @@ class Layout:
         unit = pixels == Pixels.UNIT
         if unit and spec.dtype == "uint8":
             raise refused("pixels_unsaid", f"{spec.name} takes uint8: its pixels are 0-255")
-        return cls(spec.name, sizes, spec.dtype, height, width, channels, first, unit)
+        return replace(plain, unit=unit)
+
+    def _specified(self, said: dict[str, Any]) -> Layout:
+        """The same by an input specification; raises UploadRefused (images_unfit) where the two contradict."""
+        size = (said["height"], said["width"], said["channels"])
+        low, high = said["range"]
+        mean, std = tuple(said.get("mean") or ()), tuple(said.get("std") or ())
+        if size != (self.height, self.width, self.channels):
+            shown = " x ".join(map(str, size))
+            raise refused(
+                "images_unfit", f"the input specification says {shown}, but the version takes {self.instance}"
+            )
+        if self.dtype == "uint8" and ((low, high) != (0, 255) or mean or std):
+            raise refused("images_unfit", f"{self.name} takes uint8: its pixels are 0 to 255, as they are")
+        return replace(self, resize=said["resize"], range=(low, high), mean=mean, std=std)
 
     @property
     def mode(self) -> str:
@@ -77,9 +103,19 @@ class Layout:
 
     def scaled(self, decoded: Tensor) -> Tensor:
         """An instance of what was read: uint8, shape (height, width, channels)."""
+        if self.range is not None and self.dtype != "uint8":
+            decoded = self._mapped(decoded, *self.range)
         turned = decoded.transpose(2, 0, 1) if self.first else decoded
         values = turned.reshape(self.instance).astype(self.dtype)
         return values / np.asarray(255, self.dtype) if self.unit else values
+
+    def _mapped(self, decoded: Tensor, low: float, high: float) -> Tensor:
+        values = low + decoded.astype(np.float64) / 255 * (high - low)
+        if self.mean:
+            values -= np.asarray(self.mean)
+        if self.std:
+            values /= np.asarray(self.std)
+        return values
 
 
 def _unfit(shape: tuple[int | None, ...]) -> Exception:

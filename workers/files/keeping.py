@@ -13,6 +13,7 @@ from model_store.artifacts import Artifacts
 from model_store.database import clock_ms
 from model_store.errors import SluiceError
 from model_store.files import Part, delete_file, old_files, read_part
+from model_store.partial_uploads import ModelUpload
 from workers.files.tables import Batch, File
 from workers.tables import Job
 
@@ -151,13 +152,15 @@ def purge(session: Session) -> tuple[int, list[str]]:
 
 
 def sweep_files(session: Session, artifacts: Artifacts) -> int:
-    """Deletes what lies in the store and belongs to no file, such as what a writer that died left; returns how many."""
+    """Deletes what lies in the store and is of no file and no upload, as what a dead writer left; returns how many."""
     removed = 0
     names = list(old_files(artifacts, ORPHAN_SECONDS))
     for start in range(0, len(names), PAGE_ROWS):
         page = names[start : start + PAGE_ROWS]
         ids = {name: name.partition(".")[0] for name in page}
-        known = set(session.scalars(select(File.id).where(File.id.in_(set(ids.values())))))
+        wanted = set(ids.values())
+        known = set(session.scalars(select(File.id).where(File.id.in_(wanted))))
+        known |= set(session.scalars(select(ModelUpload.id).where(ModelUpload.id.in_(wanted))))
         for name in page:
             if ids[name] not in known:
                 delete_file(artifacts, name)

@@ -49,7 +49,8 @@ def parse_head(text: bytes, name: str) -> Head:
     """The head as its text says it: a literal of three keys."""
     try:
         head = ast.literal_eval(text.decode("utf-8").strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    # TypeError: a list as a key.
+    except (TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
         raise FileInvalid(f"the head of {name!r} cannot be read") from None
     if not isinstance(head, dict) or head.keys() != {"descr", "fortran_order", "shape"}:
         raise FileInvalid(f"the head of {name!r} has not the keys of an array")

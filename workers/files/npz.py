@@ -27,6 +27,9 @@ MOST_MEMBERS = 1000
 DIRECTORY_BYTES = 1024 * 1024
 # Of other methods `zipfile` unpacks all that it reads at once: megabytes of bzip2 may be gigabytes.
 STORED_OR_DEFLATED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+HIGHEST_CHARACTER = 0x10FFFF
+# Halves of characters in UTF-16, which UTF-8 has no bytes for.
+SURROGATES, SURROGATE_BITS = np.uint32(0xD800), np.uint32(0x7FF)
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
@@ -50,7 +53,7 @@ class NumpyArchive:
             at_once = max(1, min(size.rows, size.size_bytes // max(row_bytes, 1)))
             while row < total:
                 rows = min(at_once, total - row)
-                data = b"".join(exactly(stream, rows * head.row_bytes, row) for _, head, stream in arrays)
+                data = b"".join(bytes_of_rows(stream, head, rows, row) for _, head, stream in arrays)
                 yield Chunk(row, rows, data, {ROW: row + rows}, terms)
                 row += rows
 
@@ -185,10 +188,17 @@ def first_of(checkpoint: Members | None) -> int:
     return row
 
 
-def exactly(stream: IO[bytes], length: int, row: int) -> bytes:
+def bytes_of_rows(stream: IO[bytes], head: Head, rows: int, row: int) -> bytes:
+    """The bytes of the next rows, of which `row` is the first."""
+    length = rows * head.row_bytes
     data = stream.read(length)
     if len(data) != length:
         raise FileInvalid(f"the archive ends within the rows from {row} on")
+    if head.dtype.kind == "U":
+        # Numbers of characters as they lie in the file: of one that there is not, numpy fails to make a text.
+        numbers = np.frombuffer(data, np.dtype("u4").newbyteorder(head.dtype.byteorder))
+        if ((numbers > HIGHEST_CHARACTER) | (numbers & ~SURROGATE_BITS == SURROGATES)).any():
+            raise FileInvalid(f"one of the rows from {row} on holds a text with characters that there are not")
     return data
 
 

@@ -63,7 +63,13 @@ class Reading:
         self._ahead = ahead
         self._lost = lost
         self._format = format_named(of.format) if of.endpoint is None else BatchRequests(of.endpoint)
-        self._contract = Contract(of.lane.model, of.lane.version, of.served.signature, place.settings.max_instances)
+        self._contract = Contract(
+            of.lane.model,
+            of.lane.version,
+            of.served.signature,
+            of.served.serving.instances(place.settings.max_instances),
+            input_specification=of.served.metadata.input_specification,
+        )
         self._progress = of.progress
         self._rate = Rate()
         self._total = of.total

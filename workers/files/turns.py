@@ -13,7 +13,7 @@ from celery import Celery
 
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, connect, sessions_of, transaction
-from model_store.errors import DatabaseUnavailable, SluiceError
+from model_store.errors import DatabaseUnavailable, SluiceError, StoreUnavailable
 from workers import jobs, redis_link
 from workers.attempts import TRIED_AGAIN
 from workers.broker import READ_FILE
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # For each slot one chunk that runs and one that waits, and some for what ends out of turn.
 CHUNKS_A_SLOT, MORE_CHUNKS, MOST_CHUNKS = 2, 2, 64
 UNKNOWN_SLOTS = 2
+STORE_PAUSE_SECONDS = 5.0
 
 
 def register_read_file(app: Celery, settings: BackgroundSettings, stopping: Callable[[], bool]) -> None:
@@ -109,6 +110,9 @@ class Turns:
             return True
         except DatabaseUnavailable:
             raise
+        except StoreUnavailable:
+            log.warning("a file waits for the store")
+            self._give_back(held, STORE_PAUSE_SECONDS)
         except SluiceError as error:
             self._fail(held, error)
         except Exception:  # the task's edge: the file would be claimed again and again until its attempts are used up
@@ -135,9 +139,9 @@ class Turns:
             jobs.finish(session, [ending])
         self._tell([claimed.id])
 
-    def _give_back(self, held: Held) -> None:
+    def _give_back(self, held: Held, pause_seconds: float = 0.0) -> None:
         with transaction(self._sessions) as session:
-            jobs.put_back(session, [held.claimed.number], held.worker)
+            jobs.put_back(session, [held.claimed.number], held.worker, pause_seconds)
 
     def _ahead(self, max_parallelism: int) -> int:
         try:

@@ -21,14 +21,18 @@ CANDIDATE = "candidate.onnx"  # in the runner's folder
 
 
 class Candidate(ABC):
-    """One variant of a version, in a runner."""
+    """One variant of a version, in a runner; a class is made for each runtime."""
 
     name: str
     runtime: str
     figures: VariantFigures
 
-    def __init__(self, runner: Runner, path: Path, signature: Signature, settings: WorkerSettings) -> None:
-        """`path` is the variant's file, outside the runner's folder."""
+    def __init__(
+        self, runner: Runner, path: Path, signature: Signature, settings: WorkerSettings, *, name: str | None = None
+    ) -> None:
+        """`path` is the variant's file, outside the runner's folder; `name` is one of variant_policies.NAMES, where it
+        is not what the class itself makes."""
+        self.name = name or type(self).name
         self.path = path
         self.signature = signature
         self.figures = VariantFigures(self.name, self.runtime, size_bytes=path.lstat().st_size)
@@ -53,6 +57,10 @@ class Candidate(ABC):
     def memory_bytes(self) -> int:
         """Resident memory that serving it takes, as far as it was timed until now."""
 
+    def close(self) -> None:
+        """Ends its runner, where it has one of its own and is not needed any more."""
+        self._runner.close()
+
     def _note_memory(self) -> None:
         """To be called while the runner lives: the batch that shows how large is too large kills it."""
         self._resident = max(self._resident, self._resident_bytes())
@@ -65,30 +73,32 @@ class Candidate(ABC):
         return self._settings.hang_limit_seconds + GRACE_SECONDS
 
 
-class OnnxCandidate(Candidate):
-    """ONNX Runtime: its memory is what the runner grows by, since serving workers hold many models in one process."""
+class LibraryCandidate(Candidate):
+    """A runtime that is a library: its memory is what the runner grows by, since a process holds many models."""
 
-    name = runtime = "onnx"
+    file: str  # its name in the runner's folder
 
     def load(self) -> float:
-        self._runner.give(CANDIDATE, self.path)
+        self._runner.give(self.file, self.path)
         timeout = self._settings.preparation_seconds
-        self._runner.call("trial_start_onnx", {}, {}, timeout_seconds=timeout)
+        self._runner.call(f"trial_start_{self.runtime}", {}, {}, timeout_seconds=timeout)
         self._before = self._resident_bytes()
         arguments = {
-            "path": CANDIDATE,
+            "path": self.file,
             "signature": self.signature.to_json(),
             "threads": self._settings.inference_threads,
         }
         begin = time.monotonic()
-        self._runner.call("trial_load_onnx", arguments, {}, timeout_seconds=timeout)
+        self._runner.call(f"trial_load_{self.runtime}", arguments, {}, timeout_seconds=timeout)
         return time.monotonic() - begin
 
     def run(self, tensors: Tensors) -> Tensors:
-        return self._runner.call("trial_predict_onnx", {}, tensors, timeout_seconds=self._inference_seconds)[1]
+        seconds = self._inference_seconds
+        return self._runner.call(f"trial_predict_{self.runtime}", {}, tensors, timeout_seconds=seconds)[1]
 
     def seconds(self, tensors: Tensors) -> float:
-        answer, _ = self._runner.call("trial_time_onnx", {}, tensors, timeout_seconds=self._inference_seconds)
+        timeout = self._inference_seconds
+        answer, _ = self._runner.call(f"trial_time_{self.runtime}", {}, tensors, timeout_seconds=timeout)
         self._note_memory()
         return float(answer["seconds"])
 
@@ -96,6 +106,20 @@ class OnnxCandidate(Candidate):
     def memory_bytes(self) -> int:
         # The weights at least: a process that had free memory before may not grow at all.
         return max(self._resident - self._before, self.path.lstat().st_size)
+
+
+class OnnxCandidate(LibraryCandidate):
+    """ONNX Runtime, in the serving worker's own process."""
+
+    name = runtime = "onnx"
+    file = CANDIDATE
+
+
+class LiteRtCandidate(LibraryCandidate):
+    """LiteRT: measured and exported, never served (variant_policies.EXPORTED)."""
+
+    name = runtime = "litert"
+    file = "candidate.tflite"
 
 
 class SavedModelCandidate(Candidate):

@@ -10,6 +10,7 @@ import numpy as np
 
 from model_store.signature import Tensors
 from workers.errors import brief
+from workers.preparation.converted_files import ONNX, SAVEDMODEL
 from workers.preparation.findings import keras_findings
 from workers.preparation.loading import HELD, array, call, input_names, output_names
 from workers.runner import archive
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     import tensorflow
     import tf2onnx
 
-SAVEDMODEL, ONNX = "savedmodel.tar", "model.onnx"
 EXPORT = "export"
 FUNCTION = "serving_function"
 
@@ -54,25 +54,31 @@ def export_onnx(
     Answers `size_bytes`, or `reason` where ONNX cannot express the model: the converter itself writes an invalid file
     then, and reports nothing.
     """
+    model = held[HELD]
+    return write_onnx(held[FUNCTION], _specs(model), input_names(model)), {}
+
+
+def write_onnx(function: Any, specs: list[tensorflow.TensorSpec], names: list[str]) -> dict[str, Any]:  # noqa: ANN401 - a tf.function
+    """Writes model.onnx from a function of tensors of these specs, called `names` in their order.
+
+    Answers `size_bytes`, or `reason` where ONNX cannot express it.
+    """
     import tf2onnx
     from keras.src.export.tf2onnx_lib import patch_tf2onnx
 
-    model = held[HELD]
     patch_tf2onnx()  # for numpy 2, which tf2onnx does not know
     try:
-        graph, _ = tf2onnx.convert.from_function(
-            held[FUNCTION], _specs(model), custom_op_handlers={"Erfc": (_erfc, [])}
-        )
-        _embed_captured(graph, held[FUNCTION].get_concrete_function().graph.captures)
+        graph, _ = tf2onnx.convert.from_function(function, specs, custom_op_handlers={"Erfc": (_erfc, [])})
+        _embed_captured(graph, function.get_concrete_function(*specs).graph.captures)
     except MemoryError:
         raise
     except Exception as error:  # noqa: BLE001 - a converter for arbitrary graphs; the model is served without it
-        return {"reason": f"the conversion failed: {brief(error)}"}, {}
-    reason = _fault(graph, input_names(model))
+        return {"reason": f"the conversion failed: {brief(error)}"}
+    reason = _fault(graph, names)
     if reason is None:
         Path(ONNX).write_bytes(graph.SerializeToString(deterministic=True))
-        return {"size_bytes": Path(ONNX).stat().st_size}, {}
-    return {"reason": reason}, {}
+        return {"size_bytes": Path(ONNX).stat().st_size}
+    return {"reason": reason}
 
 
 def _specs(model: keras.Model) -> list[tensorflow.TensorSpec]:

@@ -12,6 +12,7 @@ from model_store.signature import Tensors
 from workers.preparation import archive, budget, strict_json, structure
 from workers.preparation.archive import Archive
 from workers.preparation.candidates import Candidate, OnnxCandidate, SavedModelCandidate
+from workers.preparation.converted_files import ONNX, SAVEDMODEL
 from workers.preparation.findings import refused, shown
 from workers.preparation.report import VariantFigures
 from workers.preparation.samples import Range
@@ -21,7 +22,7 @@ from workers.runner.process import Runner
 HDF5_MARK = b"\x89HDF\r\n\x1a\n"
 KERAS_VERSION = re.compile(r"3\.\d{1,4}\.\d{1,4}[A-Za-z0-9.+-]{0,32}")
 # Files in the runner's folder; its commands know them by the same names (canonical.py, convert.py).
-UPLOADED, CONFIG, SAVEDMODEL, ONNX = "upload.h5", "config.json", "savedmodel.tar", "model.onnx"
+UPLOADED, CONFIG = "upload.h5", "config.json"
 
 
 class KerasUpload(Upload):

@@ -18,7 +18,7 @@ from onnx import helper, inliner
 
 from model_store.signature import STRING, Tensors
 from workers.errors import brief
-from workers.preparation.convert import ONNX
+from workers.preparation.converted_files import ONNX
 from workers.preparation.findings import refused, shown
 from workers.preparation.onnx_functions import expanded_nodes
 

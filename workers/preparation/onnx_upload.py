@@ -10,11 +10,10 @@ from workers.preparation.candidates import Candidate, OnnxCandidate
 from workers.preparation.findings import refused
 from workers.preparation.report import VariantFigures
 from workers.preparation.samples import Range
-from workers.preparation.uploads import Loaded, Upload, signature_of
+from workers.preparation.uploads import ONNX, UPLOADED_ONNX, Loaded, Upload, signature_of
 from workers.runner.process import Runner
 
-# Files in the runner's folder; its commands know them by the same names (onnx_gate.py).
-UPLOADED, ONNX, PLAIN = "upload.onnx", "model.onnx", "plain.onnx"
+PLAIN = "plain.onnx"  # in the runner's folder
 
 
 class OnnxUpload(Upload):
@@ -25,7 +24,7 @@ class OnnxUpload(Upload):
     _trial: Runner
 
     def inspect(self) -> str:
-        self._runner.give(UPLOADED, self._path)
+        self._runner.give(UPLOADED_ONNX, self._path)
         self._answer = self._call("preparation_rebuild_onnx")
         return f"{self._answer['nodes']} nodes of opset {self._answer['opset']}, no other domains, no external data"
 

@@ -22,6 +22,8 @@ class Tolerance:
 SINGLE = Tolerance(1e-5, 1e-4)
 # Where a model computes in 16 bits, two correct runtimes differ by several units of 2^-11.
 HALF = Tolerance(1e-3, 1e-2)
+# What a quantised variant may be off by where there are no classes: this part of the largest value that was seen.
+OF_RANGE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,11 @@ class Difference:
     reason: str | None  # why the variant is refused; None where it is accepted
 
 
-def compare(pairs: Iterable[tuple[Tensors, Tensors]], tolerance: Tolerance) -> Difference:
-    """The largest differences over all pairs of the model's own outputs and the variant's."""
+def compare(pairs: Iterable[tuple[Tensors, Tensors]], tolerance: Tolerance | None) -> Difference:
+    """The largest differences over all pairs of the model's own outputs and the variant's.
+
+    Without a tolerance, numbers may be anything that is as finite as the model's own.
+    """
     max_abs = max_rel = 0.0
     agreed = rows = 0
     reason: str | None = None
@@ -53,6 +58,24 @@ def compare(pairs: Iterable[tuple[Tensors, Tensors]], tolerance: Tolerance) -> D
             same, total = _top1(expected, found)
             agreed, rows = agreed + same, rows + total
     return Difference(max_abs, max_rel, agreed / rows if rows else None, reason)
+
+
+def agree(pairs: Iterable[tuple[Tensors, Tensors]], floor: float) -> Difference:
+    """As `compare`, for variants that differ by design: their largest values are at the same places, at least `floor`
+    of them, or, where no output has classes to choose from, no value is further away than a part of the largest."""
+    pairs = list(pairs)
+    found = compare(pairs, None)
+    if found.reason is not None:
+        return found
+    if found.top1_agreement is not None:
+        reason = None
+        if found.top1_agreement < floor:
+            reason = f"its top-1 agreement is {found.top1_agreement:.4f}, less than {floor:g}"
+        return replace(found, reason=reason)
+    bound = OF_RANGE * max((_largest(output) for own, _ in pairs for output in own.values()), default=0.0)
+    if found.max_abs > bound:
+        return replace(found, reason=f"differs by up to {found.max_abs:.3g}, more than {bound:.3g}")
+    return found
 
 
 def all_finite(outputs: Tensors) -> bool:
@@ -95,9 +118,11 @@ def _as_observed(spec: TensorSpec, output: Tensor, signature: Signature) -> Tens
     return replace(spec, shape=(spec.shape[0], *sizes))
 
 
-def _close(expected: Tensor, found: Tensor, tolerance: Tolerance) -> bool:
+def _close(expected: Tensor, found: Tensor, tolerance: Tolerance | None) -> bool:
     if expected.dtype.kind not in "fc":
         return bool(np.array_equal(expected, found))
+    if tolerance is None:
+        return bool(np.array_equal(np.isfinite(expected), np.isfinite(found)))
     return bool(np.allclose(found, expected, rtol=tolerance.relative, atol=tolerance.absolute, equal_nan=True))
 
 
@@ -122,6 +147,11 @@ def _top1(expected: Tensor, found: Tensor) -> tuple[int, int]:
         return 0, 0
     same = expected.argmax(-1) == found.argmax(-1)
     return int(same.sum()), int(same.size)
+
+
+def _largest(tensor: Tensor) -> float:
+    values = np.abs(tensor[np.isfinite(tensor)]) if tensor.dtype.kind == "f" else np.zeros(0)
+    return float(values.max()) if values.size else 0.0
 
 
 def _described(tensor: Tensor | None) -> str:

@@ -6,63 +6,49 @@ killed at any point and begin again.
 
 from __future__ import annotations
 
-import contextlib
+import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
 
-from model_store import registry
+from sqlalchemy.orm import Session
+
+from model_store import registry, samples
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, transaction
-from model_store.errors import DatabaseUnavailable, SluiceError, StoreFull
-from model_store.tables import State, Variant, Version
+from model_store.errors import DatabaseUnavailable, SluiceError, StoreFull, StoreUnavailable
+from model_store.model_settings import serving_of
+from model_store.samples import Kind
+from model_store.tables import State, Version
+from model_store.upload_options import UploadOptions
+from model_store.variant_policies import VariantPolicy, policy_of
 from monitoring.logs import bind
 from monitoring.metrics import PREPARATIONS
-from workers.errors import LockdownUnavailable, RunnerFailed
-from workers.preparation import proof, schedule
-from workers.preparation.candidates import Candidate, SavedModelCandidate
-from workers.preparation.findings import refused, shown
-from workers.preparation.keras_uploads import KerasArchive, KerasH5
+from workers.preparation import schedule
+from workers.preparation.attempt import Asked, Attempt, Interrupted, Prepared
+from workers.preparation.findings import refused
 from workers.preparation.lease import Lease, LeaseLost
-from workers.preparation.measure import Measured
-from workers.preparation.onnx_upload import OnnxUpload
-from workers.preparation.report import Report, VariantFigures, told
+from workers.preparation.report import Report
 from workers.preparation.schedule import Claim
-from workers.preparation.uploads import Upload
-from workers.runner.process import Runner
-from workers.runner.scratch import Scratch
+from workers.rehearsal import RehearsalFailed
 from workers.settings import WorkerSettings
+from workers.warm_up import warm_up
 
 log = logging.getLogger(__name__)
 
-FORMATS: dict[str, type[Upload]] = {"keras": KerasArchive, "h5": KerasH5, "onnx": OnnxUpload}
 # Refusals that say nothing about the upload, by what they count as.
 UNJUDGED = {"preparation_crashed": "crashed", "lockdown_unavailable": "lockdown_unavailable"}
 POSTPONE_SECONDS = 5.0
-ALONE_BYTES = 32 * 1024**2
 # How long a database that went away is waited for before the lease is left to run out.
 DATABASE_SECONDS = 60.0
-
-
-class Interrupted(Exception):
-    """What stopped the preparation was not the upload: it is tried again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What serves: the stored variant, and how it may be run."""
-
-    variant: Variant
-    measured: Measured
 
 
 def prepare(sessions: Sessions, artifacts: Artifacts, settings: WorkerSettings, model: str, number: int) -> None:
     """Prepares a version whose work is due, and ends with it AVAILABLE, or in END with a finding.
 
-    Returns at once where the work is not due or somebody else holds it. After a passing trouble (a full disk, a
-    database that is away) the work is due again a few seconds later.
+    One that is prepared again serves meanwhile, and stays as it was where that fails. Returns at once where the work is
+    not due or somebody else holds it. After a passing trouble (a full disk, a database that is away) the work is due
+    again a few seconds later.
     """
     try:
         claimed = _claim(sessions, model, number)
@@ -71,17 +57,20 @@ def prepare(sessions: Sessions, artifacts: Artifacts, settings: WorkerSettings, 
         return
     if claimed is None:
         return
-    claim, upload_format, digest = claimed
+    claim, upload_format, digest, options, asked = claimed
     with bind(model=model, version=number), Lease(sessions, claim) as lease:
         report = Report(lease.announce)
         try:
             if claim.attempt > schedule.ATTEMPTS:
                 raise refused("preparation_crashed", f"the preparation was broken off {schedule.ATTEMPTS} times")
-            prepared = _Work(artifacts, settings, report, digest).run(upload_format)
+            prepared = Attempt(artifacts, settings, report, digest, asked).run(upload_format, options)
+            if not claim.again:
+                with report.step("warm") as step:
+                    step.detail = _warm(sessions, artifacts, claim, prepared, report, settings)
             outcome = _publish(sessions, claim, prepared, report, settings)
         except LeaseLost:
             outcome = "taken_over"
-        except (DatabaseUnavailable, StoreFull, Interrupted) as error:
+        except (DatabaseUnavailable, StoreFull, StoreUnavailable, Interrupted) as error:
             log.warning("the preparation is put off: %s", error)
             outcome = _postpone(sessions, claim)
         except SluiceError as error:
@@ -89,17 +78,52 @@ def prepare(sessions: Sessions, artifacts: Artifacts, settings: WorkerSettings, 
     PREPARATIONS.labels(outcome).inc()
 
 
-def _claim(sessions: Sessions, model: str, number: int) -> tuple[Claim, str, str] | None:
-    """The claim with the upload's format and digest; None where there is nothing to do."""
+def _claim(sessions: Sessions, model: str, number: int) -> tuple[Claim, str, str, UploadOptions, Asked] | None:
+    """The claim with the upload's format, digest and options, and what is asked for; None where nothing is to do."""
     with transaction(sessions) as session:
         claim = schedule.claim(session, model, number)
         version = session.get(Version, (model, number))
         if claim is None or version is None:
             return None
-        if not registry.set_state(session, model, number, State.LOADING):
+        if not claim.again and not registry.set_state(session, model, number, State.LOADING):
             schedule.finish(session, claim)  # it was retired before it was prepared
             return None
-        return claim, version.format, version.digest
+        asked = _asked(session, claim, version.signature)
+        return claim, version.format, version.digest, UploadOptions.from_json(version.options), asked
+
+
+def _asked(session: Session, claim: Claim, signature: str | None) -> Asked:
+    own = None if claim.policy is None else VariantPolicy.from_json(json.loads(claim.policy))
+    return Asked(
+        own or policy_of(session, claim.model),
+        calibration=samples.find(session, claim.model, Kind.CALIBRATION),
+        inputs=samples.find(session, claim.model, Kind.INPUTS),
+        signature=signature if claim.again else None,
+        pool=serving_of(session, claim.model).pool,
+    )
+
+
+def _warm(
+    sessions: Sessions,
+    artifacts: Artifacts,
+    claim: Claim,
+    prepared: Prepared,
+    report: Report,
+    settings: WorkerSettings,
+) -> str:
+    """Has the version loaded where its callers will be sent, before anybody is; says what came of it.
+
+    Raises UploadRefused where it fails on its golden samples there: it must not replace what serves.
+    """
+    with transaction(sessions) as session:
+        if not schedule.renew(session, claim):
+            raise LeaseLost
+        if not _write_down(session, claim, prepared, report, settings, warming=True):
+            return "not warmed up: it was retired meanwhile"
+    try:
+        return warm_up(sessions, artifacts, settings, claim.model, claim.version).told
+    except RehearsalFailed as error:
+        raise refused("warm_up_failed", f"where it would serve, its golden samples are answered {error}") from error
 
 
 def _publish(sessions: Sessions, claim: Claim, prepared: Prepared, report: Report, settings: WorkerSettings) -> str:
@@ -107,23 +131,39 @@ def _publish(sessions: Sessions, claim: Claim, prepared: Prepared, report: Repor
         with transaction(sessions) as session:
             if not schedule.finish(session, claim):
                 raise LeaseLost
-            assert report.signature is not None  # noqa: S101 - for the type checker: a prepared version has one
-            serves = registry.make_available(
-                session,
-                claim.model,
-                claim.version,
-                signature=report.signature,
-                variant=prepared.variant.name,
-                variants=[prepared.variant],
-                max_batch=prepared.measured.max_batch,
-                # A SavedModel takes a process and most of a gigabyte in each slot that runs it.
-                max_parallelism=1 if prepared.variant.runtime == "tensorflow" else settings.worker_processes,
-                batch_seconds=prepared.measured.batch_seconds,
-                report=report.to_json(),
-            )
+            serves = _write_down(session, claim, prepared, report, settings)
         return "available" if serves else "retired"
 
     return _patiently(write)
+
+
+def _write_down(
+    session: Session,
+    claim: Claim,
+    prepared: Prepared,
+    report: Report,
+    settings: WorkerSettings,
+    *,
+    warming: bool = False,
+) -> bool:
+    assert report.signature is not None  # noqa: S101 - for the type checker: a prepared version has one
+    return registry.make_available(
+        session,
+        claim.model,
+        claim.version,
+        signature=report.signature,
+        variant=prepared.chosen.name,
+        variants=prepared.variants,
+        max_batch=prepared.measured.max_batch,
+        # A SavedModel takes a process and most of a gigabyte in each slot that runs it.
+        max_parallelism=1 if prepared.chosen.runtime == "tensorflow" else settings.worker_processes,
+        batch_seconds=prepared.measured.batch_seconds,
+        report=report.to_json(),
+        golden=prepared.golden,
+        environment=prepared.environment,
+        warming=warming,
+        again=claim.again,
+    )
 
 
 def _refuse(sessions: Sessions, claim: Claim, finding: SluiceError, report: Report) -> str:
@@ -131,7 +171,11 @@ def _refuse(sessions: Sessions, claim: Claim, finding: SluiceError, report: Repo
 
     def write() -> str:
         with transaction(sessions) as session:
-            if schedule.finish(session, claim):
+            if not schedule.finish(session, claim):
+                return "taken_over"
+            if claim.again:
+                registry.note_failed_repeat(session, claim.model, claim.version, report.failure(finding))
+            else:
                 registry.refuse(
                     session,
                     claim.model,
@@ -164,125 +208,3 @@ def _patiently(write: Callable[[], str]) -> str:
             if time.monotonic() > until:
                 return "database_away"
             time.sleep(1.0)
-
-
-class _Work:
-    """One attempt: its runners and its folder live as long as `run`."""
-
-    def __init__(self, artifacts: Artifacts, settings: WorkerSettings, report: Report, digest: str) -> None:
-        self._artifacts = artifacts
-        self._settings = settings
-        self._report = report
-        self._digest = digest
-        self._held = contextlib.ExitStack()
-
-    def run(self, upload_format: str) -> Prepared:
-        """Raises UploadRefused, RunnerFailed and the store's errors; Interrupted, LeaseLost."""
-        try:
-            with self._held:
-                return self._run(upload_format)
-        except OSError as error:
-            # What a file holds never raises one here: a full disk does, or a folder that is not what it should be.
-            raise Interrupted(f"{type(error).__name__}: {error}") from error
-
-    def _run(self, upload_format: str) -> Prepared:
-        report = self._report
-        kind = FORMATS.get(upload_format)
-        if kind is None:
-            raise refused("unsupported_format", f"files of format {shown(upload_format)} cannot be prepared")
-        with report.step("receive") as step:
-            path = self._held.enter_context(self._artifacts.opened(self._digest))
-            step.detail = f"{path.stat().st_size:,} bytes"
-        runner = self._runner()
-        report.lockdown = runner.lockdown
-        upload = kind(path, runner, self._folder(), self._settings)
-        with report.step("inspect") as step:
-            step.detail = upload.inspect()
-        with report.step("rebuild") as step:
-            step.detail = upload.rebuild()
-        trial = self._runner()
-        with report.step("load") as step:
-            loaded = upload.load(trial)
-            report.signature, step.detail = loaded.signature, loaded.detail
-            known = proof.reference(upload, loaded, seed=int(self._digest[:8], 16))
-            loaded = replace(loaded, signature=known.signature)
-            report.signature = loaded.signature
-        with report.step("convert") as step:
-            candidates, failed = upload.convert(loaded, trial)
-            report.variants = [*failed, *(candidate.figures for candidate in candidates)]
-            step.detail = ", ".join(_told(figures) for figures in report.variants)
-        with report.step("parity") as step:
-            for candidate in candidates:
-                proof.prove(candidate, known, loaded)
-            step.detail = ", ".join(_told(figures) for figures in report.variants)
-            accepted = [candidate for candidate in candidates if candidate.figures.accepted]
-            if not accepted:
-                raise refused("parity_failed", f"no variant can serve: {step.detail}")
-        with report.step("measure") as step:
-            chosen, measured = self._measure(accepted, known)
-            report.measured, step.detail = measured, told(measured)
-        report.chosen = chosen.name
-        report.reason = proof.reason(chosen.figures, report.variants, measured.max_batch)
-        with report.step("store"):
-            return self._store(chosen, measured)
-
-    def _measure(self, accepted: list[Candidate], known: proof.Reference) -> tuple[Candidate, Measured]:
-        """The first variant that can be measured, which serves, with its measurement; raises what the last one does."""
-        chosen: tuple[Candidate, Measured] | None = None
-        for candidate in accepted:
-            try:
-                own = candidate if candidate is not accepted[0] else self._alone(candidate)
-                if chosen is None:
-                    chosen = candidate, proof.time(own, known, self._settings)
-                else:
-                    proof.time_beside(own, known, sorted({1, chosen[1].max_batch}))
-            except SluiceError as error:
-                # With another variant left, a failure here only means that this one does not serve.
-                candidate.figures.accepted, candidate.figures.reason = False, error.message
-                if candidate is accepted[-1] and chosen is None:
-                    raise
-                continue
-            candidate.figures.memory_bytes = own.memory_bytes
-        assert chosen is not None  # noqa: S101 - for the type checker: the last failure was raised
-        return chosen
-
-    def _alone(self, preferred: Candidate) -> Candidate:
-        """The variant as it will be served: TensorFlow's in a process without Keras and what converting left there.
-
-        With small weights that is 36 of 700 MB, not worth another start of TensorFlow.
-        """
-        if not isinstance(preferred, SavedModelCandidate) or preferred.path.stat().st_size < ALONE_BYTES:
-            return preferred
-        own = SavedModelCandidate(self._runner(), preferred.path, preferred.signature, self._settings)
-        own.figures = preferred.figures
-        own.figures.load_seconds = own.load()
-        return own
-
-    def _store(self, chosen: Candidate, measured: Measured) -> Prepared:
-        stored = self._artifacts.add_file(chosen.path)
-        figures = chosen.figures
-        variant = Variant(
-            name=figures.name,
-            runtime=figures.runtime,
-            digest=stored.digest,
-            size_bytes=stored.size_bytes,
-            memory_bytes=figures.memory_bytes,
-        )
-        return Prepared(variant, measured)
-
-    def _runner(self) -> Runner:
-        try:
-            return self._held.enter_context(Runner(self._settings))
-        except LockdownUnavailable:
-            raise
-        except RunnerFailed as error:
-            raise Interrupted("a runner could not be started") from error
-
-    def _folder(self) -> Path:
-        folders = Scratch(self._settings.scratch_dir)
-        self._held.callback(folders.remove)
-        return folders.work
-
-
-def _told(figures: VariantFigures) -> str:
-    return f"{figures.name}: {figures.reason or 'ok'}"

@@ -11,10 +11,10 @@ import numpy as np
 from model_store.signature import Signature, Tensors
 from workers.errors import PredictionFailed, RunnerFailed
 from workers.preparation import measure, parity
+from workers.preparation.acceptance import Acceptance
 from workers.preparation.candidates import Candidate
 from workers.preparation.findings import refused
 from workers.preparation.measure import Measured
-from workers.preparation.report import VariantFigures
 from workers.preparation.samples import Samples, repeated
 from workers.preparation.uploads import Loaded, Upload
 from workers.settings import WorkerSettings
@@ -23,6 +23,9 @@ from workers.settings import WorkerSettings
 FREE_SIZES = {1: (16,), 2: (16, 64), 3: (16, 64)}
 IMAGE_SIZES = (64, 224)
 SEVERAL = 5
+AS_UNBOUNDED = "for some inputs the model answers NaN or infinity, and this variant does so at the same places"
+# Batches that variants are compared at, beside the largest worth running.
+COMPARED = (1, 8, 32)
 # Drawn in this process, which has no limit on its memory, and held several times over.
 DRAWN_BYTES = 256 * 1024**2
 
@@ -32,12 +35,16 @@ class Reference:
     """Inputs with the model's own outputs: a single instance, several, and several around zero.
 
     `row_wise` says whether the answer for an instance is the same whatever else is in the batch; `signature` has the
-    dtypes that were observed.
+    dtypes that were observed, `tolerance` is what float variants are accepted within. `further` are more of such pairs
+    (evidence.py), which `samples` were drawn for.
     """
 
     pairs: list[tuple[Tensors, Tensors]]
     row_wise: bool
     signature: Signature
+    tolerance: parity.Tolerance
+    samples: Samples
+    further: tuple[tuple[Tensors, Tensors], ...] = ()
 
     @property
     def single(self) -> tuple[Tensors, Tensors]:
@@ -68,22 +75,26 @@ def reference(upload: Upload, loaded: Loaded, seed: int) -> Reference:
     # A model that remembers earlier calls, or draws lots, would tell one caller about another, or nothing.
     if parity.compare([(first[1], upload.reference(first[0]))], _tolerance(loaded)).reason is not None:
         raise refused("not_repeatable", "the model answers the same input differently from call to call")
-    return Reference(pairs, signature.batched and _is_row_wise(upload, loaded, pairs[1]), signature)
+    row_wise = signature.batched and _is_row_wise(upload, loaded, pairs[1])
+    return Reference(pairs, row_wise, signature, _tolerance(loaded), samples)
 
 
-def prove(candidate: Candidate, known: Reference, loaded: Loaded) -> None:
+def prove(candidate: Candidate, known: Reference, acceptance: Acceptance) -> None:
     """Loads the variant and compares it; its figures say whether it is accepted, or why not. Never raises for those."""
     figures = candidate.figures
     try:
         figures.load_seconds = candidate.load()
-        pairs = [(outputs, candidate.run(inputs)) for inputs, outputs in known.pairs]
+        pairs = [(outputs, candidate.run(inputs)) for inputs, outputs in (*known.pairs, *known.further)]
     except (PredictionFailed, RunnerFailed) as error:
         figures.reason = error.message
         return
-    difference = parity.compare(pairs, _tolerance(loaded))
+    verdict = acceptance.judge(candidate.name, pairs)
+    difference = verdict.difference
     figures.max_abs_difference, figures.max_rel_difference = difference.max_abs, difference.max_rel
     figures.top1_agreement, figures.reason = difference.top1_agreement, difference.reason
-    figures.accepted = difference.reason is None
+    figures.accepted, figures.quantised = difference.reason is None, verdict.quantised
+    if figures.accepted and not figures.quantised and not all(parity.all_finite(outputs) for outputs, _ in pairs):
+        figures.detail = "; ".join(filter(None, (figures.detail, AS_UNBOUNDED)))
 
 
 def time(candidate: Candidate, known: Reference, settings: WorkerSettings) -> Measured:
@@ -109,26 +120,31 @@ def time(candidate: Candidate, known: Reference, settings: WorkerSettings) -> Me
     return Measured(seconds, padding)
 
 
+def compared(known: Reference, measured: Measured, settings: WorkerSettings) -> list[int]:
+    """Sizes of batches that variants are compared at, as far as nothing hangs over the largest of them."""
+    inputs, outputs = known.single
+    if not known.row_wise:
+        return [1]
+    most = measure.largest_batch(settings.max_batch, 1, inputs, outputs)
+    patience = settings.hang_limit_seconds / measured.seconds[1]
+    return [size for size in sorted({*COMPARED, measured.max_batch}) if size == 1 or size <= min(most, patience)]
+
+
 def time_beside(candidate: Candidate, known: Reference, sizes: Iterable[int]) -> None:
     """Measures a variant that will not serve at a few sizes, to tell what was gained. Raises as `time` does."""
-    _note(candidate, {size: candidate.seconds(repeated(known.single[0], size)) for size in sizes})
+    seconds: dict[int, float] = {}
+    for size in sizes:
+        try:
+            seconds[size] = candidate.seconds(repeated(known.single[0], size))
+        except (PredictionFailed, RunnerFailed):
+            if not seconds:
+                raise
+            break
+    _note(candidate, seconds)
 
 
 def _note(candidate: Candidate, seconds: Mapping[int, float]) -> None:
     candidate.figures.latency_ms = {batch: value * 1000 for batch, value in seconds.items()}
-
-
-def reason(chosen: VariantFigures, variants: Iterable[VariantFigures], batch: int) -> str:
-    """Why a variant serves with batches of `batch` instances, in a sentence."""
-    text = f"{chosen.name} serves"
-    for figures in variants:
-        if not figures.accepted:
-            text += f"; {figures.name} was refused: {figures.reason or ''}"
-    for figures in variants:
-        if figures.accepted and figures is not chosen and batch in figures.latency_ms:
-            own, its = chosen.latency_ms[batch], figures.latency_ms[batch]
-            text += f"; {batch} instances take {own:.3g} ms, with {figures.name} {its:.3g} ms"
-    return text
 
 
 def _is_row_wise(upload: Upload, loaded: Loaded, several: tuple[Tensors, Tensors]) -> bool:

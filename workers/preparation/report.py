@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import json
 import math
 import time
@@ -14,12 +13,11 @@ from typing import Any
 
 from model_store.errors import SluiceError
 from model_store.signature import Signature
+from model_store.variant_policies import DEFAULT, VariantPolicy
 from monitoring.metrics import PREPARATION_SECONDS
+from workers.environment import libraries
 from workers.preparation.measure import Measured
 from workers.runner.lockdown import Lockdown
-
-# Distributions whose versions decide what a model computes; TensorFlow comes under two names.
-_DISTRIBUTIONS = ("keras", "tensorflow", "tensorflow-cpu", "tf2onnx", "onnx", "onnxruntime", "numpy")
 
 
 @dataclass(slots=True)
@@ -47,6 +45,17 @@ class VariantFigures:
     top1_agreement: float | None = None
     accepted: bool = False
     reason: str | None = None  # why it was refused
+    quantised: bool = False  # it answers otherwise than the model, by design: it serves only where that is allowed
+    detail: str | None = None  # what is worth knowing beside the figures
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values without NaN."""
+        row = {
+            key: _figure(value) if isinstance(value, float) else value
+            for key, value in dataclasses.asdict(self).items()
+        }
+        row["latency_ms"] = {str(batch): _figure(value) for batch, value in sorted(self.latency_ms.items())}
+        return row
 
 
 def told(measured: Measured) -> str:
@@ -68,6 +77,7 @@ class Report:
     chosen: str | None = None
     reason: str | None = None
     measured: Measured | None = None  # of the variant that serves
+    policy: VariantPolicy = DEFAULT
     lockdown: Lockdown | None = None  # of the runner that read the upload
 
     @contextlib.contextmanager
@@ -94,30 +104,24 @@ class Report:
         return {
             "steps": [dataclasses.asdict(step) for step in self.steps],
             "signature": None if self.signature is None else json.loads(self.signature.to_json()),
-            "variants": [_row(variant) for variant in self.variants],
+            "variants": [variant.to_json() for variant in self.variants],
             "chosen": self.chosen,
             "reason": self.reason,
+            "policy": self.policy.to_json(),
             "batching": None if self.measured is None else _batching(self.measured),
             "lockdown": None if self.lockdown is None else self.lockdown.to_json(),
-            "versions": versions(),
+            "versions": libraries(),
+            "failed_repeat": None,
         }
 
-
-def versions() -> dict[str, str]:
-    """Versions of the installed libraries that take part."""
-    found = {}
-    for name in _DISTRIBUTIONS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name.removesuffix("-cpu")] = importlib.metadata.version(name)
-    return found
-
-
-def _row(variant: VariantFigures) -> dict[str, Any]:
-    row = {
-        key: _figure(value) if isinstance(value, float) else value for key, value in dataclasses.asdict(variant).items()
-    }
-    row["latency_ms"] = {str(batch): _figure(value) for batch, value in variant.latency_ms.items()}
-    return row
+    def failure(self, finding: SluiceError) -> dict[str, Any]:
+        """What a repeated preparation that failed adds, as `failed_repeat`, to the report of the one that serves."""
+        whole = self.to_json()
+        return {
+            "code": finding.code,
+            "message": finding.message,
+            **{part: whole[part] for part in ("steps", "variants", "policy")},
+        }
 
 
 def _batching(measured: Measured) -> dict[str, Any]:

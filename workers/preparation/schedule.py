@@ -22,18 +22,45 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to prepare one version, as long as nobody else holds a higher fence; `attempt` counts from 1."""
+    """The right to prepare one version, as long as nobody else holds a higher fence; `attempt` counts from 1.
+
+    `policy` is what to prepare with, in JSON, where the version serves and is prepared again.
+    """
 
     model: str
     version: int
     fence: int
     attempt: int
+    policy: str | None = None
+
+    @property
+    def again(self) -> bool:
+        return self.policy is not None
 
 
 def create(session: Session, model: str, number: int) -> None:
     """Lays out the work for a version just published; it is due at once."""
     session.add(Preparation(model=model, version=number))
     session.flush()
+
+
+def repeat(session: Session, model: str, number: int, policy: str) -> bool:
+    """Lays out the work once more, due at once, with a variant policy in JSON; False where it is not done yet."""
+    waiting = select(Preparation.done).where(Preparation.model == model, Preparation.version == number)
+    if session.scalar(waiting.with_for_update()) is None:
+        session.add(Preparation(model=model, version=number, policy=policy))
+        session.flush()
+        return True
+    return (
+        session.execute(
+            update(Preparation)
+            .where(Preparation.model == model, Preparation.version == number, Preparation.done.is_(True))
+            .values(done=False, attempt=0, step="receive", next_at=now_ms(), lease_until=None, policy=policy)
+            .returning(Preparation.fence)
+            .execution_options(synchronize_session=False)
+        ).one_or_none()
+        is not None
+    )
 
 
 def due(session: Session, limit: int) -> list[tuple[str, int]]:
@@ -54,10 +81,10 @@ def claim(session: Session, model: str, number: int) -> Claim | None:
             attempt=Preparation.attempt + 1,
             lease_until=now_ms() + _milliseconds(LEASE_SECONDS),
         )
-        .returning(Preparation.fence, Preparation.attempt)
+        .returning(Preparation.fence, Preparation.attempt, Preparation.policy)
         .execution_options(synchronize_session=False)
     ).one_or_none()
-    return None if row is None else Claim(model, number, row.fence, row.attempt)
+    return None if row is None else Claim(model, number, row.fence, row.attempt, row.policy)
 
 
 def renew(session: Session, held: Claim) -> bool:

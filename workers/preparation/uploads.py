@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from model_store.signature import Signature, Tensors, TensorSpec
+from model_store.upload_options import UploadOptions
 from workers.preparation.candidates import Candidate
 from workers.preparation.findings import refused
 from workers.preparation.report import VariantFigures
 from workers.preparation.samples import Range
 from workers.runner.process import Runner
 from workers.settings import WorkerSettings
+
+NOTHING_SAID = UploadOptions()
+# Files in a runner's folder; the gate for ONNX knows them by the same names (onnx_gate.py).
+UPLOADED_ONNX, ONNX = "upload.onnx", "model.onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +36,14 @@ class Loaded:
 class Upload(ABC):
     """One uploaded file with the runner that reads it; `folder` is where its variants are kept meanwhile."""
 
-    def __init__(self, path: Path, runner: Runner, folder: Path, settings: WorkerSettings) -> None:
+    def __init__(
+        self, path: Path, runner: Runner, folder: Path, settings: WorkerSettings, options: UploadOptions = NOTHING_SAID
+    ) -> None:
         self._path = path
         self._runner = runner
         self._folder = folder
         self._settings = settings
+        self._options = options
 
     @abstractmethod
     def inspect(self) -> str:
@@ -60,10 +68,20 @@ class Upload(ABC):
     def _call(self, command: str, **arguments: object) -> dict[str, Any]:
         return self._runner.call(command, arguments, {}, timeout_seconds=self._settings.preparation_seconds)[0]
 
-    def _take(self, name: str) -> Path:
+    def _checked_onnx(self, graph: Path, trial: Runner) -> Path:
+        """The graph through the gate for ONNX, in a process that has not seen the upload; raises UploadRefused.
+
+        The runner executed a program: the graph that it left will run in serving workers' own processes.
+        """
+        trial.give(UPLOADED_ONNX, graph)
+        trial.call("preparation_rebuild_onnx", {}, {}, timeout_seconds=self._settings.preparation_seconds)
+        graph.unlink()
+        return self._take(ONNX, trial)
+
+    def _take(self, name: str, runner: Runner | None = None) -> Path:
         """Moves a file that the runner made out of its reach."""
         try:
-            path = (self._runner.scratch / name).rename(self._folder / name)
+            path = ((runner or self._runner).scratch / name).rename(self._folder / name)
         except OSError as error:
             raise refused("runner_crashed", "the runner left no file") from error
         # The runner executes what was uploaded: it may have left a link to a file of ours in the place of its own.

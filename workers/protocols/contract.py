@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from model_store.signature import Signature, Tensors, TensorSpec
@@ -12,12 +12,19 @@ from workers.protocols.errors import invalid, shown_name
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """One version as its callers know it; `max_instances` bounds one request."""
+    """One version as its callers know it; `max_instances` bounds one request.
+
+    `class_names` are what the numbers of the last dimension of an output mean; only answers are written by them.
+    `input_specification` (JSON, model_store/input_specification.py) is what files of images are read by.
+    """
 
     model: str
     version: int
     signature: Signature
     max_instances: int
+    # What is remembered of requests does not depend on them.
+    class_names: tuple[str, ...] = field(default=(), compare=False)
+    input_specification: str | None = field(default=None, compare=False)
 
     def __hash__(self) -> int:
         # What is remembered of requests is kept by contract: hashing a whole signature would cost more than it saves.

@@ -22,8 +22,9 @@ from workers.protocols.errors import invalid
 from workers.protocols.json_text import parse_json
 from workers.protocols.number_buffer import ERRORS, NumberBuffer, parsed
 from workers.protocols.number_text import NUMBER_AND_SPACE, REMEMBERED_BYTES, grid_shape
-from workers.protocols.open_inference_answer import Form, form_of, opening_of, write_answer
+from workers.protocols.open_inference_answer import Asked, Form, form_of, opening_of, write_answer
 from workers.protocols.open_inference_head import HALF, Described, Head, read_head, takes, tensor_in
+from workers.protocols.top_classes import with_labels
 
 PLANS = 512
 DATA = b'"data"'
@@ -39,7 +40,9 @@ class InferRequest:
     form: Form
     opening: bytes
 
-    def format(self, outputs: Tensors, contract: Contract) -> Body:  # noqa: ARG002 - the form knows the version
+    def format(self, outputs: Tensors, contract: Contract) -> Body:
+        if self.form.ranking:
+            outputs = with_labels(outputs, self.form.ranking, contract.class_names)
         return write_answer(self.form, self.opening, outputs)
 
 
@@ -157,7 +160,7 @@ def raw_plan(size: int, contract: Contract) -> Plan:
         sizes = [free if size is None else size for size in sizes]
     shape = tuple(1 if size is None else size for size in sizes)
     part = Part(spec, "the body", shape, stored_dtype(spec), 0, size, None)
-    form = form_of(contract, tuple((place, True) for place in range(len(contract.signature.outputs))))
+    form = form_of(contract, tuple(Asked(place, binary=True) for place in range(len(contract.signature.outputs))))
     return Plan((part,), size, 1, form, opening_of(None))
 
 

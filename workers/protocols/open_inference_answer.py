@@ -18,6 +18,7 @@ from workers.protocols.body import TEXT, Body, Dialect
 from workers.protocols.byte_strings import write_strings
 from workers.protocols.contract import Contract
 from workers.protocols.tensor_text import tensor_text
+from workers.protocols.top_classes import Ranking
 
 # An output's shape and, where it follows the JSON as bytes, how many they are.
 Layout = tuple[tuple[tuple[int, ...], int | None], ...]
@@ -25,18 +26,37 @@ Layout = tuple[tuple[tuple[int, ...], int | None], ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Form:
-    """What an answer holds: outputs in the order in which they were asked for, and which of them as bytes."""
+    """What an answer holds: outputs in the order in which they were asked for, and which of them as bytes.
+
+    Of those in `ranking` it holds the best classes, as strings.
+    """
 
     model: str
     version: int
     outputs: tuple[tuple[TensorSpec, bool], ...]
+    ranking: Ranking = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One output as it is asked for: by its place in the signature, whether as bytes, and how many classes of it."""
+
+    place: int
+    binary: bool
+    classes: int | None = None
 
 
 @lru_cache(maxsize=1024)
-def form_of(contract: Contract, asked: tuple[tuple[int, bool], ...]) -> Form:
-    """The one form, as an object, of these outputs by their place in the signature, and whether as bytes."""
+def form_of(contract: Contract, asked: tuple[Asked, ...]) -> Form:
+    """The one form, as an object, of these outputs."""
     specs = contract.signature.outputs
-    return Form(contract.model, contract.version, tuple((specs[place], binary) for place, binary in asked))
+    outputs = tuple((_answered(specs[one.place], one), one.binary) for one in asked)
+    ranking = tuple((specs[one.place].name, one.classes) for one in asked if one.classes is not None)
+    return Form(contract.model, contract.version, outputs, ranking)
+
+
+def _answered(spec: TensorSpec, asked: Asked) -> TensorSpec:
+    return spec if asked.classes is None else TensorSpec(spec.name, STRING, (spec.shape[0], None))
 
 
 def opening_of(request_id: str | None) -> bytes:

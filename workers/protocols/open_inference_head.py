@@ -15,14 +15,16 @@ from model_store.tensors import element_type
 from workers.protocols.contract import Contract, common_count, instance_count
 from workers.protocols.errors import excerpt, invalid, json_type, shown_name
 from workers.protocols.json_tensors import Place, tensor_of
-from workers.protocols.open_inference_answer import Form, form_of, opening_of
+from workers.protocols.open_inference_answer import Asked, Form, form_of, opening_of
+from workers.protocols.top_classes import asked_count, require_scores
 
 HALF = "float16"
 SHOWN_SIZES = 8
 # More than any body can hold: larger numbers are refused where they are read, and need no thought anywhere else.
 MOST_ELEMENTS = 2**31 - 1
 MOST_BYTES = 2**32 - 1
-UNSUPPORTED = ("classification", "shared_memory_region")
+CLASSIFICATION = "classification"
+SHARED_MEMORY = "shared_memory_region"
 
 MOST_ID_CHARACTERS = 1024
 
@@ -125,9 +127,8 @@ def parameters_of(document: dict[str, object], place: str) -> dict[str, object]:
         return {}
     if not isinstance(found, dict):
         raise invalid(f"{place}.parameters must be an object")
-    for name in UNSUPPORTED:
-        if name in found:
-            raise invalid(f"{place}.parameters: {name} is not supported")
+    if SHARED_MEMORY in found:
+        raise invalid(f"{place}.parameters: {SHARED_MEMORY} is not supported")
     return found
 
 
@@ -167,11 +168,14 @@ def shown_shape(shape: Sequence[int]) -> str:
 def wanted(document: dict[str, object], contract: Contract) -> Form:
     """The outputs that are asked for, all where none is named; an output's own wish overrides the request's."""
     places = {spec.name: place for place, spec in enumerate(contract.signature.outputs)}
-    binary = flag(parameters_of(document, "request"), "binary_data_output", "request", default=False)
+    general = parameters_of(document, "request")
+    if CLASSIFICATION in general:
+        raise invalid("request.parameters: classification is a parameter of one requested output")
+    binary = flag(general, "binary_data_output", "request", default=False)
     listed = document.get("outputs")
     if listed is not None and not isinstance(listed, list):
         raise invalid("outputs must be a list of objects with a name")
-    asked: dict[str, bool] = {}
+    asked: dict[str, Asked] = {}
     for number, output in enumerate(listed or ()):
         place = f"outputs[{number}]"
         name = name_in(output, place)
@@ -180,14 +184,24 @@ def wanted(document: dict[str, object], contract: Contract) -> Form:
             raise invalid(f"{place}: unexpected inference output {excerpt(name)}; the model gives {expected}")
         if name in asked:
             raise invalid(f"{place}: output {excerpt(name)} already exists in request")
-        asked[name] = flag(parameters_of(output, place), "binary_data", place, default=binary)
-    asked = asked or dict.fromkeys(places, binary)
-    for name, as_bytes in asked.items():
-        if not as_bytes and contract.signature.outputs[places[name]].dtype == HALF:
+        asked[name] = asked_output(parameters_of(output, place), places[name], place, contract, binary=binary)
+    asked = asked or {name: Asked(place, binary) for name, place in places.items()}
+    for name, one in asked.items():
+        if not one.binary and one.classes is None and contract.signature.outputs[one.place].dtype == HALF:
             raise invalid(
                 f"sending FP16 data via JSON is not supported; ask for output '{shown_name(name)}' as binary data"
             )
-    return form_of(contract, tuple((places[name], as_bytes) for name, as_bytes in asked.items()))
+    return form_of(contract, tuple(asked.values()))
+
+
+def asked_output(parameters: dict[str, object], number: int, place: str, contract: Contract, *, binary: bool) -> Asked:
+    """The output with this number in the signature, as its own parameters ask for it."""
+    as_bytes = flag(parameters, "binary_data", place, default=binary)
+    if CLASSIFICATION not in parameters:
+        return Asked(number, as_bytes)
+    where = f"{place}.parameters: {CLASSIFICATION}"
+    require_scores(contract.signature.outputs[number], where)
+    return Asked(number, as_bytes, asked_count(parameters[CLASSIFICATION], where))
 
 
 def flag(parameters: dict[str, object], name: str, place: str, *, default: bool) -> bool:

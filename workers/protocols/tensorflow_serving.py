@@ -2,12 +2,13 @@
 
 Source: tensorflow_serving/g3doc/api_rest.md and util/json_tensor.cc, whose messages are kept where its clients may know
 them. Beyond it, shapes are checked against the signature before any model runs, and text after the JSON value, repeated
-keys, more than 64 levels and empty lists are refused. Keys that the protocol does not know are ignored, as there.
+keys, more than 64 levels and empty lists are refused. Keys that the protocol does not know are ignored, as there, but
+for `top_k`: it asks for the best classes of each instance instead of all scores.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeGuard
 
@@ -22,9 +23,11 @@ from workers.protocols.json_tensors import Place, expectation, is_b64, tensor_of
 from workers.protocols.json_text import parse_json
 from workers.protocols.number_text import NumberReader
 from workers.protocols.tensor_text import tensor_text
+from workers.protocols.top_classes import asked_count, require_scores, rows_of_classes
 
 INSTANCES = "instances"
 INPUTS = "inputs"
+TOP_K = "top_k"
 SIGNATURE_NAMES = ("", "serving_default")
 
 
@@ -33,14 +36,18 @@ class PredictRequest:
     """A request that fits the signature: tensors by input name, in the signature's dtypes.
 
     `instances` is the length of the free first dimension, 1 where the signature has none; `row_form` says that the
-    caller wrote `instances` and expects `predictions`, not `inputs` and `outputs`.
+    caller wrote `instances` and expects `predictions`, not `inputs` and `outputs`; `top_k` how many classes to tell.
     """
 
     tensors: Tensors
     instances: int
     row_form: bool
+    top_k: int | None = None
 
     def format(self, outputs: Tensors, contract: Contract) -> Body:
+        if self.top_k is not None:
+            text = format_classes(outputs, contract, self.row_form, self.top_k)
+            return Body(text, Dialect.TENSORFLOW_SERVING)
         return Body(format_predict(outputs, contract.signature, self.row_form), Dialect.TENSORFLOW_SERVING)
 
 
@@ -75,10 +82,19 @@ def parse_exactly(body: bytes, signature: Signature, max_instances: int) -> Pred
     if INSTANCES in document and INPUTS in document:
         raise invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
     if INSTANCES in document:
-        return from_rows(document[INSTANCES], signature, max_instances)
-    if INPUTS in document:
-        return from_columns(document[INPUTS], signature, max_instances)
-    raise invalid("Missing 'inputs' or 'instances' key")
+        request = from_rows(document[INSTANCES], signature, max_instances)
+    elif INPUTS in document:
+        request = from_columns(document[INPUTS], signature, max_instances)
+    else:
+        raise invalid("Missing 'inputs' or 'instances' key")
+    return request if TOP_K not in document else replace(request, top_k=asked_top(document[TOP_K], signature))
+
+
+def asked_top(value: object, signature: Signature) -> int:
+    """How many classes to tell of every output, all of which must have them."""
+    for spec in signature.outputs:
+        require_scores(spec, TOP_K)
+    return asked_count(value, TOP_K)
 
 
 def check_signature_name(document: dict[str, object]) -> None:
@@ -179,6 +195,22 @@ def format_predict(outputs: Tensors, signature: Signature, row_form: bool) -> by
         text = rows_text(outputs, texts)
     else:
         members = [orjson.dumps(spec.name) + b":" + output_text(outputs[spec.name], spec) for spec in texts]
+        text = b"{" + b",".join(members) + b"}"
+    return (b'{"predictions":' if row_form else b'{"outputs":') + text + b"}"
+
+
+def format_classes(outputs: Tensors, contract: Contract, row_form: bool, top_k: int) -> bytes:
+    """The body of the 200 answer with a list of the best classes for each instance in place of its scores."""
+    specs = contract.signature.outputs
+    columns = [rows_of_classes(outputs[spec.name], top_k, contract.class_names) for spec in specs]
+    names = [orjson.dumps(spec.name) + b":" for spec in specs]
+    if len(specs) == 1:
+        text = b"[" + b",".join(columns[0]) + b"]"
+    elif row_form:
+        objects = [b",".join(map(bytes.__add__, names, row)) for row in zip(*columns, strict=True)]
+        text = b"[{" + b"},{".join(objects) + b"}]"
+    else:
+        members = [name + b"[" + b",".join(column) + b"]" for name, column in zip(names, columns, strict=True)]
         text = b"{" + b",".join(members) + b"}"
     return (b'{"predictions":' if row_form else b'{"outputs":') + text + b"}"
 

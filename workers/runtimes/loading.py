@@ -6,15 +6,14 @@ import functools
 import logging
 import time
 
-import numpy as np
-
 from model_store.artifacts import Artifacts
 from model_store.registry import Served
-from model_store.signature import STRING, Signature, Tensor, Tensors, TensorSpec
 from monitoring.metrics import MODEL_LOADS
 from workers.errors import PredictionFailed, PredictorTooLarge
+from workers.runtimes.blanks import blank as blank
 from workers.runtimes.onnx import OnnxPredictor
 from workers.runtimes.predictor import Predictor
+from workers.runtimes.reproof import reprove
 from workers.runtimes.tensorflow import RunnerPredictor
 from workers.settings import WorkerSettings
 
@@ -25,13 +24,14 @@ def load(served: Served, artifacts: Artifacts, settings: WorkerSettings) -> Pred
     """A warm predictor for the version.
 
     Raises ArtifactMissing, ArtifactCorrupt, PredictorTooLarge, PredictionFailed where the variant is no model of this
-    signature, and RunnerFailed.
+    signature, RunnerFailed, and EnvironmentMismatch where it answers otherwise here than where it was prepared.
     """
     if served.memory_bytes > settings.predictor_budget_bytes:
-        raise PredictorTooLarge("the model needs more memory than this worker has for models")
+        raise PredictorTooLarge.by(served.memory_bytes, settings.predictor_budget_bytes)
     begin = time.monotonic()
     predictor = _open(served, artifacts, settings)
     try:
+        reprove(served, predictor, artifacts)
         warm_up(predictor, served.max_batch)
     except BaseException:  # closed and raised again
         predictor.close()
@@ -50,17 +50,6 @@ def warm_up(predictor: Predictor, max_batch: int) -> None:
             predictor.run(blank(predictor.signature, batch))
         except PredictionFailed as error:
             log.info("the warm-up of a model failed: %s", error)
-
-
-def blank(signature: Signature, batch: int) -> Tensors:
-    """Inputs of zeros or empty strings with `batch` rows; other free dimensions are 1."""
-    return {spec.name: _blank(spec, batch) for spec in signature.inputs}
-
-
-def _blank(spec: TensorSpec, batch: int) -> Tensor:
-    sizes = [1 if size is None else size for size in spec.shape]
-    shape = (batch, *sizes[1:]) if spec.batched else tuple(sizes)
-    return np.full(shape, b"", object) if spec.dtype == STRING else np.zeros(shape, spec.dtype)
 
 
 def _open(served: Served, artifacts: Artifacts, settings: WorkerSettings) -> Predictor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -21,6 +22,11 @@ ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
 )
 FATAL = 4
+# How a file begins that gzip packed (RFC 1952, section 2.3.1), and how large a graph can be: protobuf's own limit.
+PACKED = b"\x1f\x8b"
+LARGEST_BYTES = 2**31
+# What a session of a model with a single weight takes (73 kB): without it, any number of them would fit a budget.
+SESSION_BYTES = 80_000
 
 
 class OnnxPredictor:
@@ -31,7 +37,7 @@ class OnnxPredictor:
     def __init__(self, path: Path, signature: Signature, memory_bytes: int, threads: int = 1) -> None:
         """Raises PredictionFailed where the file is no model, or not one with this signature."""
         self.signature = signature
-        self.memory_bytes = memory_bytes
+        self.memory_bytes = max(memory_bytes, SESSION_BYTES)
         self._session = _open_session(path, batched=signature.batched, threads=threads)
         inputs = _match(signature.inputs, [argument.name for argument in self._session.get_inputs()])
         outputs = _match(signature.outputs, [argument.name for argument in self._session.get_outputs()])
@@ -81,9 +87,24 @@ def _open_session(path: Path, *, batched: bool, threads: int) -> onnxruntime.Inf
     options.log_severity_level = FATAL  # its errors arrive as exceptions; as text they would pass by the JSON log
     try:
         # By its bytes, not its path: a model without a path cannot read other files as its weights.
-        return onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(_unpacked(path), options, providers=["CPUExecutionProvider"])
     except ERRORS as error:
         raise PredictionFailed(f"the model cannot be loaded: {_reason(error)}") from error
+
+
+def _unpacked(path: Path) -> bytes:
+    """The graph in a file, which may be packed by gzip as pruned graphs are; ValueError for what is no such file."""
+    data = path.read_bytes()
+    if not data.startswith(PACKED):
+        return data
+    try:
+        unpacking = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        graph = unpacking.decompress(data, LARGEST_BYTES)
+    except zlib.error as error:
+        raise ValueError("it is not packed properly") from error
+    if not unpacking.eof:
+        raise ValueError("it is not packed properly, or too large")
+    return graph
 
 
 @functools.cache

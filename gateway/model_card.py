@@ -1,0 +1,238 @@
+"""A version's model card: one page of HTML that holds everything it shows, and runs nothing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.markup import Markup, element
+from gateway.model_views import SignatureShown, VersionShown
+from gateway.plots import bars, table_of_counts
+from model_store.environment import Environment
+from model_store.evaluations import Evaluation
+from model_store.model_settings import Metadata, ModelSettings
+
+STYLE = (
+    "body{font:15px/1.5 sans-serif;color:#1f2937;background:#fff;max-width:60em;margin:2em auto;padding:0 1em}"
+    "h1{margin-bottom:0}h2{margin-top:2em;border-bottom:1px solid #d1d5db;font-size:1.2em}"
+    "table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.25em .75em .25em 0}"
+    "tr{border-bottom:1px solid #e5e7eb}code,pre{font-size:.9em;overflow-wrap:anywhere}pre{white-space:pre-wrap}"
+    "th[scope=row]{width:16em}td:last-child{overflow-wrap:anywhere}"
+    "p.said{white-space:pre-wrap}svg{max-width:100%;height:auto}"
+)
+# The page's own style, known by its digest, and nothing from anywhere.
+POLICY = (
+    f"default-src 'none'; style-src 'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}';"
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SHOWN_CLASSES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a card is made of; `labelled` is the digest of the labelled samples that the model has now."""
+
+    version: VersionShown
+    settings: ModelSettings
+    metadata: Metadata
+    environment: Environment | None
+    evaluation: Evaluation | None
+    labelled: str | None
+
+
+def card(facts: Facts) -> str:
+    """The whole page."""
+    shown = facts.version
+    title = f"{shown.model}, version {shown.version}"
+    body = element(
+        "body",
+        element("h1", title),
+        element("p", f"{shown.state}" + (f": {', '.join(shown.labels)}" if shown.labels else "")),
+        *([element("p", facts.metadata.description, class_="said")] if facts.metadata.description else []),
+        *_sections(facts),
+    )
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width"),
+        # Said in the page too: a card is kept as a file, which has no headers.
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY.rpartition("; frame-ancestors")[0]),
+        element("title", title),
+        Markup(f"<style>{STYLE}</style>"),
+    )
+    return "<!DOCTYPE html>\n" + element("html", head, body, lang="en").text
+
+
+def _sections(facts: Facts) -> list[Markup]:
+    shown, report = facts.version, facts.version.report or {}
+    found = [_section("The file", _file(facts))]
+    if shown.error is not None:
+        found.append(_section("Refused", _rows({"Code": shown.error.code, "Why": shown.error.message})))
+    if shown.signature is not None:
+        found.append(_section("Signature", _signature(shown.signature)))
+    if facts.metadata.input_specification is not None:
+        found.append(_section("Input", _rows(json.loads(facts.metadata.input_specification))))
+    if facts.metadata.class_names:
+        found.append(_section("Classes", _classes(facts.metadata.class_names)))
+    found.append(_section("Limits", _limits(facts)))
+    if report.get("variants"):
+        found.append(_section("Variants", _variants(report["variants"], shown), *_latency(report["variants"])))
+    found += _evaluation(facts)
+    if facts.environment is not None:
+        found.append(_section("Environment", _environment(facts.environment)))
+    if report.get("steps"):
+        found.append(_section("Preparation", _steps(report["steps"])))
+    return found
+
+
+def _file(facts: Facts) -> Markup:
+    shown = facts.version
+    return _rows(
+        {
+            "Format": shown.format,
+            "Size": f"{shown.size_bytes:,} bytes",
+            "SHA-256": shown.digest,
+            "Uploaded": f"{shown.created_at:%Y-%m-%d %H:%M:%S} UTC by {shown.uploaded_by}",
+            "Signed by": shown.signed_by,
+            "Available since": None if shown.available_at is None else f"{shown.available_at:%Y-%m-%d %H:%M:%S} UTC",
+            "Tags": ", ".join(f"{name}: {value}" for name, value in facts.settings.tags.items()),
+        }
+    )
+
+
+def _signature(signature: SignatureShown) -> Markup:
+    rows = [
+        (
+            side,
+            spec.name,
+            spec.dtype,
+            "[" + ", ".join("any" if size is None else str(size) for size in spec.shape) + "]",
+        )
+        for side, specs in (("input", signature.inputs), ("output", signature.outputs))
+        for spec in specs
+    ]
+    return _table(("", "name", "dtype", "shape"), rows)
+
+
+def _classes(names: Sequence[str]) -> Markup:
+    more = f" and {len(names) - SHOWN_CLASSES} more" if len(names) > SHOWN_CLASSES else ""
+    return element("p", ", ".join(names[:SHOWN_CLASSES]) + more)
+
+
+def _limits(facts: Facts) -> Markup:
+    serving, shown = facts.settings.serving, facts.version
+    return _rows(
+        {
+            "Instances in one inference": shown.max_batch,
+            "Instances in one request": serving.max_instances or "as the gateway's settings say",
+            "Slots at once": serving.parallelism(shown.max_parallelism),
+            "Pool": serving.pool,
+            "Stays loaded": "yes" if serving.pinned else "as long as there is room",
+        }
+    )
+
+
+def _variants(variants: Sequence[Mapping[str, Any]], shown: VersionShown) -> Markup:
+    digests = {variant.name: variant.digest for variant in shown.variants}
+    chosen = {variant.name for variant in shown.variants if variant.chosen}
+    rows = [
+        (
+            row["name"] + (" (serves)" if row["name"] in chosen else ""),
+            row["runtime"],
+            _figure(row.get("size_bytes"), ","),
+            _figure(row.get("load_seconds"), ".3g"),
+            _figure(row.get("memory_bytes"), ","),
+            _figure(row.get("max_abs_difference"), ".3g"),
+            _figure(row.get("top1_agreement"), ".4g"),
+            "accepted" if row.get("accepted") else f"refused: {row.get('reason') or ''}",
+            digests.get(row["name"], ""),
+        )
+        for row in variants
+    ]
+    heads = ("variant", "runtime", "bytes", "load (s)", "memory", "largest Δ", "top-1", "", "SHA-256")
+    return _table(heads, rows)
+
+
+def _latency(variants: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    values = {
+        str(row["name"]): {
+            f"batch of {batch}": float(value)
+            for batch, value in (row.get("latency_ms") or {}).items()
+            if value is not None
+        }
+        for row in variants
+    }
+    measured = {name: found for name, found in values.items() if found}
+    return [bars(measured, "ms", "Latency by variant and batch")] if measured else []
+
+
+def _evaluation(facts: Facts) -> list[Markup]:
+    found = facts.evaluation
+    if found is None:
+        if facts.labelled is None:
+            return []
+        return [
+            _section(
+                "Labelled samples",
+                element("p", "The model has labelled samples; this version has not yet answered them."),
+            )
+        ]
+    said = f"{found.right:,} of {found.instances:,} samples right: {found.accuracy:.2%}."
+    old = "" if found.samples_digest == facts.labelled else " These samples were replaced or deleted since."
+    names = facts.metadata.class_names
+    if names is None or len(names) != found.classes:
+        names = tuple(map(str, range(found.classes)))
+    plot = [table_of_counts(found.counts, names, "What was taken for what")] if found.counts else []
+    digest = element("p", "SHA-256 of the samples: ", element("code", found.samples_digest))
+    return [_section("Labelled samples", element("p", said + old), *plot, digest)]
+
+
+def _environment(found: Environment) -> Markup:
+    return _rows(
+        {
+            **dict(sorted(found.libraries.items())),
+            "Python": found.python,
+            "Processor": f"{found.machine} {' '.join(found.features)}",
+            "Accepted within": f"|Δ| ≤ {found.absolute:g} + {found.relative:g}·|y|",
+        }
+    )
+
+
+def _steps(steps: Sequence[Mapping[str, Any]]) -> Markup:
+    rows = [(step["name"], step["outcome"], f"{step['seconds']:g} s", step["detail"]) for step in steps]
+    return _table(("step", "outcome", "took", ""), rows)
+
+
+def _section(title: str, *content: Markup) -> Markup:
+    return element("section", element("h2", title), *content)
+
+
+def _rows(named: Mapping[str, object]) -> Markup:
+    return element(
+        "table",
+        *[
+            element("tr", element("th", name, scope="row"), element("td", _said(value)))
+            for name, value in named.items()
+            if value not in (None, "")
+        ],
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
+    return element(
+        "table",
+        element("tr", *[element("th", head, scope="col") for head in heads]),
+        *[element("tr", *[element("td", _said(value)) for value in row]) for row in rows],
+    )
+
+
+def _said(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

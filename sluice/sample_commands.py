@@ -1,0 +1,78 @@
+"""`sluice models samples …`: samples that quantisation, comparisons, warming up and model cards use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import quote
+
+import typer
+from rich.table import Table
+
+from sluice.client import Sluice
+from sluice.connection import connected
+from sluice.model_commands import AsJson, Model
+from sluice.tables import print_table
+from sluice.version_table import moment, row
+
+app = typer.Typer(help="Samples of a model (for administrators).", no_args_is_help=True)
+
+Kind = Annotated[Literal["calibration", "labelled", "inputs"], typer.Argument(help="What they are for.")]
+
+
+@app.command("put")
+@connected(admin=True)
+def put(
+    sluice: Sluice,
+    model: Model,
+    kind: Kind,
+    file: Annotated[
+        Path,
+        typer.Argument(help="A NumPy archive with an array for each input; labelled ones with `labels`.", exists=True),
+    ],
+) -> None:
+    """Upload samples in place of those of the same kind.
+
+    Example:
+
+      sluice models samples put mnist labelled digits.npz
+    """
+    found = sluice.put_file(f"{_path(model)}/{kind}", file)
+    typer.echo(f"{model} has {found['instances']} {kind} samples")
+
+
+@app.command("list")
+@connected(admin=True)
+def list_samples(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
+    """List a model's samples.
+
+    Example:
+
+      sluice models samples list mnist
+    """
+    found = sluice.get(_path(model))
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    table = Table("kind", "samples", "bytes", "uploaded", "digest")
+    for one in found:
+        row(table, one["kind"], str(one["instances"]), str(one["size_bytes"]), moment(one["created_at"]), one["digest"])
+    print_table(table, "digest")
+
+
+@app.command("delete")
+@connected(admin=True)
+def delete(sluice: Sluice, model: Model, kind: Kind) -> None:
+    """Delete a model's samples of one kind.
+
+    Example:
+
+      sluice models samples delete mnist labelled
+    """
+    sluice.delete(f"{_path(model)}/{kind}")
+    typer.echo(f"{model} has no {kind} samples any more")
+
+
+def _path(model: str) -> str:
+    return f"/admin/models/{quote(model, safe='')}/samples"

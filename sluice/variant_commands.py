@@ -1,0 +1,253 @@
+"""`sluice models variants …`, `prepare` and `compare`: what is made of a model's versions, and which of it serves."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+
+from sluice.client import Json, Sluice
+from sluice.connection import connected
+from sluice.failures import CommandFailed
+from sluice.model_commands import AsJson, Model
+from sluice.preparation import LOOK_SECONDS, version_path
+from sluice.tables import print_table
+from sluice.version_commands import Version
+from sluice.version_table import row
+
+app = typer.Typer(
+    help="Which variants of a model are made, and which one serves (for administrators).", no_args_is_help=True
+)
+
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--make", help="A variant to make and keep; may be given several times: onnx-int8, litert, …"),
+]
+Serve = Annotated[str | None, typer.Option(help="The variant that serves, or fastest_within_tolerance.")]
+Quantised = Annotated[
+    bool | None, typer.Option("--quantised/--exact", help="Whether quantised variants may serve by being the fastest.")
+]
+Floor = Annotated[float | None, typer.Option(help="Share of equal answers that quantised variants need.")]
+Absolute = Annotated[float | None, typer.Option(help="Float variants: |Δ| <= ABSOLUTE + relative * |y|.")]
+Relative = Annotated[float | None, typer.Option(help="Float variants: |Δ| <= absolute + RELATIVE * |y|.")]
+
+
+@app.command("show")
+@connected(admin=True)
+def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
+    """Show a model's variant policy.
+
+    Example:
+
+      sluice models variants show mnist
+    """
+    _print(sluice.get(_path(model)), as_json=as_json)
+
+
+@app.command("set")
+@connected(admin=True)
+def set_policy(  # noqa: PLR0913 - the options of a command
+    sluice: Sluice,
+    model: Model,
+    make: Names = None,
+    serve: Serve = None,
+    quantised: Quantised = None,
+    floor: Floor = None,
+    absolute: Absolute = None,
+    relative: Relative = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change a model's variant policy; what is not named stays as it is. It holds for versions prepared from then on.
+
+    Examples:
+
+      sluice models variants set mnist --make onnx --make onnx-int8 --make litert
+
+      sluice models variants set mnist --make onnx-int8 --quantised
+    """
+    given = _given(make, serve, quantised, floor, absolute, relative)
+    if not given:
+        raise CommandFailed("name at least one part; `sluice models variants clear` removes the policy")
+    _print(sluice.put(_path(model), sluice.get(_path(model)) | given), as_json=as_json)
+
+
+@app.command("clear")
+@connected(admin=True)
+def clear(sluice: Sluice, model: Model) -> None:
+    """Remove a model's variant policy.
+
+    Example:
+
+      sluice models variants clear mnist
+    """
+    sluice.delete(_path(model))
+    typer.echo(f"{model} has no variant policy of its own any more")
+
+
+@connected(admin=True)
+def prepare(  # noqa: PLR0913 - the options of a command
+    sluice: Sluice,
+    model: Model,
+    version: Version,
+    make: Names = None,
+    serve: Serve = None,
+    quantised: Quantised = None,
+    floor: Floor = None,
+    absolute: Absolute = None,
+    relative: Relative = None,
+    wait: Annotated[bool, typer.Option(help="Wait until that is done, and fail if it fails.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Prepare a version again, by the model's variant policy with the changes named here. It serves meanwhile.
+
+    Examples:
+
+      sluice models prepare mnist 1
+
+      sluice models prepare mnist 1 --make litert --make litert-int8
+    """
+    given = _given(make, serve, quantised, floor, absolute, relative)
+    body = sluice.get(_path(model)) | given if given else None
+    answer = sluice.post(f"{version_path(model, version)}/prepare", body)
+    if not wait:
+        typer.echo(json.dumps(answer) if as_json else f"{model} version {version} is being prepared again")
+        return
+    found = _followed(sluice, model, version)
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        typer.echo(f"{model} version {version}: {found['report']['reason']}")
+
+
+@connected(admin=True)
+def compare(
+    sluice: Sluice,
+    model: Model,
+    version: Version,
+    other: Annotated[int, typer.Argument(min=1, help="The version to compare it with.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show two versions' preparation reports side by side.
+
+    Example:
+
+      sluice models compare mnist 1 2
+    """
+    found = sluice.get(f"{version_path(model, version)}/compare", **{"with": other})
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for table in (_versions(found), _variants(found), _steps(found)):
+        print_table(table)
+
+
+def _given(
+    make: list[str] | None,
+    serve: str | None,
+    quantised: bool | None,
+    floor: float | None,
+    absolute: float | None,
+    relative: float | None,
+) -> dict[str, object]:
+    parts = {
+        "variants": make or None, "serve": serve, "quantised": quantised, "top1_floor": floor, "absolute": absolute,
+        "relative": relative,
+    }  # fmt: skip
+    return {name: value for name, value in parts.items() if value is not None}
+
+
+def _followed(sluice: Sluice, model: str, version: int) -> Json:
+    """The version once its preparation is done; raises CommandFailed where that changed nothing."""
+    with Console(stderr=True).status("Preparing") as status:
+        while True:
+            found = sluice.get(version_path(model, version))
+            if found["preparation"]["done"]:
+                break
+            status.update(f"Preparing: {escape(found['preparation']['step'])}")
+            time.sleep(LOOK_SECONDS)
+    failure = (found["report"] or {}).get("failed_repeat")
+    if failure is not None:
+        raise CommandFailed(
+            f"nothing has changed: {failure['message']} ({failure['code']})\n"
+            f"`sluice models show {model} {version} --json` has the whole report."
+        )
+    return found
+
+
+def _path(model: str) -> str:
+    return f"/admin/models/{quote(model, safe='')}/variant-policy"
+
+
+def _print(policy: Json, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(policy))
+        return
+    table = Table("made and kept", "serves", "tolerance", "quantised may serve", "top-1 floor")
+    tolerance = f"{policy['absolute']:g} + {policy['relative']:g} * |y|"
+    allowed = "yes" if policy["quantised"] else "no"
+    row(table, " ".join(policy["variants"]), policy["serve"], tolerance, allowed, f"{policy['top1_floor']:g}")
+    print_table(table)
+
+
+def _versions(found: Json) -> Table:
+    table = Table("version", "state", "format", "size", "serves", "largest batch", title_justify="left")
+    table.title = f"{escape(found['model'])}: " + ("the same" if found["versions"][0]["same_signature"] else "another")
+    table.title += " signature"
+    for side in found["versions"]:
+        size = decimal(side["size_bytes"])
+        row(
+            table,
+            str(side["version"]),
+            side["state"],
+            side["format"],
+            size,
+            side["chosen"] or "",
+            str(side["max_batch"]),
+        )
+    return table
+
+
+def _variants(found: Json) -> Table:
+    """A line for each version's variant: sizes, and milliseconds by instances in a batch."""
+    heads = ("name", "version", "size", "memory", "difference", "top-1", "milliseconds", "")
+    table = Table(*heads, title="Variants", title_justify="left")
+    for variant in found["variants"]:
+        for side, figures in zip(found["versions"], variant["figures"], strict=True):
+            if figures is None:
+                continue
+            times = ", ".join(f"{batch}: {_number(value)}" for batch, value in figures["latency_ms"].items())
+            row(
+                table,
+                variant["name"],
+                str(side["version"]),
+                _size(figures["size_bytes"]),
+                _size(figures["memory_bytes"]),
+                _number(figures["max_abs_difference"]),
+                _number(figures["top1_agreement"]),
+                times,
+                "serves" if side["chosen"] == variant["name"] else figures["reason"] or "",
+            )
+    return table
+
+
+def _steps(found: Json) -> Table:
+    first, second = (f"version {side['version']} (s)" for side in found["versions"])
+    table = Table("step", first, second, title="Preparation", title_justify="left")
+    for step in found["steps"]:
+        row(table, step["name"], *("" if seconds is None else f"{seconds:.2f}" for seconds in step["seconds"]))
+    return table
+
+
+def _size(value: int | None) -> str:
+    return "" if value is None else decimal(value)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"

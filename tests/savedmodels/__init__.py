@@ -1,0 +1,1 @@
+"""SavedModels as TensorFlow writes them, and such as nobody should load."""

@@ -1,0 +1,103 @@
+"""Saves SavedModels into a folder, with TensorFlow's own answers: `python -m tests.savedmodels FOLDER`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+ROWS = 5
+
+
+class Scorer(tf.Module):
+    """Two signatures: `serving_default` of numbers, and `names`, which looks texts up in a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = tf.Variable([[1.0], [2.0], [3.0]])
+        keys, values = tf.constant(["red", "green"]), tf.constant([1.0, 2.0])
+        self.table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), -1.0)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, "features")])
+    def score(self, features: tf.Tensor) -> dict[str, tf.Tensor]:
+        scores = features @ self.weights
+        return {"score": scores, "above": scores > 1.0}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "colour")])
+    def names(self, colour: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"value": self.table.lookup(tf.strings.lower(colour)), "echo": tf.strings.join(["<", colour, ">"])}
+
+
+class Writer(tf.Module):
+    """Writes a file whenever it is asked: one of TensorFlow's operators is enough."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, "x")])
+    def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies([tf.io.write_file("written.txt", "here")]):
+            return {"y": x + 1.0}
+
+
+class Reader(tf.Module):
+    """The same within a branch, which is a function of its own."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, "x")])
+    def serve(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        length = tf.cond(
+            tf.reduce_sum(x) > 0.0,
+            lambda: tf.strings.length(tf.io.read_file("/etc/hostname")),
+            lambda: tf.constant(0),
+        )
+        return {"y": x + tf.cast(length, tf.float32)}
+
+
+class Plain(tf.Module):
+    """Without any signature."""
+
+    @tf.function
+    def run(self, x: tf.Tensor) -> tf.Tensor:
+        return x + 1.0
+
+
+def _two_branches() -> keras.Model:
+    left, right = keras.Input((4,), name="left"), keras.Input((3,), name="right")
+    joined = keras.layers.Concatenate()([keras.layers.Dense(5, "relu")(left), right])
+    return keras.Model([left, right], {"price": keras.layers.Dense(2)(joined)})
+
+
+def main(folder: Path) -> None:
+    keras.utils.set_random_seed(7)
+    random = np.random.default_rng(7)
+    scorer = Scorer()
+    tf.saved_model.save(scorer, folder / "scorer", signatures={"serving_default": scorer.score, "names": scorer.names})
+    tf.saved_model.save(scorer, folder / "unnamed", signatures={"first": scorer.score, "second": scorer.names})
+    for kind in (Writer, Reader):
+        made = kind()
+        tf.saved_model.save(made, folder / kind.__name__.lower(), signatures={"serving_default": made.serve})
+    plain = Plain()
+    plain.run(tf.zeros([1]))
+    tf.saved_model.save(plain, folder / "plain")
+    _two_branches().export(folder / "branches", verbose=False)
+    features = random.random((ROWS, 3), np.float32)
+    _answers(folder, "scorer", "serving_default", {"features": features})
+    _answers(folder, "scorer", "names", {"colour": np.array([b"Red", b"green", b"blue", b"", b"RED"])})
+    pair = {"left": random.random((ROWS, 4), np.float32), "right": random.random((ROWS, 3), np.float32)}
+    _answers(folder, "branches", "serving_default", pair)
+
+
+def _answers(folder: Path, name: str, signature: str, inputs: dict[str, Any]) -> None:
+    """What TensorFlow itself answers, loaded anew, beside the inputs."""
+    function = tf.saved_model.load(folder / name).signatures[signature]
+    found = function(**{key: tf.constant(value) for key, value in inputs.items()})
+    arrays = {f"inputs.{key}": value for key, value in inputs.items()}
+    for key, value in found.items():
+        array = value.numpy()
+        arrays[f"outputs.{key}"] = array.astype("S") if array.dtype == object else array
+    np.savez(folder / f"{name}-{signature}.npz", **arrays)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,203 @@
+"""Model cards, and what goes into them: evaluations on labelled samples, and classes by name from a running system."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.evaluating import EvaluationFailed, Tally
+from gateway.markup import element
+from gateway.model_card import POLICY, Facts, card
+from gateway.model_views import VERSION_EXAMPLE, VersionShown
+from gateway.plots import bars, table_of_counts
+from model_store.evaluations import Evaluation
+from model_store.model_settings import Metadata, ModelSettings
+from model_store.tables import State
+from sluice.client import Refused, Sluice
+from sluice.preparation import follow
+from tests.browser import open_page
+from tests.onnx_models import classifier
+from tests.system import System
+
+MODEL = "carded"
+NAMES = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "<hen>"]
+EVIL = "<script>alert(1)</script>\"'&"
+
+
+def images() -> np.ndarray:
+    """Two of each class; the classifier takes the largest of eight blocks."""
+    found = np.zeros((16, 64), np.float32)
+    for row in range(16):
+        found[row, 8 * (row % 8) : 8 * (row % 8) + 8] = 1.0
+    return found
+
+
+@pytest.fixture(scope="module")
+def admin(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
+    """With a version of a classifier that has class names, and labels of which one is wrong."""
+    folder = tmp_path_factory.mktemp("cards")
+    labels = np.arange(16) % 8
+    labels[3] = 0
+    np.savez(folder / "labelled.npz", x=images(), labels=labels)
+    with system.admin() as sluice:
+        uploaded = sluice.upload(MODEL, classifier(folder / "classifier.onnx"))
+        follow(sluice, MODEL, uploaded["version"], lambda _: None)
+        settings = {"class_names": NAMES, "description": EVIL, "tags": {"team": "zoo"}}
+        sluice.put(f"/admin/models/{MODEL}/settings", settings)
+        sluice.put_file(f"/admin/models/{MODEL}/samples/labelled", folder / "labelled.npz")
+        yield sluice
+
+
+@pytest.fixture(scope="module")
+def caller(system: System, admin: Sluice) -> Iterator[Sluice]:
+    """A client that may use it."""
+    made = admin.post("/admin/clients", {"name": "of-carded", "scopes": ["predict"], "grants": [{"model": MODEL}]})
+    with Sluice(system.base_url, made["id"], made["client_secret"]) as sluice:
+        yield sluice
+
+
+def named(sluice: Sluice, body: dict[str, object]) -> list[list[dict[str, object]]]:
+    """Predictions, once the worker knows of the class names."""
+    until = time.monotonic() + 30
+    while "ant" not in str(found := sluice.post(f"/v1/models/{MODEL}:predict", body)) and time.monotonic() < until:
+        time.sleep(0.2)
+    return list(found["predictions"])
+
+
+def test_classes_are_told_by_name_in_both_dialects_and_in_jobs(caller: Sluice):
+    rows = images()[:2].tolist()
+    found = named(caller, {"instances": rows, "top_k": 1})
+    assert [[(one["index"], one["class"]) for one in row] for row in found] == [[(0, "ant")], [(1, "bee")]]
+
+    job = caller.submit_body(MODEL, {"instances": rows, "top_k": 1})
+    assert job.wait(60)["state"] == "succeeded"
+    assert caller.get(f"/v1/jobs/{job.id}/result")["predictions"] == found
+
+    asked = {
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 64], "data": rows}],
+        "outputs": [{"name": "y", "parameters": {"classification": 2}}],
+    }
+    (output,) = caller.post(f"/v2/models/{MODEL}/infer", asked)["outputs"]
+    assert (output["datatype"], output["shape"]) == ("BYTES", [2, 2])
+    assert [text.split(":")[1:] for text in output["data"][::2]] == [["0", "ant"], ["1", "bee"]]
+
+    for address in (f"/v1/models/{MODEL}:predict", f"/v1/models/{MODEL}:submit"):
+        with pytest.raises(Refused, match="top_k must be a number of classes"):
+            caller.post(address, {"instances": rows, "top_k": 0})
+
+
+@pytest.mark.long
+def test_a_version_is_evaluated_and_its_card_shows_it(admin: Sluice):
+    # when it has answered the labelled samples
+    address = f"/admin/models/{MODEL}/versions/1"
+    before = b"".join(admin.download(f"{address}/card")).decode()
+    assert "has not yet answered them" in before
+    found = admin.post(f"{address}/evaluation")
+    assert (found["instances"], found["right"], found["accuracy"]) == (16, 15, 0.9375)
+    assert found["counts"][0] == [2, 0, 0, 1, 0, 0, 0, 0], "one eel was labelled an ant"
+    # then its card says so
+    page = b"".join(admin.download(f"{address}/card")).decode()
+    assert "15 of 16 samples right: 93.75%" in page
+    assert "ant taken for dog: 1 (33.3%)" in page
+    # and whatever else is known
+    for said in ("onnx (serves)", "batch of 1", "onnxruntime", "[any, 64]", "team: zoo", "gnu, &lt;hen&gt;", "SHA-256"):
+        assert said in page, said
+    assert "<script" not in page
+
+
+def test_an_evaluation_needs_samples_and_a_version_that_serves(admin: Sluice):
+    with pytest.raises(Refused) as caught:
+        admin.post(f"/admin/models/{MODEL}/versions/2/evaluation")
+    assert caught.value.status == 404
+
+
+def test_of_many_classes_no_square_of_counts_is_made():
+    # A square of these would take eight terabytes.
+    tally = Tally()
+    scores = np.zeros((2, 1_000_000), np.float32)
+    scores[0, 7] = 1
+    tally.count(scores, np.array([7, 1], np.int64))
+    found = tally.evaluation("d" * 64)
+    assert (found.instances, found.right, found.classes, found.counts) == (2, 1, 1_000_000, ())
+    with pytest.raises(EvaluationFailed, match="different numbers of classes"):
+        tally.count(scores[:, :10], np.array([7, 1], np.int64))
+
+
+def facts(said: str) -> Facts:
+    """Everything that a person may have said, said with this."""
+    tensors = [{"name": said, "dtype": "float32", "shape": [None, 3]}]
+    known = {
+        "state": State.END, "format": said, "error": {"code": said, "message": said}, "model": said, "digest": said,
+        "uploaded_by": said, "signed_by": said, "labels": [said], "variants": [],
+        "signature": {"inputs": tensors, "outputs": tensors},
+        "report": {
+            "steps": [{"name": said, "outcome": said, "seconds": 1, "detail": said}],
+            "variants": [{"name": said, "runtime": said, "reason": said, "latency_ms": {said: 1.5}}],
+        },
+    }  # fmt: skip
+    version = VersionShown.model_validate(VERSION_EXAMPLE | known)
+    metadata = Metadata(said, (said, "b"), json.dumps({"kind": "text", "language": said}))
+    evaluation = Evaluation(said, 3, 2, 2, ((1, 0), (1, 1)))
+    return Facts(version, ModelSettings(metadata=metadata, tags={said: said}), metadata, None, evaluation, None)
+
+
+class Read(html.parser.HTMLParser):
+    """The tags and attributes of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.names: set[str] = set()
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.names |= {name for name, _ in attrs}
+
+
+@pytest.mark.parametrize(
+    "said", [EVIL, "</title></style><img src=x onerror=alert(1)>", "'\"><svg onload=alert(1)>"], ids=["a", "b", "c"]
+)
+def test_nothing_that_anybody_says_becomes_markup(said: str):
+    plain, evil = Read(card(facts("plain"))), Read(card(facts(said)))
+    assert (evil.tags, evil.names) == (plain.tags, plain.names)
+    assert not {"script", "img", "link"} & evil.tags
+    assert not {name for name in evil.names if name.startswith("on") or name in {"href", "src", "style"}}
+
+
+def test_the_pages_style_is_the_one_that_its_policy_allows():
+    assert "script-src" not in POLICY
+    assert re.search(r"style-src 'sha256-[A-Za-z0-9+/=]{44}'", POLICY)
+
+
+def test_plots_say_their_figures_in_text():
+    drawn = bars({"onnx": {"batch of 1": 0.5, "batch of 8": 2.0}}, "ms", "Latency").text
+    assert "onnx, batch of 8: 2 ms" in drawn
+    widths = [float(found) for found in re.findall(r'<rect [^>]*?width="([0-9.]+)"', drawn)]
+    assert widths[1] == pytest.approx(4 * widths[0], rel=0.01), "bars begin at zero"
+    table = table_of_counts(((3, 1), (0, 0)), ("a", "b"), "Counts").text
+    assert "a taken for b: 1 (25.0%)" in table
+    many = tuple(tuple(range(100)) for _ in range(100))
+    assert table_of_counts(many, [str(one) for one in range(100)], "Counts").text.count("<rect") == 10_000
+    assert element("p", "<", class_='"').text == '<p class="&quot;">&lt;</p>'
+
+
+@pytest.mark.debian
+def test_a_card_is_drawn_in_a_browser_by_its_own_policy(tmp_path: Path):
+    page = card(facts(EVIL)).replace("</body>", "<script>document.title='run'</script></body>")
+    file = tmp_path / "card.html"
+    file.write_text(page)
+    with open_page(file.as_uri(), tmp_path / "profile") as shown:
+        assert "Labelled samples" in shown.html_with("Labelled samples")
+        assert shown.evaluate("document.title") == f"{EVIL}, version 1", "no script runs, whoever put it there"
+        assert shown.evaluate("getComputedStyle(document.querySelector('h2')).borderBottomStyle") == "solid"
+        drawn = "[...document.querySelectorAll('svg')].map(svg => svg.getBoundingClientRect().height > 20)"
+        assert shown.evaluate(drawn) == [True, True]

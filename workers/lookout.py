@@ -1,0 +1,86 @@
+"""The lookout of a session: a thread that keeps predictors in step with what is served, and says what is loaded."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from dataclasses import dataclass, field
+
+import redis
+
+from model_store.errors import DatabaseUnavailable
+from monitoring.metrics import PREDICTOR_USES
+from workers.batches import Loaded
+from workers.lanes import Keys
+from workers.loaded_versions import announcement
+from workers.predictor_cache import PredictorCache
+from workers.redis_link import Wire
+from workers.served_watch import ServedWatch
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class UseCount:
+    """How much of a cache's uses was told to the metrics; each use once, whichever session of the process tells it."""
+
+    cache: PredictorCache[Loaded]
+    _hits: int = 0
+    _misses: int = 0
+    _telling: threading.Lock = field(default_factory=threading.Lock)
+
+    def tell(self) -> None:
+        with self._telling:
+            figures = self.cache.figures()
+            PREDICTOR_USES.labels("hit").inc(figures.hits - self._hits)
+            PREDICTOR_USES.labels("miss").inc(figures.misses - self._misses)
+            self._hits, self._misses = figures.hits, figures.misses
+
+
+class Lookout:
+    """Looks at once and then every second until closed."""
+
+    def __init__(
+        self, client: redis.Redis, keys: Keys, slot: tuple[str, str], watch: ServedWatch, uses: UseCount
+    ) -> None:
+        self._wire = Wire(client)
+        self._keys = keys
+        self._pool, self._slot = slot
+        self._watch = watch
+        self._uses = uses
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop, after telling once more: what is loaded stays so, and may be rung for."""
+        self._stop.set()
+        self._thread.join(timeout=3)
+
+    def _run(self) -> None:
+        while True:
+            last = self._stop.is_set()
+            try:
+                self._uses.tell()
+                self._announce()
+                if not last:
+                    self._watch.look()
+            except (DatabaseUnavailable, redis.RedisError) as error:
+                log.info("what is loaded is not compared now: %s", type(error).__name__)
+            except Exception:  # the thread's edge: predictors would stay as they are whatever is served
+                log.exception("what is loaded could not be compared with what is served")
+            if last:
+                self._wire.close()
+                return
+            self._stop.wait(LOOK_SECONDS)
+
+    def _announce(self) -> None:
+        cache = self._uses.cache
+        self._wire.execute(
+            announcement(self._keys, self._pool, [self._slot], os.getpid(), cache.loaded(), cache.figures())
+        )

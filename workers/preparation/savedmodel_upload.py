@@ -1,0 +1,65 @@
+"""Uploads of SavedModels, zipped or as tar.gz: a program's graph, read and rebuilt before anything loads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model_store.signature import Tensors
+from workers.errors import UploadRefused
+from workers.preparation.candidates import Candidate, OnnxCandidate, SavedModelCandidate
+from workers.preparation.converted_files import ONNX, SAVEDMODEL
+from workers.preparation.report import VariantFigures
+from workers.preparation.samples import Range
+from workers.preparation.uploads import Loaded, Upload, signature_of
+from workers.runner.process import Runner
+
+# Files in the runner's folder; its commands know them by the same names (savedmodel_gate.py, savedmodel_loading.py).
+UPLOADED, KNOWN = "upload.archive", "known.tar"
+
+
+class SavedModelUpload(Upload):
+    """A SavedModel of TensorFlow 2, one of whose signatures is served."""
+
+    _clean: Path
+
+    def inspect(self) -> str:
+        self._runner.give(UPLOADED, self._path)
+        self._found = self._call("preparation_open_savedmodel", limit_bytes=self._settings.upload_limit_bytes)
+        return (
+            f"{self._found['files']} files, {self._found['nodes']:,} nodes in {self._found['functions']} functions,"
+            " all of allowed operators"
+        )
+
+    def rebuild(self) -> str:
+        answer = self._call("preparation_rebuild_savedmodel", signature=self._options.signature)
+        self._clean = self._take(SAVEDMODEL)
+        chosen = str(answer["signature"])
+        others = ", ".join(ascii(name) for name in self._found["signatures"] if name != chosen)
+        return f"the signature {chosen!a}" + (f"; not served: {others}" if others else "")
+
+    def load(self, trial: Runner) -> Loaded:  # noqa: ARG002 - for formats that ONNX Runtime loads
+        self._runner.give(KNOWN, self._clean)
+        signature = signature_of(self._call("preparation_load_savedmodel"))
+        return Loaded(signature, [Range()] * len(signature.inputs), half=bool(self._found["half"]), detail="")
+
+    def convert(self, loaded: Loaded, trial: Runner) -> tuple[list[Candidate], list[VariantFigures]]:
+        candidates: list[Candidate] = []
+        failed: list[VariantFigures] = []
+        try:
+            graph = self._converted(trial)
+            candidates.append(OnnxCandidate(trial, graph, loaded.signature, self._settings))
+        except UploadRefused as error:
+            failed.append(VariantFigures("onnx", "onnx", reason=error.message))
+        candidates.append(SavedModelCandidate(self._runner, self._clean, loaded.signature, self._settings))
+        return candidates, failed
+
+    def reference(self, tensors: Tensors) -> Tensors:
+        seconds = self._settings.preparation_seconds
+        return self._runner.call("preparation_predict_savedmodel", {}, tensors, timeout_seconds=seconds)[1]
+
+    def _converted(self, trial: Runner) -> Path:
+        """The graph, through the gate for ONNX; raises UploadRefused where there is none."""
+        answer = self._call("preparation_convert_savedmodel")
+        if reason := answer.get("reason"):
+            raise UploadRefused(str(reason), code="conversion_failed")
+        return self._checked_onnx(self._take(ONNX), trial)
