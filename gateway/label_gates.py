@@ -31,7 +31,8 @@ class GoldenGate(BaseModel):
 
 
 class AgreementGate(BaseModel):
-    """The version and the one that the label points to agree on the version's golden inputs."""
+    """The version and the one that the label points to agree on the first 512 of the model's samples of the kind
+    `inputs`, else `labelled`, else on the version's golden inputs."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -42,6 +43,14 @@ class AgreementGate(BaseModel):
         description="Share of instances whose largest output is at the same place or, without classes, equal within "
         "1e-5 + 1e-4 · |y|.",
     )
+
+
+class AccuracyGate(BaseModel):
+    """The version's last evaluation, on the labelled samples that the model has now, was right often enough."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    least: float = Field(gt=0, le=1, description="Share of the samples that must have been answered right.")
 
 
 class LatencyGate(BaseModel):
@@ -69,6 +78,7 @@ class Gates(BaseModel):
 
     golden: GoldenGate | None = None
     agreement: AgreementGate | None = None
+    accuracy: AccuracyGate | None = None
     latency: LatencyGate | None = None
     shadow: ShadowGate | None = None
 
@@ -78,7 +88,7 @@ class GatesBody(Gates):
 
     @model_validator(mode="after")
     def _some(self) -> Self:
-        if not any((self.golden, self.agreement, self.latency, self.shadow)):
+        if not any((self.golden, self.agreement, self.accuracy, self.latency, self.shadow)):
             raise ValueError("name at least one gate; to demand nothing, delete them")
         return self
 
@@ -88,7 +98,7 @@ class Outcome(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [OUTCOME_EXAMPLE]})
 
-    gate: Literal["golden", "agreement", "latency", "shadow"]
+    gate: Literal["golden", "agreement", "accuracy", "latency", "shadow"]
     passed: bool
     detail: str = Field(description="What was found, in a sentence.")
     figures: dict[str, float | int | None] = Field(description="What was measured.")

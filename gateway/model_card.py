@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from gateway.markup import Markup, element
@@ -21,8 +22,10 @@ STYLE = (
     "h1{margin-bottom:0}h2{margin-top:2em;border-bottom:1px solid #d1d5db;font-size:1.2em}"
     "table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.25em .75em .25em 0}"
     "tr{border-bottom:1px solid #e5e7eb}code,pre{font-size:.9em;overflow-wrap:anywhere}pre{white-space:pre-wrap}"
-    "th[scope=row]{width:16em}td:last-child{overflow-wrap:anywhere}"
-    "p.said{white-space:pre-wrap}svg{max-width:100%;height:auto}"
+    "th[scope=row]{width:30%}table.rows td{overflow-wrap:anywhere}"
+    # What is wider than a telephone is moved sideways by itself, not with the page.
+    ".wide{overflow-x:auto;margin-bottom:1em}.wide td{white-space:nowrap}"
+    ".wide td:last-child{white-space:normal;min-width:9em}p.said{white-space:pre-wrap}"
 )
 # The page's own style, known by its digest, and nothing from anywhere.
 POLICY = (
@@ -30,6 +33,8 @@ POLICY = (
     " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 SHOWN_CLASSES = 100
+SHORT_DIGEST = 12
+UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +56,29 @@ def card(facts: Facts) -> str:
     body = element(
         "body",
         element("h1", title),
-        element("p", f"{shown.state}" + (f": {', '.join(shown.labels)}" if shown.labels else "")),
-        *([element("p", facts.metadata.description, class_="said")] if facts.metadata.description else []),
+        element("p", f"{shown.state}" + (f"; labels that point to it: {', '.join(shown.labels)}" * bool(shown.labels))),
+        *_descriptions(facts),
         *_sections(facts),
     )
     head = element(
         "head",
         element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         # Said in the page too: a card is kept as a file, which has no headers.
         element("meta", http_equiv="Content-Security-Policy", content=POLICY.rpartition("; frame-ancestors")[0]),
         element("title", title),
         Markup(f"<style>{STYLE}</style>"),
     )
     return "<!DOCTYPE html>\n" + element("html", head, body, lang="en").text
+
+
+def _descriptions(facts: Facts) -> list[Markup]:
+    """What is said of the model, and of this version where that is something else."""
+    general, own = facts.settings.metadata.description, facts.metadata.description
+    found = [element("p", general, class_="said")] if general else []
+    if own and own != general:
+        found += [element("h2", "This version"), element("p", own, class_="said")]
+    return found
 
 
 def _sections(facts: Facts) -> list[Markup]:
@@ -94,7 +108,7 @@ def _file(facts: Facts) -> Markup:
     return _rows(
         {
             "Format": shown.format,
-            "Size": f"{shown.size_bytes:,} bytes",
+            "Size": f"{_size(shown.size_bytes)} ({shown.size_bytes:,} bytes)",
             "SHA-256": shown.digest,
             "Uploaded": f"{shown.created_at:%Y-%m-%d %H:%M:%S} UTC by {shown.uploaded_by}",
             "Signed by": shown.signed_by,
@@ -143,18 +157,22 @@ def _variants(variants: Sequence[Mapping[str, Any]], shown: VersionShown) -> Mar
         (
             row["name"] + (" (serves)" if row["name"] in chosen else ""),
             row["runtime"],
-            _figure(row.get("size_bytes"), ","),
+            _size(row.get("size_bytes")),
             _figure(row.get("load_seconds"), ".3g"),
-            _figure(row.get("memory_bytes"), ","),
+            _size(row.get("memory_bytes")),
             _figure(row.get("max_abs_difference"), ".3g"),
             _figure(row.get("top1_agreement"), ".4g"),
-            "accepted" if row.get("accepted") else f"refused: {row.get('reason') or ''}",
-            digests.get(row["name"], ""),
+            _short(digests.get(row["name"], "")),
+            "; ".join(filter(None, (_verdict(row), row.get("detail")))),
         )
         for row in variants
     ]
-    heads = ("variant", "runtime", "bytes", "load (s)", "memory", "largest Δ", "top-1", "", "SHA-256")
+    heads = ("variant", "runtime", "size", "load (s)", "memory", "largest Δ", "top-1", "SHA-256", "")
     return _table(heads, rows)
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    return "accepted" if row.get("accepted") else f"refused: {row.get('reason') or ''}"
 
 
 def _latency(variants: Sequence[Mapping[str, Any]]) -> list[Markup]:
@@ -167,7 +185,7 @@ def _latency(variants: Sequence[Mapping[str, Any]]) -> list[Markup]:
         for row in variants
     }
     measured = {name: found for name, found in values.items() if found}
-    return [bars(measured, "ms", "Latency by variant and batch")] if measured else []
+    return [_wide(bars(measured, "ms", "Latency by variant and batch"))] if measured else []
 
 
 def _evaluation(facts: Facts) -> list[Markup]:
@@ -181,13 +199,16 @@ def _evaluation(facts: Facts) -> list[Markup]:
                 element("p", "The model has labelled samples; this version has not yet answered them."),
             )
         ]
+    when = datetime.fromtimestamp(found.created_at / 1000, UTC)
     said = f"{found.right:,} of {found.instances:,} samples right: {found.accuracy:.2%}."
     old = "" if found.samples_digest == facts.labelled else " These samples were replaced or deleted since."
     names = facts.metadata.class_names
     if names is None or len(names) != found.classes:
         names = tuple(map(str, range(found.classes)))
-    plot = [table_of_counts(found.counts, names, "What was taken for what")] if found.counts else []
-    digest = element("p", "SHA-256 of the samples: ", element("code", found.samples_digest))
+    plot = [_wide(table_of_counts(found.counts, names, "What was taken for what"))] if found.counts else []
+    digest = element(
+        "p", f"Evaluated {when:%Y-%m-%d %H:%M} UTC on the samples with SHA-256 ", element("code", found.samples_digest)
+    )
     return [_section("Labelled samples", element("p", said + old), *plot, digest)]
 
 
@@ -219,19 +240,41 @@ def _rows(named: Mapping[str, object]) -> Markup:
             for name, value in named.items()
             if value not in (None, "")
         ],
+        class_="rows",
     )
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
-    return element(
-        "table",
-        element("tr", *[element("th", head, scope="col") for head in heads]),
-        *[element("tr", *[element("td", _said(value)) for value in row]) for row in rows],
+    return _wide(
+        element(
+            "table",
+            element("tr", *[element("th", head, scope="col") for head in heads]),
+            *[element("tr", *[element("td", _said(value)) for value in row]) for row in rows],
+        )
     )
 
 
-def _said(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _wide(content: Markup) -> Markup:
+    return element("div", content, class_="wide")
+
+
+def _said(value: object) -> Markup | str:
+    return value if isinstance(value, str | Markup) else json.dumps(value)
+
+
+def _short(digest: str) -> Markup:
+    """The beginning of a digest, with all of it for who points at it."""
+    return element("code", digest[:SHORT_DIGEST], title=digest)
+
+
+def _size(size_bytes: float | None) -> str:
+    """As people say it, three digits of it."""
+    if size_bytes is None:
+        return ""
+    for unit, name in UNITS:
+        if size_bytes >= unit:
+            return f"{size_bytes / unit:.3g} {name}" if size_bytes < 1000 * unit else f"{size_bytes / unit:,.0f} {name}"
+    return f"{size_bytes:g} bytes"
 
 
 def _figure(value: float | None, form: str) -> str:

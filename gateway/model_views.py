@@ -25,6 +25,7 @@ SUMMARY_EXAMPLE: JsonDict = {
     "created_at": "2026-11-22T13:10:00.123000Z",
     "available_at": "2026-11-22T13:10:09.456000Z",
     "error": None,
+    "withdrawn": False,
 }
 MODEL_EXAMPLE: JsonDict = {
     "name": "mnist",
@@ -89,6 +90,9 @@ class VersionSummary(BaseModel):
     created_at: datetime
     available_at: datetime | None = Field(description="When it first could serve.")
     error: ErrorShown | None = Field(description="Why preparation refused it; null otherwise.")
+    withdrawn: bool = Field(
+        description="Whether it was retired or rolled back: a bare name does not mean it, and no policy brings it back."
+    )
 
 
 class ModelShown(BaseModel):
@@ -98,7 +102,9 @@ class ModelShown(BaseModel):
 
     name: str
     created_at: datetime
-    latest: int | None = Field(description="The highest AVAILABLE version: what the bare name means.")
+    latest: int | None = Field(
+        description="The highest AVAILABLE version not rolled back: the bare name means it unless traffic is set."
+    )
     labels: dict[str, int]
     versions: list[VersionSummary]
 
@@ -234,6 +240,7 @@ def _summary(version: Version) -> VersionSummary:
         created_at=_time(version.created_at),
         available_at=None if version.available_at is None else _time(version.available_at),
         error=error,
+        withdrawn=version.withdrawn,
     )
 
 

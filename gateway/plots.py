@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from gateway.markup import Markup, element
 
 WIDTH = 760
 BAR, GAP, GROUP_GAP = 16, 4, 14
+TICK_HEIGHT = 20
 NAME_WIDTH, VALUE_WIDTH = 190, 80
 INK, PALE = "#1f2937", "#6b7280"
 # Told apart by people who see no red and green, and in print (Okabe and Ito).
@@ -18,28 +20,56 @@ TABLE_SIDE = 600
 
 
 def bars(values: Mapping[str, Mapping[str, float]], unit: str, title: str) -> Markup:
-    """Horizontal bars from zero, in groups: `values` by the group's name and then the bar's, none negative."""
-    names = list(dict.fromkeys(name for group in values.values() for name in group))
-    largest = max((value for group in values.values() for value in group.values()), default=0.0) or 1.0
-    room = WIDTH - NAME_WIDTH - VALUE_WIDTH
+    """Horizontal bars on a logarithmic scale, which begins at a power of ten: `values` by the group's name and then
+    the bar's, none negative. Each group has a colour of its own."""
+    scale = _Decades([value for group in values.values() for value in group.values()], WIDTH - NAME_WIDTH - VALUE_WIDTH)
     drawn: list[Markup] = []
-    top = 4.0
-    for group, found in values.items():
+    top = 4.0 + TICK_HEIGHT
+    for number, (group, found) in enumerate(values.items()):
         drawn.append(_text(group, 0, top + BAR - 4, font_weight="bold"))
         for name, value in found.items():
-            width = max(1.0, room * value / largest)
+            width = scale.width(value)
             hint = element("title", f"{group}, {name}: {value:.4g} {unit}")
             drawn += [
                 _text(name, NAME_WIDTH - 8, top + BAR - 4, text_anchor="end", fill=PALE),
                 element(
                     "rect", hint, x=NAME_WIDTH, y=f"{top:.1f}", width=f"{width:.1f}", height=BAR, rx=2,
-                    fill=COLOURS[names.index(name) % len(COLOURS)],
+                    fill=COLOURS[number % len(COLOURS)],
                 ),
                 _text(f"{value:.3g} {unit}", NAME_WIDTH + width + 6, top + BAR - 4),
             ]  # fmt: skip
             top += BAR + GAP
         top += GROUP_GAP
-    return _drawing(title, WIDTH, top, drawn)
+    return _drawing(title, WIDTH, top, [*_ticks(scale, unit, top - GROUP_GAP), *drawn])
+
+
+class _Decades:
+    """A logarithmic scale over whole powers of ten, `room` pixels wide."""
+
+    def __init__(self, values: Sequence[float], room: float) -> None:
+        above = [value for value in values if value > 0.0] or [1.0]
+        self.first = math.floor(math.log10(min(above)))
+        self.last = max(math.ceil(math.log10(max(above))), self.first + 1)
+        self._room = room
+
+    def width(self, value: float) -> float:
+        """Of a bar, in pixels; one at least."""
+        if value <= 0.0:
+            return 1.0
+        return max(1.0, self._room * (math.log10(value) - self.first) / (self.last - self.first))
+
+
+def _ticks(scale: _Decades, unit: str, bottom: float) -> list[Markup]:
+    """A line at each power of ten, and its number."""
+    drawn: list[Markup] = []
+    for power in range(scale.first, scale.last + 1):
+        left = NAME_WIDTH + (scale.width(10.0**power) if power > scale.first else 0.0)
+        line = element(
+            "rect", x=f"{left:.1f}", y=TICK_HEIGHT, width=1, height=f"{bottom - TICK_HEIGHT:.1f}", fill=PALE,
+            fill_opacity="0.3",
+        )  # fmt: skip
+        drawn += [line, _text(f"{10.0**power:g} {unit}", left, TICK_HEIGHT - 6, text_anchor="middle", fill=PALE)]
+    return drawn
 
 
 def table_of_counts(counts: Sequence[Sequence[int]], names: Sequence[str], title: str) -> Markup:

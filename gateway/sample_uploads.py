@@ -8,18 +8,16 @@ import anyio
 from anyio.to_thread import run_sync
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect
 
 from gateway.uploads import RawBody, UploadIncomplete, in_pieces
+from model_store import listing
 from model_store.artifacts import Artifacts
 from model_store.errors import VersionNotAvailable
-from model_store.listing import find_model
 from model_store.receipts import Stored, too_large
 from model_store.samples import Kind, ModelSamples
 from model_store.signature import Signature
-from model_store.tables import Version
 from workers.files.sample_archives import ARCHIVE_BYTES, check
 
 
@@ -90,9 +88,8 @@ def instances_of(artifacts: Artifacts, digest: str, signature: Signature, kind: 
 
 def newest_signature(session: Session, model: str) -> Signature:
     """That of the model's newest version that was ever prepared; raises ModelNotFound, VersionNotAvailable."""
-    find_model(session, model)
-    wanted = select(Version.signature).where(Version.model == model, Version.signature.is_not(None))
-    found = session.scalar(wanted.order_by(Version.number.desc()).limit(1))
+    listing.find_model(session, model)
+    found = listing.newest_signature(session, model)
     if found is None:
         raise VersionNotAvailable(f"no version of {model} is prepared yet: what samples must look like is not known")
-    return Signature.from_json(found)
+    return found

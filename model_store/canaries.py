@@ -225,7 +225,7 @@ def _check(session: Session, model: str, plan: Plan) -> None:
     available = traffic.available_versions(session, model)
     for number in (plan.version, plan.stable):
         if number not in available:
-            raise VersionNotAvailable(f"version {number} is not AVAILABLE; traffic goes to AVAILABLE versions only")
+            raise traffic.unavailable(session, model, number)
     if plan.version == plan.stable:
         raise TrafficInvalid("a canary compares two versions, not one with itself")
     rising = all(before < after for before, after in zip((0.0, *plan.steps), plan.steps, strict=False))

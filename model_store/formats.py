@@ -21,7 +21,6 @@ class Format(StrEnum):
 # Those that describe a model rather than being a program. The model in a folder of MLflow's has a format of its own,
 # which must be among these as well.
 DEFAULT_FORMATS = "keras,h5,onnx,mlflow"
-FORMATS_PATTERN = f"^({'|'.join(Format)})(,({'|'.join(Format)}))*$"
 
 _PROGRAMS = {
     Format.SAVEDMODEL: (
@@ -45,3 +44,13 @@ def check_allowed(format: str, setting: str) -> None:
         f"uploads of format {format} are not taken here{reason}. An administrator allows it by adding {format} to"
         f" SLUICE_UPLOAD_FORMATS (now {setting}) of gateways and preparing workers"
     )
+
+
+def known_formats(setting: str) -> str:
+    """The setting itself; raises ValueError, which names the formats, where it has another one."""
+    for name in setting.split(","):
+        if name not in list(Format):
+            raise ValueError(
+                f"{name!r} is no format; there are {', '.join(Format)}, separated by commas without spaces"
+            )
+    return setting

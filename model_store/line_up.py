@@ -114,6 +114,19 @@ def follow(session: Session, model: str, policy: VersionPolicy) -> Moves:
     return Moves(plan.restore, left)
 
 
+def kept(session: Session, model: str, policy: VersionPolicy) -> dict[int, list[str]]:
+    """By version that serves though the policy does not want it: what keeps it, labels by name, and `traffic`."""
+    lines = lines_of(session, model)
+    wanted = policy.wanted([line.number for line in lines if line.available and not line.withdrawn])
+    labels, targets = held_by(session, model), targets_of(session, model)
+    return {
+        line.number: [f"label {name}" for name in labels.get(line.number, ())]
+        + (["traffic"] if line.number in targets else [])
+        for line in lines
+        if line.available and line.number not in wanted
+    }
+
+
 def restore(session: Session, model: str, numbers: Collection[int]) -> None:
     """Brings versions back that were AVAILABLE before, and into the line if they were withdrawn.
 

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, load_only
 
 from model_store.catalog import not_found
+from model_store.signature import Signature
 from model_store.tables import Label, Model, Variant, Version
 
 PAGE_ROWS = 1000
@@ -59,3 +60,10 @@ def variants_of(session: Session, model: str, number: int) -> Sequence[Variant]:
     """A version's variants by name."""
     wanted = select(Variant).where(Variant.model == model, Variant.version == number)
     return session.scalars(wanted.order_by(Variant.name)).all()
+
+
+def newest_signature(session: Session, model: str) -> Signature | None:
+    """The signature of the model's newest version that was ever prepared."""
+    wanted = select(Version.signature).where(Version.model == model, Version.signature.is_not(None))
+    found = session.scalar(wanted.order_by(Version.number.desc()).limit(1))
+    return None if found is None else Signature.from_json(found)

@@ -10,13 +10,13 @@ import os
 import shlex
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from model_store.formats import DEFAULT_FORMATS, FORMATS_PATTERN
+from model_store.formats import DEFAULT_FORMATS, known_formats
 
 PREFIX = "SLUICE_"
 COMMAND_SECONDS = 30
@@ -111,9 +111,8 @@ class StoreSettings(Settings):
         ),
     )
     upload_limit_bytes: int = Field(2 * 1024**3, ge=1, description="Largest model file that an upload may bring.")
-    upload_formats: str = Field(
+    upload_formats: Annotated[str, AfterValidator(known_formats)] = Field(
         DEFAULT_FORMATS,
-        pattern=FORMATS_PATTERN,
         description=(
             "Formats of uploads that are taken, separated by commas. `savedmodel` and `torchscript` are programs: add "
             "them only where everyone who may upload is trusted (docs/programs.md)."

@@ -116,7 +116,7 @@ def set_traffic(session: Session, model: str, traffic: Traffic) -> None:
             raise LabelMissing(f"model {model} has no label {name}")
         number = int(name) if name.isdigit() else labels[name]
         if number not in available:
-            raise VersionNotAvailable(f"version {number} is not AVAILABLE; traffic goes to AVAILABLE versions only")
+            raise unavailable(session, model, number)
     write_traffic(session, model, traffic)
 
 
@@ -199,6 +199,19 @@ def check_free(session: Session, model: str) -> None:
 def available_versions(session: Session, model: str) -> frozenset[int]:
     """The numbers of a model's AVAILABLE versions; those that a roll back withdrew are none for traffic."""
     return _known(session, model)[1]
+
+
+def unavailable(session: Session, model: str, number: int) -> VersionNotAvailable:
+    """Why no traffic can go to a version, and whether it can be brought back."""
+    found = session.get(Version, (model, number))
+    if found is None:
+        return VersionNotAvailable(f"version {number} is not AVAILABLE: model {model} has no such version")
+    if found.state == State.AVAILABLE:
+        return VersionNotAvailable(f"version {number} was rolled back: restore it first")
+    prepared = found.available_at is not None and found.error_code is None
+    if prepared and found.state in {State.UNLOADING, State.END}:
+        return VersionNotAvailable(f"version {number} is not AVAILABLE but {found.state}: restore it first")
+    return VersionNotAvailable(f"version {number} is not AVAILABLE but {found.state}")
 
 
 def _known(session: Session, model: str) -> tuple[dict[str, int], frozenset[int]]:

@@ -23,13 +23,23 @@ class CredentialsInvalid(SluiceFailed):
 
 
 class Refused(SluiceFailed):
-    """The gateway answered with an error: `status` is HTTP's, `code` Sluice's own where it gave one."""
+    """The gateway answered with an error: `status` is HTTP's, `code` Sluice's own where it gave one, `answer` the whole
+    of it as far as it is JSON."""
 
-    def __init__(self, status: int, code: str | None, message: str, *, retry_after_seconds: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str | None,
+        message: str,
+        *,
+        retry_after_seconds: int | None = None,
+        answer: dict[str, Json] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.retry_after_seconds = retry_after_seconds
+        self.answer = answer or {}
 
 
 def read_answer(response: httpx.Response) -> Json:
@@ -57,4 +67,5 @@ def refusal(response: httpx.Response) -> Refused:
         code,
         f"{message or response.reason_phrase or 'refused'} (HTTP {response.status_code})",
         retry_after_seconds=int(retry_after) if retry_after.isdecimal() else None,
+        answer=found,
     )

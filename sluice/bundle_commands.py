@@ -8,6 +8,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -52,9 +53,12 @@ def get(
     """
     target = output or Path(f"{model}-{version}.zip")
     require_place(target)
+    replaced = ", in place of the file that was there" if target.is_file() else ""
     query = "" if variant is None else f"?variant={quote(variant, safe='')}"
     write_lines(target, sluice.download(f"{version_path(model, version)}/bundle{query}"))
-    typer.echo(f"{target} has {target.stat().st_size:,} bytes")
+    with zipfile.ZipFile(target) as archive:
+        exported = json.loads(archive.read("parity.json"))["variant"]
+    typer.echo(f"{target} has {model} version {version} as {exported}, {target.stat().st_size:,} bytes{replaced}")
 
 
 @app.command("verify")
@@ -87,7 +91,7 @@ def verify(
         raise CommandFailed(f"cannot read {bundle}: {error.strerror}") from error
     # A damaged or hostile archive: what the parsers of the standard library say to one.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error) as error:
-        raise BundleInvalid(Fault.MALFORMED) from error
+        raise BundleInvalid(Fault.MALFORMED, f"{bundle}: {error}") from error
     manifest = verified.manifest
     said = {
         "issuer": verified.issuer,
@@ -101,6 +105,7 @@ def verify(
     if as_json:
         typer.echo(json.dumps({**said, "files": dict(manifest.files)}))
         return
+    said["issued_at"] = f"{datetime.fromtimestamp(verified.issued_at, UTC):%Y-%m-%d %H:%M} UTC"
     table = Table("", "", show_header=False)
     for name, value in said.items():
         row(table, name, str(value))
@@ -114,7 +119,9 @@ def _require_files(archive: zipfile.ZipFile, digests: Mapping[str, str]) -> None
     from sluice.bundle_archives import SIGNATURE_FILE
 
     if sorted(archive.namelist()) != sorted([*digests, SIGNATURE_FILE]):
-        raise BundleInvalid(Fault.OTHER_FILES)
+        twice = {name for name in archive.namelist() if archive.namelist().count(name) > 1}
+        other = twice | (set(archive.namelist()) ^ {*digests, SIGNATURE_FILE})
+        raise BundleInvalid(Fault.OTHER_FILES, ", ".join(map(repr, sorted(other))))
     for name, digest in digests.items():
         found = hashlib.sha256()
         with archive.open(name) as member:

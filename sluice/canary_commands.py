@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from sluice.client import Json, Sluice
+from sluice.client import Json, Refused, Sluice
 from sluice.connection import connected
 from sluice.failures import CommandFailed
 from sluice.model_commands import AsJson, Model
 from sluice.tables import print_table
 from sluice.traffic_commands import Sticky, traffic_path
 from sluice.version_commands import Version
-from sluice.version_table import row
+from sluice.version_table import moment, row
 
 app = typer.Typer(help="Versions that prove themselves on live traffic (for administrators).", no_args_is_help=True)
 
@@ -74,7 +74,13 @@ def begin(  # noqa: PLR0913 - a command's options
         "conditions": conditions,
         "sticky": sticky,
     }
-    _print(sluice.put(traffic_path(model, "canary"), body), as_json=as_json)
+    try:
+        begun = sluice.put(traffic_path(model, "canary"), body)
+    except Refused as error:
+        if stable is None and error.code == "traffic_invalid" and "the stable one" in str(error):
+            raise CommandFailed(f"{error}\n--stable VERSION says what it is compared with.") from error
+        raise
+    _print(begun, as_json=as_json)
 
 
 @app.command("promote")
@@ -135,5 +141,5 @@ def _print(canary: Json, *, as_json: bool) -> None:
     table = Table("when", "what", "share", "why", "by")
     for move in canary["history"]:
         by = move["by"] or "itself"
-        row(table, move["at"], move["move"], f"{move['percent']:g} %", move["reason"], by)
+        row(table, moment(move["at"]), move["move"], f"{move['percent']:g} %", move["reason"], by)
     print_table(table)

@@ -47,7 +47,7 @@ from sluice import (
     webhook_commands,
     worker_commands,
 )
-from sluice.client import SluiceFailed, Unreachable
+from sluice.client import Refused, SluiceFailed, Unreachable
 from sluice.failures import CommandFailed
 
 UNREACHABLE = 75
@@ -143,5 +143,13 @@ def main() -> None:
     try:
         app()
     except (CommandFailed, SluiceFailed, SluiceError) as error:
-        Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False)
+        said = f"{error}{_way_out(error)}"
+        Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/] {escape(said)}", highlight=False)
         sys.exit(UNREACHABLE if isinstance(error, Unreachable) else 1)
+
+
+def _way_out(error: Exception) -> str:
+    """What to do about an error that the gateway says the same of to programs."""
+    if isinstance(error, Refused) and error.code == "model_not_found":
+        return "\n`sluice models list` shows what there is."
+    return ""

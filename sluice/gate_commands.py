@@ -38,6 +38,9 @@ def set_gates(  # noqa: PLR0913 - the options of a command
     agreement: Annotated[
         float | None, typer.Option(help="Least share of samples on which it agrees with the label's own version.")
     ] = None,
+    accuracy: Annotated[
+        float | None, typer.Option(help="Least share of labelled samples that its last evaluation found right.")
+    ] = None,
     latency_ms: Annotated[
         float | None, typer.Option("--latency-ms", help="What 99 of 100 calls may take at most.")
     ] = None,
@@ -54,13 +57,15 @@ def set_gates(  # noqa: PLR0913 - the options of a command
 
       sluice models gates set mnist stable --golden --agreement 0.99 --latency-ms 50
 
-      sluice models gates set mnist stable --golden --shadow-requests 10000
+      sluice models gates set mnist stable --golden --accuracy 0.95 --shadow-requests 10000
     """
     gates: Json = {}
     if golden:
         gates["golden"] = {}
     if agreement is not None:
         gates["agreement"] = {"least": agreement}
+    if accuracy is not None:
+        gates["accuracy"] = {"least": accuracy}
     if latency_ms is not None:
         gates["latency"] = {"p99_ms": latency_ms, "calls": calls}
     if shadow_requests is not None:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from sluice.client import Sluice
+from sluice.client import Refused, Sluice
 from sluice.connection import connected
+from sluice.failures import CommandFailed
 from sluice.model_commands import AsJson, Model
 from sluice.output_files import require_place, write_lines
 from sluice.preparation import version_path
@@ -44,7 +45,12 @@ def evaluate(sluice: Sluice, model: Model, version: Version, as_json: AsJson = F
 
       sluice models evaluate mnist 1
     """
-    found = sluice.post(f"{version_path(model, version)}/evaluation")
+    try:
+        found = sluice.post(f"{version_path(model, version)}/evaluation")
+    except Refused as error:
+        if error.code != "samples_not_found":
+            raise
+        raise CommandFailed(f"{error}\n`sluice models samples put {model} labelled FILE.npz` uploads them.") from error
     if as_json:
         typer.echo(json.dumps(found))
         return

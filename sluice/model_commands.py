@@ -70,6 +70,10 @@ def push(  # noqa: PLR0913 - a command's options
 
       sluice models push mnist model.keras --sign-with upload-key.pem
     """
+    # Here, so that other commands need not wait for it; and before a large file is on its way for nothing.
+    from model_store.names import check_name
+
+    check_name(model)
     if file.is_dir():
         raise CommandFailed(
             f'{file} is a folder: upload what model.save("model.keras") writes, or a zipped SavedModel where allowed'
@@ -106,7 +110,7 @@ def followed(sluice: Sluice, model: str, uploaded: Json, console: Console, *, wa
         except PreparationFailed as error:
             raise CommandFailed(
                 f"{error}\n`sluice models show {model} {uploaded['version']}` shows its report; "
-                "docs/models.md says what can be served."
+                "docs/models.md#why-an-upload-is-refused says what that means, and what to do."
             ) from error
     return sluice.get(version_path(model, uploaded["version"]))
 
@@ -166,9 +170,8 @@ def show(
     if as_json:
         typer.echo(json.dumps(found))
         return
-    console = Console()
     for table in tables(found):
-        console.print(table)
+        print_table(table)
 
 
 @connected(admin=False)
@@ -250,7 +253,7 @@ def _upload(
                 raise
             raise CommandFailed(
                 f"{file} begins neither as a .keras archive nor as an HDF5 file: is it whole, and a model? "
-                "Where you are sure, --format says what it is."
+                "--format says what it is where its name does not: --format onnx for an ONNX model not named .onnx."
             ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote
@@ -60,7 +61,8 @@ def set_settings(  # noqa: PLR0913 - a command's options
     description: Description = None,
     class_names: ClassNames = None,
     specification: Specification = None,
-    tag: Annotated[list[str] | None, typer.Option(help="NAME=TEXT; without a text the tag is removed.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="NAME=TEXT; may be given several times.")] = None,
+    remove_tag: Annotated[list[str] | None, typer.Option(help="The name of a tag to remove.")] = None,
     warm_up: Annotated[
         list[Path] | None, typer.Option(help="A JSON file with a request that new versions answer first.", exists=True)
     ] = None,
@@ -84,11 +86,7 @@ def set_settings(  # noqa: PLR0913 - a command's options
     if instances is not None:
         found["max_instances"] = instances or None
     found |= _described(description, class_names, specification)
-    for one in tag or ():
-        name, _, text = one.partition("=")
-        found["tags"] = {**{other: said for other, said in found["tags"].items() if other != name}}
-        if text:
-            found["tags"][name] = text
+    found["tags"] = _tags(found["tags"], tag or (), remove_tag or ())
     if warm_up:
         found["warm_up"] = [_json(path) for path in warm_up]
     _print(sluice.put(_path(model), found), as_json=as_json)
@@ -120,6 +118,19 @@ def describe(
     # What is answered may be the model's: only what was said of the version itself is sent back.
     own = sluice.get(path, own="true")
     _print(sluice.put(path, own | said), as_json=as_json)
+
+
+def _tags(known: Json, given: Iterable[str], removed: Iterable[str]) -> Json:
+    tags = dict(known)
+    for one in given:
+        name, _, text = one.partition("=")
+        if not text:
+            raise CommandFailed(f"--tag {one} has no text: write it as {name or 'team'}=TEXT; --remove-tag removes one")
+        tags[name] = text
+    for name in removed:
+        if tags.pop(name, None) is None:
+            raise CommandFailed(f"there is no tag {name}")
+    return tags
 
 
 def _described(description: str | None, class_names: Path | None, specification: Path | None) -> dict[str, Json]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from urllib.parse import quote
 
 import typer
+from rich.filesize import decimal
 from rich.table import Table
 
 from sluice.client import Sluice
@@ -15,6 +16,9 @@ from sluice.connection import connected
 from sluice.model_commands import AsJson, Model
 from sluice.tables import print_table
 from sluice.version_table import moment, row
+
+# Enough to tell one archive from another.
+DIGEST_SHOWN = 12
 
 app = typer.Typer(help="Samples of a model (for administrators).", no_args_is_help=True)
 
@@ -45,7 +49,7 @@ def put(
 @app.command("list")
 @connected(admin=True)
 def list_samples(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
-    """List a model's samples.
+    """List a model's samples; --json has their whole digests.
 
     Example:
 
@@ -55,10 +59,11 @@ def list_samples(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(found))
         return
-    table = Table("kind", "samples", "bytes", "uploaded", "digest")
+    table = Table("kind", "samples", "size", "uploaded", "digest")
     for one in found:
-        row(table, one["kind"], str(one["instances"]), str(one["size_bytes"]), moment(one["created_at"]), one["digest"])
-    print_table(table, "digest")
+        digest = one["digest"][:DIGEST_SHOWN]
+        row(table, one["kind"], str(one["instances"]), decimal(one["size_bytes"]), moment(one["created_at"]), digest)
+    print_table(table)
 
 
 @app.command("delete")

@@ -14,7 +14,7 @@ from sluice.model_commands import AsJson, Model
 from sluice.tables import print_table
 from sluice.traffic_commands import percent, traffic_path
 from sluice.version_commands import Version
-from sluice.version_table import row
+from sluice.version_table import moment, row
 
 app = typer.Typer(help="A copy of a model's traffic for another version (for administrators).", no_args_is_help=True)
 
@@ -101,5 +101,5 @@ def _print(shadow: Json, *, as_json: bool) -> None:
         return
     typer.echo(
         f"Version {shadow['version']} gets a copy of {percent(shadow['share'])} of {shadow['model']}'s predictions"
-        f" since {shadow['since']}; answers agree by {shadow['agree_by']}."
+        f" since {moment(shadow['since'])}; answers agree by {shadow['agree_by']}."
     )

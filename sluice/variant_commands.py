@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Annotated
 from urllib.parse import quote
 
@@ -20,7 +21,7 @@ from sluice.model_commands import AsJson, Model
 from sluice.preparation import LOOK_SECONDS, version_path
 from sluice.tables import print_table
 from sluice.version_commands import Version
-from sluice.version_table import row
+from sluice.version_table import number, row, shown_batches, size
 
 app = typer.Typer(
     help="Which variants of a model are made, and which one serves (for administrators).", no_args_is_help=True
@@ -76,6 +77,10 @@ def set_policy(  # noqa: PLR0913 - the options of a command
     if not given:
         raise CommandFailed("name at least one part; `sluice models variants clear` removes the policy")
     _print(sluice.put(_path(model), sluice.get(_path(model)) | given), as_json=as_json)
+    if not as_json:
+        typer.echo(
+            f"It holds for new versions; `sluice models prepare {model} VERSION` applies it to one that is there."
+        )
 
 
 @app.command("clear")
@@ -144,8 +149,11 @@ def compare(
     if as_json:
         typer.echo(json.dumps(found))
         return
-    for table in (_versions(found), _variants(found), _steps(found)):
+    for table in (_versions(found), compared(found), latencies(found), _steps(found)):
         print_table(table)
+    for name, side, figures in _figures(found):
+        if figures["reason"] and side["chosen"] != name:
+            typer.echo(f"{name} of version {side['version']}: {figures['reason']}")
 
 
 def _given(
@@ -189,51 +197,58 @@ def _print(policy: Json, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(policy))
         return
-    table = Table("made and kept", "serves", "tolerance", "quantised may serve", "top-1 floor")
-    tolerance = f"{policy['absolute']:g} + {policy['relative']:g} * |y|"
-    allowed = "yes" if policy["quantised"] else "no"
-    row(table, " ".join(policy["variants"]), policy["serve"], tolerance, allowed, f"{policy['top1_floor']:g}")
+    table = Table("part", "value")
+    row(table, "made and kept", " ".join(policy["variants"]))
+    row(table, "serves", policy["serve"])
+    row(table, "tolerance", f"{policy['absolute']:g} + {policy['relative']:g} * |y|")
+    row(table, "quantised may serve", "yes" if policy["quantised"] else "no")
+    row(table, "top-1 floor", f"{policy['top1_floor']:g}")
     print_table(table)
 
 
 def _versions(found: Json) -> Table:
-    table = Table("version", "state", "format", "size", "serves", "largest batch", title_justify="left")
+    table = Table("version", "state", "format", "size", "serves", "batch up to", title_justify="left")
     table.title = f"{escape(found['model'])}: " + ("the same" if found["versions"][0]["same_signature"] else "another")
     table.title += " signature"
     for side in found["versions"]:
-        size = decimal(side["size_bytes"])
         row(
             table,
             str(side["version"]),
             side["state"],
             side["format"],
-            size,
+            decimal(side["size_bytes"]),
             side["chosen"] or "",
             str(side["max_batch"]),
         )
     return table
 
 
-def _variants(found: Json) -> Table:
-    """A line for each version's variant: sizes, and milliseconds by instances in a batch."""
-    heads = ("name", "version", "size", "memory", "difference", "top-1", "milliseconds", "")
-    table = Table(*heads, title="Variants", title_justify="left")
+def _figures(found: Json) -> Iterator[tuple[str, Json, Json]]:
+    """Each variant of each of the two versions: its name, the version, and what was found of it."""
     for variant in found["variants"]:
         for side, figures in zip(found["versions"], variant["figures"], strict=True):
-            if figures is None:
-                continue
-            times = ", ".join(f"{batch}: {_number(value)}" for batch, value in figures["latency_ms"].items())
-            row(
-                table,
-                variant["name"],
-                str(side["version"]),
-                _size(figures["size_bytes"]),
-                _size(figures["memory_bytes"]),
-                _number(figures["max_abs_difference"]),
-                _number(figures["top1_agreement"]),
-                times,
-                "serves" if side["chosen"] == variant["name"] else figures["reason"] or "",
-            )
+            if figures is not None:
+                yield variant["name"], side, figures
+
+
+def compared(found: Json) -> Table:
+    """A line for each version's variant: sizes, and how far it is from the original."""
+    table = Table("name", "", "size", "memory", "|Δ|", "top-1", "", title="Variants", title_justify="left")
+    for name, side, figures in _figures(found):
+        sizes = (size(figures["size_bytes"]), size(figures["memory_bytes"]))
+        answers = (number(figures["max_abs_difference"]), number(figures["top1_agreement"]))
+        verdict = "serves" if side["chosen"] == name else "refused" if figures["reason"] else ""
+        row(table, name, f"v{side['version']}", *sizes, *answers, verdict)
+    return table
+
+
+def latencies(found: Json) -> Table:
+    """A line for each version's variant: milliseconds by instances in a batch."""
+    took = [(name, side, shown_batches(figures["latency_ms"])) for name, side, figures in _figures(found)]
+    measured = sorted({int(batch) for *_, one in took for batch in one})
+    table = Table("name", "", *map(str, measured), title="Milliseconds by instances", title_justify="left")
+    for name, side, one in took:
+        row(table, name, f"v{side['version']}", *(number(one.get(str(batch))) for batch in measured))
     return table
 
 
@@ -243,11 +258,3 @@ def _steps(found: Json) -> Table:
     for step in found["steps"]:
         row(table, step["name"], *("" if seconds is None else f"{seconds:.2f}" for seconds in step["seconds"]))
     return table
-
-
-def _size(value: int | None) -> str:
-    return "" if value is None else decimal(value)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"

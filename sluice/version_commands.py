@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import typer
 
-from sluice.client import Sluice
+from sluice.client import Json, Refused, Sluice
 from sluice.connection import connected
 from sluice.preparation import version_path
 
@@ -32,9 +32,12 @@ def label(
 
       sluice models label mnist stable 3 --dry-run
     """
-    moved = sluice.put(f"{label_path(model, name)}{'?dry_run=true' if dry_run else ''}", {"version": version})
-    for gate in moved["gates"]:
-        typer.echo(f"gate {gate['gate']}: {gate['detail']}")
+    try:
+        moved = sluice.put(f"{label_path(model, name)}{'?dry_run=true' if dry_run else ''}", {"version": version})
+    except Refused as error:
+        _print_gates(error.answer.get("gates") or [])
+        raise
+    _print_gates(moved["gates"])
     typer.echo(f"{name} of {model} {'would mean' if dry_run else 'means'} version {version}")
 
 
@@ -72,7 +75,7 @@ def restore(sluice: Sluice, model: Model, version: Version) -> None:
       sluice models restore mnist 1
     """
     sluice.post(f"{version_path(model, version)}/restore")
-    typer.echo(f"{model} version {version} serves again")
+    typer.echo(f"{model} version {version} serves again{_traffic_again(sluice, model, version)}")
 
 
 @connected(admin=True)
@@ -109,6 +112,23 @@ def delete(sluice: Sluice, model: Model, version: Version) -> None:
     """
     sluice.delete(version_path(model, version))
     typer.echo(f"{model} version {version} is deleted")
+
+
+def _traffic_again(sluice: Sluice, model: str, version: int) -> str:
+    """What a version that came back has of its model's traffic, as far as the caller may see that."""
+    try:
+        traffic = sluice.get(f"{model_path(model)}/traffic")
+    except Refused:
+        return ""
+    share = next((one["share"] for one in traffic["shares"] if one["version"] == version), None)
+    if share is None:
+        return ", and gets none of the traffic by the bare name"
+    return f", and gets {100 * share:.4g} % of the traffic by the bare name again"
+
+
+def _print_gates(outcomes: Json) -> None:
+    for gate in outcomes:
+        typer.echo(f"gate {gate['gate']} {'passed' if gate['passed'] else 'not passed'}: {gate['detail']}")
 
 
 def model_path(model: str) -> str:

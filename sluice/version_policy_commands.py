@@ -68,6 +68,9 @@ def _print(model: str, policy: Json, *, as_json: bool) -> None:
         typer.echo(f"version {one['version']} came back: {one['detail']}")
     for number in policy.get("leaving", []):
         typer.echo(f"version {number} leaves")
+    for one in policy.get("kept", []):
+        why = " and ".join(one["by"]) or "nothing that the policy wants serves yet"
+        typer.echo(f"version {one['version']} stays all the same: {why}")
 
 
 def _path(model: str) -> str:

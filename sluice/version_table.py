@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
 from sluice.client import Json
+
+SHOWN_BATCHES = frozenset({1, 8, 32})
 
 
 def tables(version: Json) -> Iterator[Table]:
@@ -20,9 +22,11 @@ def tables(version: Json) -> Iterator[Table]:
     if report.get("steps"):
         yield _steps(report["steps"])
     if report.get("variants"):
-        yield _variants(report["variants"], report.get("chosen"))
+        yield variants(report["variants"], report.get("chosen"))
     if report.get("batching"):
-        yield _batches(report["batching"])
+        yield batches(report["batching"])
+    if report.get("batching", {}).get("padding"):
+        yield padding(report["batching"])
 
 
 def row(table: Table, *cells: str) -> None:
@@ -31,9 +35,13 @@ def row(table: Table, *cells: str) -> None:
 
 
 def state_of(version: Json) -> str:
-    """The state in a word or two: END stands for what was refused and for what was retired."""
-    retired = version["state"] == "END" and version["error"] is None
-    return "END (retired)" if retired else str(version["state"])
+    """The state in a word or two: END stands for what was refused, was retired, or was let go by a policy."""
+    state = str(version["state"])
+    if version["error"] is not None or state not in {"AVAILABLE", "UNLOADING", "END"}:
+        return state
+    if version["withdrawn"]:
+        return f"{state} ({'rolled back' if state == 'AVAILABLE' else 'retired'})"
+    return state if state == "AVAILABLE" else f"{state} (by policy)"
 
 
 def moment(text: str) -> str:
@@ -78,31 +86,56 @@ def _steps(steps: Json) -> Table:
     return table
 
 
-def _variants(variants: Json, chosen: str | None) -> Table:
+def variants(found: Json, chosen: str | None) -> Table:
     """What was tried, how far it is from the original, and how fast it is (milliseconds by size of the batch)."""
-    table = Table("name", "memory", "difference", "milliseconds", "", title="Variants", title_justify="left")
-    for variant in variants:
+    heads = ("name", "size", "memory", "|Δ|", "top-1", "milliseconds", "")
+    table = Table(*heads, title="Variants", title_justify="left")
+    for variant in found:
         verdict = "serves" if variant["name"] == chosen else variant.get("reason") or ""
-        verdict = "; ".join(filter(None, (verdict, variant.get("detail"))))
         row(
             table,
             variant["name"],
-            "" if variant.get("memory_bytes") is None else decimal(variant["memory_bytes"]),
+            size(variant.get("size_bytes")),
+            size(variant.get("memory_bytes")),
             "" if variant.get("max_abs_difference") is None else f"{variant['max_abs_difference']:.1e}",
-            ", ".join(f"{batch}: {latency:.3g}" for batch, latency in (variant.get("latency_ms") or {}).items()),
+            number(variant.get("top1_agreement")),
+            ", ".join(f"{batch}:{number(took)}" for batch, took in shown_batches(variant.get("latency_ms")).items()),
             verdict,
         )
     return table
 
 
-def _batches(batching: Json) -> Table:
-    """Throughput by size of the batch, and what filling batches up would do."""
+def shown_batches(latencies: Mapping[str, float] | None) -> dict[str, float]:
+    """Of what was measured by size of the batch: 1, 8, 32 and the largest. A report has all."""
+    found = latencies or {}
+    largest = max(map(int, found), default=0)
+    return {batch: took for batch, took in found.items() if int(batch) in {*SHOWN_BATCHES, largest}}
+
+
+def size(value: int | None) -> str:
+    """Bytes for people, nothing where it is not known."""
+    return "" if value is None else decimal(value)
+
+
+def number(value: float | None) -> str:
+    """A figure to three digits, nothing where it is not known."""
+    return "" if value is None else f"{value:.3g}"
+
+
+def batches(batching: Json) -> Table:
+    """Throughput by size of the batch."""
     table = Table("instances", "a second", "", title="Batches", title_justify="left")
     for point in batching["curve"]:
         chosen = "largest batch" if point["instances"] == batching["max_batch"] else ""
         row(table, str(point["instances"]), f"{point['instances_per_second']:,.0f}", chosen)
+    return table
+
+
+def padding(batching: Json) -> Table:
+    """What filling batches up to another size would do, in milliseconds."""
+    table = Table("instances", "ms", "padded to", "ms then", "", title="Padding", title_justify="left")
     for probe in batching["padding"]:
         verdict = "padded" if probe["padded_to"] in batching["pad_to"] else "not padded"
-        times = f"{probe['ms']:.3g} ms, as {probe['padded_to']}: {probe['padded_ms']:.3g} ms"
-        row(table, str(probe["instances"]), times, verdict)
+        times = (number(probe["ms"]), str(probe["padded_to"]), number(probe["padded_ms"]))
+        row(table, str(probe["instances"]), *times, verdict)
     return table

@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from sluice.client import Sluice
+from sluice.client import Json, Sluice
 from sluice.connection import connected
 from sluice.tables import print_table
 from sluice.version_table import row
 
 MEBIBYTE = 1024**2
+VERSIONS_SHOWN = 3
 
 app = typer.Typer(help="Serving workers (for administrators).", no_args_is_help=True)
 
@@ -28,8 +29,8 @@ def workers() -> None:
 def list_workers(sluice: Sluice, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the serving workers that are alive, their prediction processes, and what these have loaded.
 
-    `models` are versions in memory, `memory` what they take of what they may, `hits` the share of batches that found
-    their version in memory, `load` what a load took on average.
+    `memory` is what loaded versions take of what they may, `hits` the share of batches that found their version in
+    memory, `a load` what one took on average.
 
     Example:
 
@@ -39,19 +40,36 @@ def list_workers(sluice: Sluice, as_json: Annotated[bool, typer.Option("--json",
     if as_json:
         typer.echo(json.dumps(found))
         return
-    table = Table("worker", "pool", "slots", "models", "memory", "hits", "loads", "load", "evictions")
-    for worker in found:
+    for table in (processes(found), memory(found)):
+        print_table(table, "worker")
+
+
+def processes(workers: Json) -> Table:
+    """Each worker with its slots, and what is loaded in them."""
+    table = Table("worker", "pool", "slots", "loaded")
+    for worker in workers:
+        row(table, worker["name"], worker["pool"], " ".join(worker["slots"]), _some(worker["versions"]))
+    return table
+
+
+def memory(workers: Json) -> Table:
+    """Each worker with what its loaded versions take, and how often one had to be loaded or to go."""
+    table = Table("worker", "memory", "hits", "loads", "a load", "evictions")
+    for worker in workers:
         uses, loads = worker["hits"] + worker["misses"], worker["loads"]
         row(
             table,
             worker["name"],
-            worker["pool"],
-            " ".join(worker["slots"]),
-            str(len(worker["versions"])),
             f"{worker['memory_bytes'] / MEBIBYTE:,.0f} of {worker['budget_bytes'] / MEBIBYTE:,.0f} MiB",
             f"{worker['hits'] / uses:.1%}" if uses else "",
             str(loads),
             f"{worker['load_seconds'] / loads * 1000:,.0f} ms" if loads else "",
             str(worker["evictions"]),
         )
-    print_table(table, "worker")
+    return table
+
+
+def _some(versions: list[str]) -> str:
+    """The first few, and how many there are besides."""
+    more = len(versions) - VERSIONS_SHOWN
+    return " ".join(versions[:VERSIONS_SHOWN]) + (f" and {more} more" if more > 0 else "")

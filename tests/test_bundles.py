@@ -21,12 +21,8 @@ from auth.audit_tables import AuditEntry
 from auth.bundle_signatures import BundleInvalid, Fault, read_keys, verify
 from auth.grants import ADMINISTRATION, GrantSpec
 from auth.scopes import Scope
-from gateway.bundles import Bundle, zipped
-from model_store.artifacts import Artifacts
 from model_store.database import transaction
 from model_store.model_settings import Metadata, ModelSettings, replace_settings
-from model_store.sealed_files import AtRest
-from model_store.sealing import SealingKeys
 from model_store.tables import Version
 from sluice.cli import app
 from tests.bundle_kit import ROWS, keys_of, members, packed, serve_doubled
@@ -165,6 +161,17 @@ def unpacked(files: Files, folder: Path) -> None:
 def run_bundle(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     call = [sys.executable, "predict.py", *arguments]
     return subprocess.run(call, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_bundle_says_what_arrays_it_takes(bundle: bytes, tmp_path: Path):
+    files = members(bundle)
+    unpacked(files, tmp_path)
+    np.savez(tmp_path / "asked.npz", wrong=np.zeros((1, 2), np.float32))
+
+    ended = run_bundle(tmp_path, "asked.npz")
+
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith("asked.npz has the arrays ['wrong'], but the model takes [")
 
 
 def test_the_command_verifies_a_bundle_without_a_gateway(gateway: QuietGateway, bundle: bytes, tmp_path: Path):
@@ -365,24 +372,6 @@ def test_an_artifact_that_is_damaged_is_not_begun_to_be_sent(gateway: QuietGatew
         assert refused(gateway.http.get(PATH, headers=admin), 500, "artifact_corrupt")
     finally:
         path.write_bytes(right)
-
-
-@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "encrypted"])
-def test_a_bundle_that_has_begun_is_whole_though_its_version_is_deleted(tmp_path: Path, encrypted: bool):
-    # given an artifact of several pieces
-    at_rest = AtRest(SealingKeys.parse(base64.urlsafe_b64encode(b"k" * 32).decode())) if encrypted else None
-    artifacts = Artifacts(tmp_path / "store", 2**24, at_rest)
-    content = np.arange(300_000, dtype=np.int32).tobytes()
-    (tmp_path / "model.onnx").write_bytes(content)
-    digest = artifacts.add_file(tmp_path / "model.onnx").digest
-    asked = Bundle("b.zip", {"labels.json": b"[]"}, "model.onnx", digest, {})
-    # when it leaves the store before it is sent
-    pieces = zipped(asked, "signature", artifacts)
-    artifacts.delete(digest)
-    # then it is sent nevertheless
-    sent = list(pieces)
-    assert max(map(len, sent)) < 400_000, "it is not held in memory"
-    assert members(b"".join(sent)) == {"labels.json": b"[]", "bundle.jws": b"signature", "model.onnx": content}
 
 
 def test_keys_of_other_kinds_in_a_set_are_passed_over(gateway: QuietGateway):

@@ -22,17 +22,15 @@ COMMANDS = (
     "clients create", "clients list", "clients rotate", "clients disable", "clients enable", "clients grant",
     "models variants show", "models variants set", "models variants clear", "models prepare", "models compare",
     "models settings show", "models settings set", "models describe", "models card", "models evaluate",
-    "models import", "models samples list", "models samples put", "models samples delete",
-    "models traffic show", "models traffic set", "models traffic clear", "models shadow show", "models shadow set",
-    "models shadow report", "models shadow clear", "models canary show", "models canary begin",
-    "models canary promote", "models canary rollback", "models canary forget",
-    "models jobs-policy show", "models jobs-policy set", "models jobs-policy clear",
+    "models import", "models samples list", "models samples put", "models samples delete", "models traffic show",
+    "models traffic set", "models traffic clear", "models shadow show", "models shadow set", "models shadow report",
+    "models shadow clear", "models canary show", "models canary begin", "models canary promote",
+    "models canary rollback", "models canary forget", "models jobs-policy show", "models jobs-policy set",
+    "models jobs-policy clear",
     "clients limits show", "clients limits set", "clients limits clear",
     "clients show", "clients delete", "people delete", "models label", "models unlabel", "models retire",
     "models restore", "models rollback", "models policy show", "models policy set", "models gates show",
-    "models gates set", "models gates clear",
-    "models delete", "workers list", "events",
-    "batch run", "batch attach",
+    "models gates set", "models gates clear", "models delete", "workers list", "events", "batch run", "batch attach",
     "jobs submit", "jobs list", "jobs show", "jobs wait", "jobs watch", "jobs result", "jobs cancel", "jobs delete",
     "jobs replay",
     "dead-letters list", "dead-letters show", "dead-letters replay", "dead-letters purge",
@@ -40,8 +38,8 @@ COMMANDS = (
     "clients delete-jobs", "clients access", "clients keys", "clients identities", "tokens revoke",
     "tokens inspect", "predict",
     "keys list", "keys rotate", "keys withdraw", "keys reseal", "keys new-master", "storage seal", "storage copy",
-    "upload-keys new",
-    "webhooks add", "webhooks list", "webhooks disable", "webhooks enable", "webhooks remove", "webhooks test",
+    "upload-keys new", "webhooks add", "webhooks list", "webhooks disable", "webhooks enable", "webhooks remove",
+    "webhooks test",
     "webhooks secret", "webhooks rotate", "webhooks log", "webhooks replay", "webhooks verify",
     "upload-keys add", "upload-keys list", "upload-keys remove",
 )  # fmt: skip
@@ -238,6 +236,51 @@ def test_a_model_without_versions_is_said_to_have_none(system: System, tmp_path:
     ended = sluice("models", "show", name, environment=environment)
     assert ended.stderr.startswith(f"Error: {name} has no versions")
     assert "no versions" in succeed("models", "list", environment=environment)
+
+
+def test_a_split_is_shown_with_what_left_it_and_cleared_with_what_that_means(system: System, tmp_path: Path):
+    # given two versions, over which traffic is split
+    environment, name = system.environment(), f"t-{secrets.token_hex(4)}"
+    for weight in (1.0, 2.0):
+        file = line(tmp_path / "line.onnx", weights=[weight], bias=0.0)
+        succeed("models", "push", name, str(file), environment=environment)
+    succeed("models", "traffic", "set", name, "1=90", "2=10", environment=environment)
+    wrong = sluice("models", "traffic", "set", name, "1:90", environment=environment)
+    assert "write it as 1=90" in wrong.stderr
+
+    # when one of them is retired, what was set for it is still shown, and restoring it says that it counts again
+    succeed("models", "retire", name, "1", environment=environment)
+    shown = succeed("models", "traffic", "show", name, environment=environment)
+    assert "END (retired)" in shown
+    assert "90" in shown
+    restored = succeed("models", "restore", name, "1", environment=environment)
+    assert "serves again, and gets 90 % of the traffic by the bare name again" in restored
+
+    # then the command that ends the split says what the name means
+    cleared = succeed("models", "traffic", "clear", name, environment=environment)
+    assert cleared.strip() == f"{name} means version 2 again (it was split: version 1 90 %, version 2 10 %)"
+
+
+def test_what_cannot_be_done_is_answered_with_what_can(system: System, tmp_path: Path) -> None:
+    environment, name, file = system.environment(), f"t-{secrets.token_hex(4)}", tmp_path / "line.onnx"
+    line(file, weights=[1.0], bias=0.0)
+    succeed("models", "push", name, str(file), environment=environment)
+    for arguments, said in (
+        (("models", "show", "nosuch"), "`sluice models list` shows what there is"),
+        (("models", "push", "a b", str(file)), "not a model's name"),
+        (("models", "evaluate", name, "1"), f"`sluice models samples put {name} labelled FILE.npz`"),
+        (("models", "settings", "set", name, "--tag", "team"), "write it as team=TEXT"),
+        (("models", "settings", "set", name, "--remove-tag", "team"), "there is no tag team"),
+    ):
+        ended = sluice(*arguments, environment=environment)
+        assert (ended.returncode, said in ended.stderr) == (1, True), ended.stderr
+
+    # and what a command writes over, it says
+    get = ("bundle", "get", name, "1", "-o", str(tmp_path / "line.zip"))
+    assert "in place of" not in succeed(*get, environment=environment)
+    again = succeed(*get, environment=environment)
+    assert f"has {name} version 1 as onnx" in again
+    assert "in place of the file that was there" in again
 
 
 def test_a_person_is_added_with_a_password_from_standard_input(system: System) -> None:

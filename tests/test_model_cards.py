@@ -7,6 +7,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from gateway.evaluating import EvaluationFailed, Tally
 from gateway.markup import element
 from gateway.model_card import POLICY, Facts, card
 from gateway.model_views import VERSION_EXAMPLE, VersionShown
-from gateway.plots import bars, table_of_counts
+from gateway.plots import COLOURS, bars, table_of_counts
 from model_store.evaluations import Evaluation
 from model_store.model_settings import Metadata, ModelSettings
 from model_store.tables import State
@@ -109,7 +110,21 @@ def test_a_version_is_evaluated_and_its_card_shows_it(admin: Sluice):
     # and whatever else is known
     for said in ("onnx (serves)", "batch of 1", "onnxruntime", "[any, 64]", "team: zoo", "gnu, &lt;hen&gt;", "SHA-256"):
         assert said in page, said
+    assert re.search(r"Evaluated 20\d\d-\d\d-\d\d \d\d:\d\d UTC on the samples with SHA-256 <code>[0-9a-f]{64}<", page)
+    assert re.search(r'<code title="([0-9a-f]{12})([0-9a-f]{52})">\1</code>', page), (
+        "a digest's beginning, with all of it"
+    )
+    assert re.search(r"<td>[0-9.]+ kB</td>", page)
     assert "<script" not in page
+
+
+def test_what_is_said_of_the_model_and_of_the_version_are_both_shown():
+    known = facts("of the model")
+    own = replace(known.metadata, description="of the version")
+    page = card(replace(known, metadata=own))
+    assert page.index(">of the model</p>") < page.index(">of the version</p>")
+    assert card(known).count(">of the model</p>") == 1
+    assert "labels that point to it: of the model" in page
 
 
 def test_an_evaluation_needs_samples_and_a_version_that_serves(admin: Sluice):
@@ -179,10 +194,14 @@ def test_the_pages_style_is_the_one_that_its_policy_allows():
 
 
 def test_plots_say_their_figures_in_text():
-    drawn = bars({"onnx": {"batch of 1": 0.5, "batch of 8": 2.0}}, "ms", "Latency").text
-    assert "onnx, batch of 8: 2 ms" in drawn
-    widths = [float(found) for found in re.findall(r'<rect [^>]*?width="([0-9.]+)"', drawn)]
-    assert widths[1] == pytest.approx(4 * widths[0], rel=0.01), "bars begin at zero"
+    drawn = bars({"onnx": {"batch of 1": 0.5, "batch of 8": 50.0}, "pruned": {"batch of 1": 5.0}}, "ms", "Latency").text
+    assert "onnx, batch of 8: 50 ms" in drawn
+    found = re.findall(r'<rect [^>]*?width="([0-9.]+)" height="16" rx="2" fill="([^"]+)"', drawn)
+    small, large, other = (float(width) for width, _ in found)
+    assert other - small == pytest.approx(large - other, abs=0.2), "what is ten times as much is as much longer"
+    assert [colour for _, colour in found] == [COLOURS[0], COLOURS[0], COLOURS[1]], "a colour for each variant"
+    assert all(f">{tick} ms</text>" in drawn for tick in ("0.1", "1", "10", "100"))
+    assert bars({"a": {"b": 0.0, "c": 1.0}}, "ms", "Nothing").text.count('width="1.0"') == 2
     table = table_of_counts(((3, 1), (0, 0)), ("a", "b"), "Counts").text
     assert "a taken for b: 1 (25.0%)" in table
     many = tuple(tuple(range(100)) for _ in range(100))
@@ -199,5 +218,8 @@ def test_a_card_is_drawn_in_a_browser_by_its_own_policy(tmp_path: Path):
         assert "Labelled samples" in shown.html_with("Labelled samples")
         assert shown.evaluate("document.title") == f"{EVIL}, version 1", "no script runs, whoever put it there"
         assert shown.evaluate("getComputedStyle(document.querySelector('h2')).borderBottomStyle") == "solid"
+        narrow = "document.body.style.width = '388px', document.body.scrollWidth"
+        assert shown.evaluate(narrow) == 388 + 2 * 15, "on a telephone, tables are moved sideways, not the page"
+        shown.evaluate("document.body.style.width = ''")
         drawn = "[...document.querySelectorAll('svg')].map(svg => svg.getBoundingClientRect().height > 20)"
         assert shown.evaluate(drawn) == [True, True]

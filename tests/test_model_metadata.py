@@ -105,6 +105,17 @@ def test_a_version_says_for_itself_what_it_says_and_stays_the_same_file(admin: h
     assert admin.put("/admin/models/mnist/versions/2/metadata", json={}).status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(NAMES[:9], "9 class names, but the model's output has 10"), (["a", *NAMES[1:9], "a"], "2 times")],
+)
+def test_class_names_are_those_of_the_output(admin: httpx.Client, names: list[str], said: str):
+    for address in (SETTINGS, OWN):
+        answer = admin.put(address, json={"class_names": names})
+        assert (answer.status_code, answer.json()["code"]) == (422, "class_names_invalid")
+        assert said in answer.json()["detail"]
+
+
 def test_who_may_use_a_model_may_read_what_describes_it_and_not_change_it(gateway: QuietGateway, admin: httpx.Client):
     admin.put(OWN, json={"class_names": NAMES})
     client_id, secret = gateway.client("caller", [Scope.PREDICT])

@@ -176,8 +176,11 @@ def test_a_model_whose_answers_depend_on_other_callers_is_never_batched(shop: Sh
     assert ended.served.max_batch == 1
 
 
+@pytest.mark.parametrize(
+    ("budget_bytes", "least", "below"), [(4 * 1024**3, 8, 32), (1024**3, 2, 16)], ids=["runner's", "worker's"]
+)
 def test_batches_that_do_not_fit_into_memory_are_not_formed(
-    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget_bytes: int, least: int, below: int
 ):
     # Such a model is slow before it is large: let it be tried all the same.
     monkeypatch.setattr(measure, "BATCH_SECONDS", 10.0)
@@ -188,18 +191,18 @@ def test_batches_that_do_not_fit_into_memory_are_not_formed(
         helper.make_node("ReduceMax", ["wide"], ["y"], axes=[1]),
     ]
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", n]) for name, n in (("x", 2), ("y", 1))]
-    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [repeats])
+    graph = helper.make_graph(nodes, f"below-{below}", values[:1], values[1:], [repeats])
     path = tmp_path / "wide.onnx"
     opset = [helper.make_opsetid("", 17)]
     path.write_bytes(helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString())
 
-    ended = shop.prepare(path, runner_memory_bytes=3 * 1024**3)
+    ended = shop.prepare(path, runner_memory_bytes=3 * 1024**3, predictor_budget_bytes=budget_bytes)
 
     assert ended.served is not None, ended.error_message
     measured = [point["instances"] for point in ended.report["batching"]["curve"]]
-    assert 8 <= max(measured) < 32  # of those, 3 GiB would not be left
+    assert least <= max(measured) < below  # a runner has 3 GiB, and a worker what its budget says
     assert ended.served.max_batch in measured
-    assert ended.served.memory_bytes > 8 * 96_000_000
+    assert least * 96_000_000 < ended.served.memory_bytes < budget_bytes
 
 
 def test_a_model_that_draws_lots_is_refused(shop: Shop, tmp_path: Path):

@@ -20,7 +20,7 @@ from model_store.signature import Signature, Tensors, TensorSpec
 from monitoring.metrics import MODEL_LOADS
 from workers.errors import PredictionFailed, PredictorTooLarge
 from workers.runtimes.loading import blank, load
-from workers.runtimes.onnx import OnnxPredictor
+from workers.runtimes.onnx import SESSION_BYTES, OnnxPredictor
 from workers.settings import WorkerSettings
 
 FLOAT, STRING, INT64 = TensorProto.FLOAT, TensorProto.STRING, TensorProto.INT64
@@ -231,7 +231,7 @@ def test_a_served_version_is_loaded_warm_and_counted(
     predictor = load(served(LOOK_UP, digest), artifacts, worker_settings)
 
     assert predictor.run({"place": np.array([3])})["found"].tolist() == [30]
-    assert (predictor.runtime, predictor.memory_bytes, predictor.signature) == ("onnx", SMALL, LOOK_UP)
+    assert (predictor.runtime, predictor.memory_bytes, predictor.signature) == ("onnx", SESSION_BYTES, LOOK_UP)
     assert loads("onnx") == before + 1
 
 

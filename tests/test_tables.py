@@ -34,3 +34,16 @@ def test_in_a_narrow_terminal_ids_stay_whole_and_addresses_are_folded(
     assert "…" not in text
     folded = "".join(line.split("│")[2].strip() for line in text.splitlines() if line.count("│") == 4)
     assert folded == ADDRESS
+
+
+def test_a_terminal_breaks_lines_between_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "40", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    table = Table("state", "why")
+    table.add_row("AVAILABLE", "it is slower than the variant that serves now, and so on and so forth")
+    print_table(table)
+    text = capsys.readouterr().out
+    assert "AVAILABLE" in text
+    assert {"slower", "variant", "forth"} <= set(re.sub(r"\x1b\[[0-9;]*m|[│┃]", " ", text).split())

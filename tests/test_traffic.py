@@ -202,6 +202,9 @@ def test_a_target_that_leaves_gives_its_share_to_the_others_and_the_last_one_sta
     assert http.put(TRAFFIC, headers=admin, json={"weights": {"1": 50, "2": 50}}).status_code == 200
     assert http.post(f"/admin/models/{MODEL}/versions/1/retire", headers=admin).status_code == 200
     assert http.get(TRAFFIC, headers=admin).json()["shares"] == [{"version": 2, "share": 1.0}]
+    gone = http.put(TRAFFIC, headers=admin, json={"weights": {"1": 1}})
+    assert (gone.status_code, gone.json()["code"]) == (409, "version_not_available")
+    assert gone.json()["detail"] == "version 1 is not AVAILABLE but END: restore it first"
     last = http.post(f"/admin/models/{MODEL}/versions/2/retire", headers=admin)
     assert (last.status_code, last.json()["code"]) == (409, "version_in_use")
     # A label that a split names is kept as well.

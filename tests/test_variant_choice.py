@@ -15,6 +15,8 @@ from workers.errors import UploadRefused
 from workers.preparation import choice, parity
 from workers.preparation.acceptance import Acceptance
 from workers.preparation.candidates import Candidate, LiteRtCandidate, OnnxCandidate, SavedModelCandidate
+from workers.preparation.report import VariantFigures
+from workers.preparation.workshop import better
 
 KINDS: dict[str, type[Candidate]] = {"savedmodel": SavedModelCandidate, "litert": LiteRtCandidate}
 QUICK = VariantPolicy(("onnx", "onnx-int8", "onnx-fp16"), quantised=True)
@@ -143,3 +145,35 @@ def test_what_serves_may_be_named_and_nothing_else(name: str):
         with pytest.raises(VariantPolicyInvalid, match="does not serve"):
             policy.check()
     assert VariantPolicy.from_json(policy.to_json()) == policy
+
+
+@pytest.mark.parametrize(
+    ("static", "dynamic", "slowness", "kept", "told"),
+    [
+        ((0.25, True), (0.125, True), 1.0, "dynamic", "it is off by 0.125, static would be by 0.25"),
+        ((0.125, True), (0.25, True), 1.0, "static", "it is off by 0.125, dynamic would be by 0.25"),
+        ((0.25, True), (0.25, True), 1.0, "static", "it is off by 0.25, dynamic would be by 0.25"),
+        ((0.25, True), (0.1, True), 9.0, "static", "it is off by 0.25, dynamic would be by 0.1, in 9.0 times the time"),
+        ((0.125, False), (0.25, True), 1.0, "dynamic", "it is off by 0.25, static would be by 0.125 (too far off)"),
+    ],
+    ids=["dynamic is nearer", "static is nearer", "as near", "nearer but far slower", "static is refused"],
+)  # fmt: skip
+def test_of_two_forms_the_better_is_kept_and_told_with_both_figures(
+    bench: Bench, static: tuple[float, bool], dynamic: tuple[float, bool], slowness: float, kept: str, told: str
+):
+    forms = []
+    for name, (difference, accepted) in (("static", static), ("dynamic", dynamic)):
+        form = bench.made("onnx-int8", 1.0, accepted=accepted)
+        form.figures.max_abs_difference, form.figures.detail = difference, name
+        form.close = lambda: None  # type: ignore[method-assign] # it has no runner
+        forms.append(form)
+    assert better(forms[0], forms[1], slowness).figures.detail == f"{kept}; {told}"
+
+
+def test_a_form_that_could_not_be_made_is_told_of_beside_the_other(bench: Bench):
+    dynamic = bench.made("onnx-int8", 1.0)
+    dynamic.figures.detail = "dynamic"
+    assert better(VariantFigures("onnx-int8", "onnx", reason="the conversion failed"), dynamic, 1.0) is dynamic
+    assert dynamic.figures.detail == (
+        "dynamic; it is off by 0, static would be by nothing that was measured (the conversion failed)"
+    )

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from model_store import variant_policies
@@ -20,6 +21,7 @@ from tests.models import ModelFile
 from tests.onnx_models import classifier, line
 from tests.shop import Ended, Shop
 from workers.errors import PredictionFailed
+from workers.preparation.onnx_variants import quantise
 from workers.preparation.pipeline import prepare
 from workers.runtimes.loading import load
 from workers.runtimes.onnx import OnnxPredictor
@@ -149,7 +151,6 @@ def test_uploaded_samples_calibrate_and_are_part_of_the_proof(shop: Shop, tmp_pa
     prepare(shop.sessions, shop.artifacts, shop.settings, name, 1)
     # then it was quantised with them and without, the nearer form was kept, and the inputs took part
     ended = shop.look(name)
-    print(figures(ended)["onnx-int8"])
     told = re.fullmatch(
         r"(static: calibrated with 20 uploaded instances|dynamic: its activations are quantised in each call); "
         r"it is off by (\S+), (static|dynamic) would be by (\S+)", str(figures(ended)["onnx-int8"]["detail"]),
@@ -158,6 +159,23 @@ def test_uploaded_samples_calibrate_and_are_part_of_the_proof(shop: Shop, tmp_pa
     assert not told[1].startswith(told[3])
     assert float(told[2]) <= float(told[4])
     assert ", 70 uploaded instances" in next(s["detail"] for s in ended.report["steps"] if s["name"] == "load")
+
+
+def test_calibrated_probabilities_are_no_multiples_of_what_eight_bits_tell_apart(tmp_path: Path):
+    # given a graph that ends with a softmax, and the ranges of its inputs
+    source = classifier(tmp_path / "soft.onnx", scale=0.5, softmax=True)
+    inputs = np.random.default_rng(2).random((50, 64), np.float32)
+    # when it is quantised to them
+    target = tmp_path / "static.onnx"
+    assert quantise({}, {"source": str(source), "target": str(target)}, {"x": inputs}) == ({}, {})
+    # then what the softmax answers is what callers get
+    graph = onnx.load(target).graph
+    assert "QuantizeLinear" in {node.op_type for node in graph.node}
+    assert next(node.op_type for node in graph.node if "y" in node.output) == "Softmax"
+    signature = Signature((TensorSpec("x", "float32", (None, 64)),), (TensorSpec("y", "float32", (None, 8)),))
+    own, static = (OnnxPredictor(path, signature, 0).run({"x": inputs})["y"] for path in (source, target))
+    assert len(np.unique(static)) > 256
+    assert np.abs(own - static).max() < 0.02
 
 
 def test_samples_of_another_shape_are_left_out_and_told_of(shop: Shop, tmp_path: Path):

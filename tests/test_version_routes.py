@@ -6,8 +6,13 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
 import pytest
 
+from model_store.database import transaction
+from model_store.evaluations import Evaluation, keep_evaluation
+from model_store.samples import Kind, keep
+from model_store.signature import Tensor
 from model_store.tables import State
 from tests.live_gateway import refused
 from tests.processes import Cluster
@@ -53,7 +58,7 @@ def test_a_policy_lets_the_old_version_go_and_all_brings_it_back_warm(
     address = f"/admin/models/{model}/version-policy"
     assert done(admin.get(address)) == {"latest": None, "all": True, "specific": None}
     found = done(admin.put(address, json={"latest": 1}))
-    assert (found["latest"], found["restored"], found["leaving"]) == (1, [], [1])
+    assert (found["latest"], found["restored"], found["leaving"], found["kept"]) == (1, [], [1], [])
     assert done(admin.get(address)) == {"latest": 1, "all": None, "specific": None}
     wait_for_end(serving.sessions, model, 1)
     gone = admin.post(f"/v1/models/{model}/versions/1:predict", json={"instances": [[1, 2]]})
@@ -64,6 +69,14 @@ def test_a_policy_lets_the_old_version_go_and_all_brings_it_back_warm(
     assert came["seconds"] > 0
     assert "loaded it" in came["detail"]
     assert answer(admin, model, "/versions/1") == ("1", [[2.0, 4.0]])
+
+
+def test_a_policy_says_what_stays_all_the_same(serving: Cluster, admin: httpx.Client, model: str):
+    serve(serving, model, 2.0, 3.0)
+    done(admin.put(f"/admin/models/{model}/labels/stable", json={"version": 1}))
+    done(admin.put(f"/admin/models/{model}/traffic", json={"weights": {"1": 1, "2": 1}}))
+    found = done(admin.put(f"/admin/models/{model}/version-policy", json={"latest": 1}))
+    assert (found["leaving"], found["kept"]) == ([], [{"version": 1, "by": ["label stable", "traffic"]}])
 
 
 @pytest.mark.parametrize(
@@ -166,6 +179,75 @@ def test_a_label_moves_when_its_gates_are_passed_and_says_what_they_found(
     assert agreement["figures"] == {"instances": 3, "agreed": 3, "share": 1.0, "predecessor": 1}
     assert latency["figures"]["calls"] == 20
     assert 0 < latency["figures"]["p50_ms"] <= latency["figures"]["p99_ms"]
+
+
+def give(serving: Cluster, model: str, kind: Kind, **arrays: Tensor) -> str:
+    """Samples of the model; their digest."""
+    path = serving.folder / f"{model}-{kind}.npz"
+    np.savez(path, **arrays)  # type: ignore[arg-type] # numpy's stub takes the names for its own options
+    stored = serving.artifacts.add_file(path)
+    with transaction(serving.sessions) as session:
+        keep(
+            session, model, kind, digest=stored.digest, size_bytes=stored.size_bytes,
+            instances=len(next(iter(arrays.values()))), uploaded_by="t",
+        )  # fmt: skip
+    return stored.digest
+
+
+@pytest.mark.parametrize(
+    ("kinds", "figures"),
+    [
+        ((Kind.LABELLED,), {"instances": 100, "agreed": 100, "share": 1.0, "predecessor": 1}),
+        ((Kind.LABELLED, Kind.INPUTS), {"instances": 512, "agreed": 256, "share": 0.5, "predecessor": 1}),
+    ],
+    ids=["labelled", "inputs"],
+)
+def test_versions_are_compared_on_what_was_uploaded(
+    serving: Cluster, admin: httpx.Client, model: str, kinds: tuple[Kind, ...], figures: dict[str, float]
+):
+    # given two versions that agree on no golden sample, but on all labelled ones and half of what callers send
+    serve(serving, model, 2.0, -3.0)
+    told = {
+        Kind.LABELLED: {"x": np.ones((100, 2), np.float32), "labels": np.zeros(100, np.int64)},
+        Kind.INPUTS: {"x": np.array([[1, 1], [1, 2]] * 300, np.float32)},
+    }
+    for kind in kinds:
+        give(serving, model, kind, **told[kind])
+    address = f"/admin/models/{model}/labels/stable"
+    done(admin.put(address, json={"version": 1}))
+    done(admin.put(f"{address}/gates", json={"golden": {}, "agreement": {"least": 0.1}}))
+    # when the second is tried
+    found = done(admin.put(address, json={"version": 2}, params={"dry_run": True}))
+    # then at most so many of them decide
+    golden, agreement = found["gates"]  # type: ignore[misc] # a list, as the gateway writes it
+    assert golden["figures"]["instances"] == 3
+    assert agreement["figures"] == figures
+    assert f"uploaded ({kinds[-1]}) samples" in agreement["detail"]
+
+
+def test_a_label_may_ask_for_an_evaluation_of_the_samples_that_there_are(
+    serving: Cluster, admin: httpx.Client, model: str
+):
+    serve(serving, model, 2.0)
+    digest = give(serving, model, Kind.LABELLED, x=np.ones((4, 2), np.float32), labels=np.zeros(4, np.int64))
+    address = f"/admin/models/{model}/labels/stable"
+    done(admin.put(f"{address}/gates", json={"golden": {}, "accuracy": {"least": 0.75}}))
+
+    def accuracy(right: int, of: str) -> str:
+        with transaction(serving.sessions) as session:
+            keep_evaluation(session, model, 1, Evaluation(of, 4, right, 2, ()))
+        return str(admin.put(address, json={"version": 1}, params={"dry_run": True}).json()["gates"][1]["detail"])
+
+    refusal = admin.put(address, json={"version": 1}, params={"dry_run": True})
+    assert refused(refusal, 409, "gates_not_passed")
+    # Of every gate it is told what it found, also of those that passed.
+    assert [(one["gate"], one["passed"]) for one in refusal.json()["gates"]] == [("golden", True), ("accuracy", False)]
+    assert refusal.json()["gates"][1]["detail"] == f"no evaluation: sluice models evaluate {model} 1"
+    assert "of samples that were replaced" in accuracy(4, "0" * 64)
+    assert accuracy(2, digest) == "2 of 4 labelled samples were answered right"
+    assert refused(admin.put(address, json={"version": 1}), 409, "gates_not_passed")
+    assert accuracy(3, digest) == "3 of 4 labelled samples were answered right"
+    assert done(admin.put(address, json={"version": 1}))["version"] == 1
 
 
 def test_a_label_stays_where_a_gate_is_not_passed(serving: Cluster, admin: httpx.Client, model: str):

@@ -11,12 +11,14 @@ from auth.grants import Action
 from auth.scopes import Scope
 from gateway.admission import Caller
 from gateway.audit_trail import note
+from gateway.class_names import require_names_fit
 from gateway.dependencies import TokenFirst
 from gateway.model_descriptions import MetadataBody, SettingsBody, show_metadata, show_settings
 from gateway.model_rights import RequireOnModel
 from gateway.routes.admin_models import NOT_FOUND, ModelName, Number, Reading, Retirer, Uploader, Viewer, Writing
 from model_store import model_settings
-from model_store.listing import find_model, find_version
+from model_store.listing import find_model, find_version, newest_signature
+from model_store.signature import Signature
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +55,8 @@ def replace_model_settings(
 ) -> SettingsBody:
     note(request, settings=body.model_dump_json(include={"pool", "pinned", "max_parallelism", "max_instances", "tags"}))
     find_model(session, model)
+    if body.class_names != show_settings(model_settings.settings_of(session, model)).class_names:
+        require_names_fit(body.class_names, newest_signature(session, model))
     model_settings.replace_settings(session, model, body.settings())
     log.info("settings of model %s replaced by %s", model, admin.client_id)
     return body
@@ -86,7 +90,8 @@ def replace_version_metadata(
     request: Request, admin: Uploader, session: Writing, model: ModelName, version: Number, body: MetadataBody
 ) -> MetadataBody:
     note(request, metadata=sorted(body.model_dump(exclude_none=True)))
-    find_version(session, model, version)
+    row = find_version(session, model, version)
+    require_names_fit(body.class_names, None if row.signature is None else Signature.from_json(row.signature))
     model_settings.replace_metadata(session, model, version, body.metadata())
     log.info("metadata of version %s of model %s replaced by %s", version, model, admin.client_id)
     return show_metadata(model_settings.metadata_of(session, model, version))

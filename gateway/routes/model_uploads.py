@@ -99,7 +99,13 @@ def begin_upload(  # noqa: PLR0913 - what FastAPI is to pass
     asked: Annotated[UploadAsked, Query()],
     body: UploadWanted,
     signature: Annotated[
-        str | None, Header(alias="sluice-signature", max_length=255, description="By an upload key.")
+        str | None,
+        Header(
+            alias="sluice-signature",
+            max_length=255,
+            description="By an upload key, as `sluice models push --sign-with` makes it.",
+            examples=[f"kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k.{'A' * 86}"],
+        ),
     ] = None,
 ) -> UploadShown:
     check_name(model)

@@ -61,17 +61,28 @@ class VersionPolicyShown(BaseModel):
     specific: list[int] | None
 
 
+class KeptVersion(BaseModel):
+    """A version that stays all the same."""
+
+    version: int
+    by: list[str] = Field(
+        description="Labels that point to it, as `label stable`, and `traffic` that goes to it; none of these where"
+        " nothing that the policy wants serves yet."
+    )
+
+
 class VersionPolicySet(VersionPolicyShown):
     """The policy, and what it changed."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [{"latest": 1, "all": None, "specific": None, "restored": [], "leaving": [1]}],
+            "examples": [{"latest": 1, "all": None, "specific": None, "restored": [], "leaving": [1], "kept": []}],
         }
     )
 
     restored: list[WarmedUp] = Field(description="Versions that came back, warmed up before.")
     leaving: list[int] = Field(description="Versions that leave: jobs that were submitted to them still run.")
+    kept: list[KeptVersion] = Field(description="Versions that serve though the policy does not want them.")
 
 
 class RolledBack(BaseModel):
@@ -125,9 +136,10 @@ def set_version_policy(request: Request, admin: Retirer, model: ModelName, body:
     with writing(request) as session:
         moved = line_up.follow(session, model, policy)
         note(request, restored=list(moved.restore), leaving=list(moved.leave))
+        kept = [KeptVersion(version=number, by=by) for number, by in line_up.kept(session, model, policy).items()]
     log.info("version policy of model %s is %s, by %s", model, policy.text, admin.client_id)
     came = [one for one in warmed if one.version in moved.restore]
-    return VersionPolicySet(**_shown(policy), restored=came, leaving=list(moved.leave))
+    return VersionPolicySet(**_shown(policy), restored=came, leaving=list(moved.leave), kept=kept)
 
 
 @router.post(

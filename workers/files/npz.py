@@ -113,7 +113,12 @@ class BoundedReads:
 def opened(stack: contextlib.ExitStack, file: BinaryIO, contract: Contract) -> list[Opened]:
     """The array of each input, open behind its head; raises FileInvalid where one does not fit the signature."""
     reads = BoundedReads(file, DIRECTORY_BYTES)
-    archive = stack.enter_context(zipfile.ZipFile(reads))
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(reads))
+    except zipfile.BadZipFile as error:
+        raise FileInvalid(
+            "the archive cannot be read: it is no .npz, or was cut off; make it with numpy.savez"
+        ) from error
     reads.most = None
     names = archive.namelist()
     if len(names) > MOST_MEMBERS:
@@ -137,7 +142,10 @@ def member_names(names: list[str], contract: Contract) -> list[str]:
     missing = [spec.name for spec in specs if spec.name + SUFFIX not in names]
     if missing or len(names) != len(specs):
         expected = ", ".join(spec.name for spec in specs)
-        raise FileInvalid(f"the archive must have an array for each input, and no other: {expected[:200]}")
+        present = ", ".join(repr(name.removesuffix(SUFFIX)) for name in names) or "none"
+        raise FileInvalid(
+            f"the archive must have an array for each input, and no other: {expected[:200]}; it has {present[:200]}"
+        )
     return [spec.name + SUFFIX for spec in specs]
 
 

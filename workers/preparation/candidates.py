@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from model_store.signature import Signature, Tensors
+from workers.errors import PredictionFailed
 from workers.preparation.report import VariantFigures
 from workers.preparation.trial import median_seconds
 from workers.runner.process import Runner
@@ -39,6 +40,7 @@ class Candidate(ABC):
         self._runner = runner
         self._settings = settings
         self._resident = 0
+        self._notes_memory = True
 
     @abstractmethod
     def load(self) -> float:
@@ -61,9 +63,23 @@ class Candidate(ABC):
         """Ends its runner, where it has one of its own and is not needed any more."""
         self._runner.close()
 
+    def seconds_within(self, tensors: Tensors, room_bytes: int) -> float:
+        """As `seconds`; raises PredictionFailed where that takes more memory than a worker has for models.
+
+        Such batches are never formed, so what this one took is not held against the variant; nor what follows, since
+        the process keeps it.
+        """
+        noted = self._resident
+        found = self.seconds(tensors)
+        if self.memory_bytes > room_bytes:
+            self._resident, self._notes_memory = noted, False
+            raise PredictionFailed("a batch of this size takes more memory than a worker has for models")
+        return found
+
     def _note_memory(self) -> None:
         """To be called while the runner lives: the batch that shows how large is too large kills it."""
-        self._resident = max(self._resident, self._resident_bytes())
+        if self._notes_memory:
+            self._resident = max(self._resident, self._resident_bytes())
 
     def _resident_bytes(self) -> int:
         return int(psutil.Process(self._runner.pid).memory_info().rss)

@@ -97,15 +97,16 @@ def prove(candidate: Candidate, known: Reference, acceptance: Acceptance) -> Non
         figures.detail = "; ".join(filter(None, (figures.detail, AS_UNBOUNDED)))
 
 
-def time(candidate: Candidate, known: Reference, settings: WorkerSettings) -> Measured:
-    """Measures an accepted variant at growing batches and writes its figures.
+def time(candidate: Candidate, known: Reference, settings: WorkerSettings, room_bytes: int) -> Measured:
+    """Measures an accepted variant at growing batches, as far as `room_bytes` of memory go, and writes its figures.
 
     Raises UploadRefused (inference_too_slow), and what the smallest batch raises: PredictionFailed, RunnerFailed.
     """
     inputs, outputs = known.single
 
     def seconds_at(batch: int) -> float:
-        return candidate.seconds(repeated(inputs, batch))
+        tensors = repeated(inputs, batch)
+        return candidate.seconds(tensors) if batch == 1 else candidate.seconds_within(tensors, room_bytes)
 
     padding: tuple[measure.Padding, ...] = ()
     if known.row_wise:

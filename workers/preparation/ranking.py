@@ -61,7 +61,7 @@ class Ranking:
             try:
                 if found is None:
                     own = self._alone(candidate) if candidate is leading[0] else candidate
-                    measured = proof.time(own, self._known, self._settings)
+                    measured = proof.time(own, self._known, self._settings, self._room_bytes)
                     self._weigh(candidate, own)
                     found = candidate, measured
                 else:
@@ -82,7 +82,7 @@ class Ranking:
             return None
         before = dict(rival.figures.latency_ms)
         with self._excused(rival):
-            own = proof.time(rival, self._known, self._settings)
+            own = proof.time(rival, self._known, self._settings, self._room_bytes)
             rival.figures.latency_ms = before | rival.figures.latency_ms
             self._weigh(rival, rival)
             # Something else may have run meanwhile: that it is faster has to show again.

@@ -24,6 +24,9 @@ from workers.preparation.report import VariantFigures
 from workers.runner.process import Runner
 from workers.settings import WorkerSettings
 
+# A form that takes so many times as long as the other is not worth being nearer.
+FAR_SLOWER = 2.0
+TINY_SECONDS = 1e-9
 Arguments = Mapping[str, object]
 # A variant that was tried, or the figures of one that could not be.
 Form = Candidate | VariantFigures
@@ -34,7 +37,7 @@ class Recipe:
     """How a variant is made: a runner's command with these arguments, the next ones where the first do not pass.
 
     One that is `calibrated` takes the calibration samples; of one that is so `by_choice`, a form without them is made
-    as well, and the nearer is kept.
+    as well, and the better is kept.
     """
 
     command: str
@@ -79,7 +82,10 @@ class Workshop:
         if not recipe.calibrated or not self._calibration:
             return prover({})
         found = prover(self._calibration)
-        return nearer(found, prover({}, suffix="-dynamic")) if recipe.by_choice else found
+        if not recipe.by_choice:
+            return found
+        dynamic = prover({}, suffix="-dynamic")
+        return better(found, dynamic, _slowness(found, dynamic, known))
 
     def close(self) -> None:
         """Ends the runners that made variants; those that try them live on."""
@@ -151,14 +157,21 @@ class Workshop:
         return path
 
 
-def nearer(static: Form, dynamic: Form) -> Form:
-    """Of two forms of a variant the accepted one, then the one that answers nearer to the model, the first where they
-    are as near; its `detail` says how far off both are. The runner of the other is ended."""
-    kept, other = (dynamic, static) if _rank(dynamic) < _rank(static) else (static, dynamic)
+def better(static: Form, dynamic: Form, slowness: float) -> Form:
+    """Of two forms of a variant the accepted one, of both the one that answers nearer to the model, unless it takes far
+    longer: convolutions whose activations are quantised in each call do. `slowness` is the time of the dynamic one as a
+    multiple of the other's. The `detail` of what is kept says how far off both are; the other's runner is ended.
+    """
+    kept, other = (static, dynamic) if _rank(static) <= _rank(dynamic) else (dynamic, static)
+    reason = ""
+    if _passed(static) and _passed(dynamic) and (slowness if kept is dynamic else 1 / slowness) > FAR_SLOWER:
+        kept, other = other, kept
+        reason = f", in {max(slowness, 1 / slowness):.1f} times the time"
     if isinstance(other, Candidate):
         other.close()
-    figures = _figures(kept)
-    figures.detail = "; ".join(filter(None, (figures.detail, _beside(static, dynamic, kept))))
+    figures, name = _figures(kept), "static" if kept is dynamic else "dynamic"
+    told = f"it is off by {_off(figures)}, {name} would be by {_off(_figures(other))}{reason}"
+    figures.detail = "; ".join(filter(None, (figures.detail, told)))
     return kept
 
 
@@ -168,9 +181,21 @@ def _rank(form: Form) -> tuple[bool, bool, float]:
     return not isinstance(form, Candidate), not figures.accepted, math.inf if difference is None else difference
 
 
-def _beside(static: Form, dynamic: Form, kept: Form) -> str:
-    name, other = ("static", static) if kept is dynamic else ("dynamic", dynamic)
-    return f"it is off by {_off(_figures(kept))}, {name} would be by {_off(_figures(other))}"
+def _passed(form: Form) -> bool:
+    return isinstance(form, Candidate) and form.figures.accepted
+
+
+def _slowness(static: Form, dynamic: Form, known: Reference) -> float:
+    """How many times as long as the other one the dynamic form takes for one instance; 1 where it cannot be told."""
+    if not isinstance(static, Candidate) or not isinstance(dynamic, Candidate):
+        return 1.0
+    if not static.figures.accepted or not dynamic.figures.accepted:
+        return 1.0
+    try:
+        times = [max(form.seconds(known.single[0]), TINY_SECONDS) for form in (dynamic, static)]
+    except (PredictionFailed, RunnerFailed):
+        return 1.0
+    return times[0] / times[1]
 
 
 def _off(figures: VariantFigures) -> str:
