@@ -69,7 +69,7 @@ def test_a_good_version_is_promoted_by_itself(serving: Cluster, tmp_path: Path):
 @pytest.mark.parametrize("bad", ["errors", "wrong", "slow"])
 def test_a_bad_version_is_rolled_back_by_itself(serving: Cluster, tmp_path: Path, bad: str):
     # given a version that fails, one that answers something else, one that takes its time
-    model, body, answers = f"canary-{bad}", {"instances": [[1.0, 2000.0]]}, {200}
+    model, body, answers = f"canary-{bad}", {"instances": [[1.0, 10_000.0]]}, {200}
     conditions = {"errors": {"error_rate": 0.2}, "wrong": {"disagreement": 0.1}, "slow": {"p99_seconds": 0.1}}[bad]
     signature = Signature((TensorSpec("n", "int64", (None,)),), (TensorSpec("y", "float32", (None,)),))
     stable, other = tmp_path / "stable.onnx", tmp_path / "other.onnx"
