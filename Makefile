@@ -30,7 +30,7 @@ install: $(STAMP)  ## Make .venv and install everything from the hash-pinned loc
 up: $(STAMP)  ## Start Sluice on this machine with a trained demo (Ctrl-C stops it)
 	@exec $(BIN)/sluice up --demo --data "$(DATA)" --port $(PORT)
 
-test: $(STAMP)  ## Run the whole test suite (TESTS=tests/test_up.py runs a part)
+test: $(STAMP)  ## Run the test suite, without what takes long (TESTS=tests/test_up.py runs a part)
 	$(BIN)/python -m pytest $(PYTEST) $(TESTS)
 
 test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium, prometheus, wrk, libfaketime and PyTorch, and what takes longer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -143,7 +144,8 @@ def test_a_bad_version_is_taken_back(sessions: Sessions, counted: dict[str, Any]
         ({"requests": 19}, 100, 0.0, "1 more requests"),
         ({"requests": 19, "errors": 1}, 100, 0.0, "1 more requests"),
         ({"requests": 20}, 10, 0.0, "10 more requests to the stable version"),
-        ({"requests": 20}, 100, 60.0, "60 more seconds"),
+        # A slow machine needs a second or more to come to the judgement.
+        ({"requests": 20}, 100, 90.0, "[5-9][0-9] more seconds"),
     ],
     ids=["requests", "errors", "stable", "seconds"],
 )
@@ -157,7 +159,8 @@ def test_a_version_waits_until_enough_is_known(
     assert now(sessions).step == 0
     with transaction(sessions, write=False) as session:
         found = standing(session, canary)
-        assert (broken(canary.plan, found), awaited(canary.plan, found)) == (None, waits_for)
+        assert broken(canary.plan, found) is None
+        assert re.fullmatch(waits_for, str(awaited(canary.plan, found)))
 
 
 def test_a_version_that_the_shadow_finds_to_disagree_is_taken_back(sessions: Sessions):

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from model_store.block_file import BlockFile
 from model_store.errors import ArtifactCorrupt
 
 if TYPE_CHECKING:
@@ -15,48 +16,25 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 4 * 1024**2
 
 
-class RangedObject(io.RawIOBase):
-    """An object's bytes from anywhere in it, fetched in blocks of which one is remembered; raises what `read` does.
+class RangedObject(BlockFile):
+    """An object's bytes from anywhere in it, fetched in blocks; raises what `read` does.
 
     And ArtifactCorrupt where there is less than `size_bytes`.
     """
 
     def __init__(self, size_bytes: int, read: Callable[[int, int], bytes]) -> None:
-        super().__init__()
+        super().__init__(BLOCK_BYTES)
         self._size = size_bytes
         self._read = read
-        self._position = 0
-        self._known: tuple[int, bytes] = (-1, b"")
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        target = memoryview(buffer).cast("B")
-        if self._position >= self._size:
-            return 0
-        number, start = divmod(self._position, BLOCK_BYTES)
-        if self._known[0] != number:
-            begin = number * BLOCK_BYTES
-            self._known = number, self._read(begin, min(begin + BLOCK_BYTES, self._size))
-        block = self._known[1][start : start + len(target)]
-        if target and not block:
+    def _read_block(self, number: int) -> bytes:
+        begin = number * BLOCK_BYTES
+        end = min(begin + BLOCK_BYTES, self._size)
+        block = self._read(begin, end)
+        if len(block) < end - begin:
             # Without this, it would be taken for the object's end.
             raise ArtifactCorrupt(f"an object of the store has fewer than the {self._size:,} bytes that it is said to")
-        target[: len(block)] = block
-        self._position += len(block)
-        return len(block)
+        return block
 
 
 class ObjectSeries(io.RawIOBase):
