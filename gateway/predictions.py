@@ -38,7 +38,7 @@ from model_store.errors import SluiceError
 from monitoring import logs
 from monitoring.metrics import request_metrics
 from workers.lanes import Lane, Priority
-from workers.protocols.body import TEXT, Body, stored
+from workers.protocols.body import TEXT, Body, Dialect, stored
 from workers.protocols.contract import Contract, Request
 from workers.protocols.dialects import GRAMMARS
 
@@ -171,13 +171,13 @@ class PredictionEndpoint:
         request = await self._checked(address.model, target, body)
         lane = Lane(address.model, target.number, options.priority, caller.client_id)
         submitted_body = stored(body)
-        keyed = _keyed(caller, address, options, submitted_body)
+        keyed = _keyed(caller, address, options, body.dialect, submitted_body)
         late = too_old(parts.outlook, lane, found.policy, options.deadline_seconds)
         if late is not None and keyed is None:
             raise late
         submitted = Submitted(
             lane,
-            address.dialect.label,
+            Dialect(body.dialect).label,
             request.instances,
             submitted_body,
             target.max_batch,
@@ -223,11 +223,11 @@ class PredictionEndpoint:
             return await asyncio.to_thread(parse, body, contract)
 
 
-def _keyed(caller: Caller, address: Address, options: SubmitOptions, body: bytes) -> Keyed | None:
+def _keyed(caller: Caller, address: Address, options: SubmitOptions, dialect: int, body: bytes) -> Keyed | None:
     """The request under its key; a deadline is no part of it, since who tries again has less time left."""
     if options.idempotency_key is None:
         return None
-    asked = (address.model, address.version, address.label, address.dialect.label)
+    asked = (address.model, address.version, address.label, Dialect(dialect).label)
     wanted = (options.priority, options.max_attempts, options.webhook)
     return Keyed(caller.client_id, options.idempotency_key, (repr(asked).encode(), repr(wanted).encode(), body))
 

@@ -22,6 +22,13 @@ class Dialect(IntEnum):
     OPEN_INFERENCE = 1
     # A chunk of a file: its head says which rows it is, and in what format (workers/files/).
     ROWS = 2
+    MLFLOW = 3
+    MLFLOW_CSV = 4
+    CLASSIFY = 5
+    REGRESS = 6
+    # Files as they are: images, recordings, texts.
+    FILES = 7
+    EXPLAIN = 8
 
     @property
     def label(self) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from workers.protocols import open_inference, tensorflow_serving
-from workers.protocols.body import Body
+from workers.protocols.body import Body, Dialect
 from workers.protocols.contract import Contract, Request
 from workers.protocols.errors import error_text
 
@@ -19,5 +19,8 @@ class Grammar:
     format_error: Callable[[str], bytes]
 
 
-# By the numbers of `Dialect`.
-GRAMMARS = (Grammar(tensorflow_serving.parse, error_text), Grammar(open_inference.parse, error_text))
+# Numbers of the wire are looked up as they are: each equals its `Dialect`.
+GRAMMARS: Mapping[int, Grammar] = {
+    Dialect.TENSORFLOW_SERVING: Grammar(tensorflow_serving.parse, error_text),
+    Dialect.OPEN_INFERENCE: Grammar(open_inference.parse, error_text),
+}
