@@ -71,12 +71,13 @@ ENTRYPOINT ["sluice"]
 FROM runtime AS gateway
 ENV SLUICE_HOST=0.0.0.0 \
     SLUICE_PORT=8080 \
+    SLUICE_GRPC_PORT=8081 \
     SLUICE_GATEWAY_METRICS_HOST=0.0.0.0 \
     SLUICE_GATEWAY_METRICS_PORT=9100 \
     SLUICE_KEYS_DIR=/var/lib/sluice/keys
 COPY --from=gateway-packages /opt/venv /opt/venv
 COPY --from=gateway-packages /opt/sluice /opt/sluice
-EXPOSE 8080 9100
+EXPOSE 8080 8081 9100
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-I", "/opt/sluice/deploy/alive.py", "127.0.0.1:8080", "/health/live"]
 CMD ["gateway"]

@@ -12,6 +12,7 @@ class Scope(StrEnum):
     """Each is required by at least one route; the texts stand in the API's description."""
 
     PREDICT = "predict"
+    EXPLAIN = "explain"
     JOBS = "jobs"
     JOBS_ADMIN = "jobs:admin"
     JOBS_CONTENTS = "jobs:contents"
@@ -24,6 +25,7 @@ class Scope(StrEnum):
 
 MEANINGS = {
     Scope.PREDICT: "Predict, and submit and read one's own jobs.",
+    Scope.EXPLAIN: "Ask which parts of an input a prediction is owed to.",
     Scope.JOBS: "Read, cancel and delete one's own jobs.",
     Scope.JOBS_ADMIN: "See, cancel, delete and replay jobs of all clients; not their contents.",
     Scope.JOBS_CONTENTS: "Read inputs and results of all clients' jobs.",

@@ -19,7 +19,7 @@ from benchmarks import models, system
 from benchmarks.machine import ROOT
 from benchmarks.making import make_models
 from benchmarks.system import STOP_SECONDS, Options, System
-from sluice.client import Sluice
+from sluice.client import Client
 from sluice.data_folder import DataFolder, write_private
 from sluice.preparation import follow
 
@@ -94,8 +94,8 @@ def _furnish(installation: Installation, started: System) -> None:
     started.run("admin", "create", "benchmark", "--out", str(administrator), "--url", started.address)
     known = json.loads(administrator.read_text())
     found = {"administrator": {name: known[name] for name in ("client_id", "client_secret")}}
-    with Sluice.from_file(administrator) as sluice:
-        names = (models.DIGITS, models.PHOTOGRAPHS)
+    with Client.from_file(administrator) as sluice:
+        names = (models.DIGITS, models.PHOTOGRAPHS, models.COLOURS)
         for name in names:
             [file] = [file for file in installation.trained.glob(f"{name}.*") if file.suffix in (".keras", ".onnx")]
             uploaded = sluice.upload(name, file)

@@ -25,6 +25,7 @@ from model_store.settings import StoreSettings
 from sluice import embedded_redis
 from sluice.child import Child, Program
 from sluice.data_folder import DataFolder
+from sluice.listening_ports import port_is_free
 from sluice.logbook import Logbook
 
 HOST = "127.0.0.1"
@@ -136,7 +137,7 @@ class System:
         settings = {"SLUICE_HOST": HOST, "SLUICE_PORT": str(port)}
         environment = self._environment(gateway=True) | settings
         child = self._launch(Program("floor", [sys.executable, "-m", "benchmarks.floor"], environment, ROOT))
-        wait_for(lambda: not embedded_redis.port_is_free(port), "the floor does not listen", child)
+        wait_for(lambda: not port_is_free(port), "the floor does not listen", child)
         return port
 
     def run(self, *arguments: str) -> None:

@@ -81,6 +81,12 @@ TARGETS = (
     Target("binary tensors ÷ JSON, requests/s, 32 connections", "binary", "binary to JSON at 32", least=1),
     Target("binary tensors ÷ JSON, requests/s, 128 connections", "binary", "binary to JSON at 128", least=1),
     Target(
+        "binary tensors ÷ JSON for a photograph of 224 x 224 x 3, requests/s, 8 connections",
+        "photographs",
+        "binary to JSON, photographs",
+        least=5,
+    ),
+    Target(
         "16 instances a request: instances/s ÷ single-instance requests/s", "instances", "instances/s, 16 to 1", least=5
     ),
     Target(

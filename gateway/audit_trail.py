@@ -18,6 +18,7 @@ from auth.audit import ACT, Entry, Outcome, record
 from gateway.audit_log import AuditLog
 from model_store.errors import SluiceError
 from model_store.tables import Version
+from workers.protocols.body import Dialect
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -155,7 +156,7 @@ def _prediction(
 ) -> Entry:
     caller: Caller | None = scope.get("caller")
     return Entry(
-        act="submit" if address.submits else "predict",
+        act=_asked(address),
         identity=caller.client_id if caller is not None else "",
         name=caller.name if caller is not None else "",
         model=address.model,
@@ -167,6 +168,12 @@ def _prediction(
         address=_address(scope),
         detail=NOTHING if address.label is None else {"label": address.label},
     )
+
+
+def _asked(address: Address) -> str:
+    if address.dialect is Dialect.EXPLAIN:
+        return "explain"
+    return "submit" if address.submits else "predict"
 
 
 def _act(name: str) -> str:

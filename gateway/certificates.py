@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 # Of TLS 1.2; all ciphers of TLS 1.3 are of this kind: forward secrecy and authenticated encryption, nothing else.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 LOOK_SECONDS = 1.0
+HTTP = "http/1.1"
 REVOCATIONS = b"-----BEGIN X509 CRL-----"
 
 
@@ -64,16 +65,17 @@ class LiveContext(ssl.SSLContext):
 
     current: ssl.SSLContext
     files: TlsFiles
+    spoken: str  # on top of TLS, by its name in ALPN
     seen: tuple[object, ...]  # the files' state just before they were read
 
-    def __new__(cls, files: TlsFiles) -> LiveContext:
+    def __new__(cls, files: TlsFiles, spoken: str = HTTP) -> LiveContext:
         """Raises CertificateInvalid."""
         made = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
-        made.files, made.seen = files, files.state()
-        made.current = make_context(files)
+        made.files, made.seen, made.spoken = files, files.state(), spoken
+        made.current = make_context(files, spoken)
         return made
 
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(self, files: TlsFiles, spoken: str = HTTP) -> None:
         """Everything is in `__new__`, as ssl has it."""
 
     def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:  # noqa: ANN401 - whatever the event loop gives
@@ -82,7 +84,7 @@ class LiveContext(ssl.SSLContext):
     def reload(self) -> None:
         """Read the files again for connections to come; raises CertificateInvalid, and all stays as it is."""
         self.seen = self.files.state()
-        self.current = make_context(self.files)
+        self.current = make_context(self.files, self.spoken)
 
 
 class CertificateWatch:
@@ -120,7 +122,7 @@ class CertificateWatch:
             log.info("the TLS files were read again")
 
 
-def make_context(files: TlsFiles) -> ssl.SSLContext:
+def make_context(files: TlsFiles, spoken: str = HTTP) -> ssl.SSLContext:
     """TLS 1.2 and 1.3 with these files; raises CertificateInvalid.
 
     With certificates of clients TLS 1.3 alone, and no sessions to resume: resuming one looks at no certificate again,
@@ -130,7 +132,7 @@ def make_context(files: TlsFiles) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_ciphers(CIPHERS)
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([spoken])
     try:
         require_private(files.key, files.key.stat())
         context.load_cert_chain(files.certificate, files.key, password=_refuse_password)

@@ -17,7 +17,8 @@ SENT = (
 )
 SHOWN = (
     b"idempotent-replayed, inference-header-content-length, location, preference-applied, ratelimit, "
-    b"ratelimit-policy, retry-after, sluice-model-version, www-authenticate, x-request-id"
+    b"ratelimit-policy, retry-after, sluice-error-code, sluice-model-version, www-authenticate, "
+    b"x-request-id"
 )
 REMEMBERED_SECONDS = b"600"
 VARY = (b"vary", b"origin")

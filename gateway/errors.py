@@ -10,12 +10,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from gateway.allowed_methods import methods_of
+from gateway.prediction_addresses import parse_path
 from model_store.errors import ModelNotFound, SluiceError
+from workers.protocols.mlflow_errors import error_code
 
 CODES = {400: "request_invalid", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported"}
 MOST_ERRORS_SHOWN = 10
 MOST_CHARACTERS = 1000
 OPENAI = ("/v1/files", "/v1/batches")
+MLFLOW = ("/models/", "/endpoints/")
 OPEN_INFERENCE_MODELS = "/v2/models/"
 
 Rendered = tuple[int, dict[str, str], bytes]
@@ -31,9 +34,19 @@ class ContentEncoded(SluiceError):
 
     status = 415
     code = "content_encoding_unsupported"
+    headers = {"accept-encoding": "identity"}  # noqa: RUF012 - as the mapping that it replaces, nobody changes it
+
+    def __init__(self, message: str = "send the body without Content-Encoding") -> None:
+        super().__init__(message)
+
+
+class ContentCodingUnknown(ContentEncoded):
+    """A prediction's body may be packed, but not so."""
+
+    headers = {"accept-encoding": "gzip, deflate"}  # noqa: RUF012 - as above
 
     def __init__(self) -> None:
-        super().__init__("send the body without Content-Encoding")
+        super().__init__("send the body with Content-Encoding gzip or deflate, or without")
 
 
 class RightsUnavailable(SluiceError):
@@ -60,8 +73,14 @@ def render(path: str, error: SluiceError) -> Rendered:
     elif speaks_openai(path):
         told = {"message": message, "type": _type_of(error.status), "param": None, "code": error.code}
         document = {"error": told}
+    elif speaks_mlflow(path):
+        document = {"error_code": error_code(error.status), "message": message}
+        document |= error.members
     elif has_bare_errors(path):
         document = {"error": _unknown_to_triton(path) if _names_unknown_model(path, error) else message}
+        document |= error.members
+        # These shapes have a text only; a program goes by the code.
+        headers["sluice-error-code"] = error.code
     else:
         headers["content-type"] = "application/problem+json"
         document = {"type": "about:blank", "title": title(error.code), "status": error.status, "code": error.code}
@@ -80,6 +99,11 @@ def has_bare_errors(path: str) -> bool:
 def speaks_openai(path: str) -> bool:
     """Whether callers of this path expect errors as OpenAI writes them (openapi.yaml, ErrorResponse)."""
     return path.startswith(OPENAI)
+
+
+def speaks_mlflow(path: str) -> bool:
+    """Whether callers of this path expect errors as MLflow's scoring server writes them."""
+    return path.startswith(MLFLOW)
 
 
 def _type_of(status: int) -> str:
@@ -119,8 +143,7 @@ def install(app: FastAPI) -> None:
         return response(render(request.scope["path"], stated))
 
     def http_error(request: Request, error: HTTPException) -> Response:
-        stated = SluiceError(str(error.detail))
-        stated.status, stated.code = error.status_code, CODES.get(error.status_code, "request_invalid")
+        stated = _unmatched(request, error)
         _remember(request, stated)
         status, headers, body = render(request.scope["path"], stated)
         if status == 405:
@@ -132,6 +155,21 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(SluiceError, sluice_error)  # type: ignore[arg-type] # handlers are typed for Exception
     app.add_exception_handler(RequestValidationError, validation_error)  # type: ignore[arg-type] # as above
     app.add_exception_handler(HTTPException, http_error)  # type: ignore[arg-type] # as above
+
+
+def _unmatched(request: Request, error: HTTPException) -> SluiceError:
+    """What the router says of an address or a method that no route has."""
+    path = request.scope["path"]
+    status, text = error.status_code, str(error.detail)
+    if status == 404 and parse_path(path) is not None:
+        # Predictions are answered in front of the router, which knows no method of theirs.
+        status, text = 405, "Method Not Allowed"
+    elif status == 404 and path.startswith("/v1/") and has_bare_errors(path):
+        # TensorFlow Serving's words for whatever is no form of address there.
+        status, text = 400, f"Malformed request: {request.method} {path}"
+    stated = SluiceError(text)
+    stated.status, stated.code = status, CODES.get(status, "request_invalid")
+    return stated
 
 
 def _remember(request: Request, error: SluiceError) -> None:

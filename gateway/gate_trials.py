@@ -206,7 +206,9 @@ class _Trial:
         such samples. Random numbers are close calls for most networks."""
         found = self._found
         with transaction(self._with.sessions, write=False) as session:
-            uploaded = {kind: samples.find(session, found.model, kind) for kind in (Kind.INPUTS, Kind.LABELLED)}
+            uploaded = {
+                kind: samples.find(session, found.model, kind, uploaded=True) for kind in (Kind.INPUTS, Kind.LABELLED)
+            }
         for kind, digest in uploaded.items():
             if digest is not None and found.signature.batched:
                 path = held.enter_context(self._with.artifacts.opened(digest))

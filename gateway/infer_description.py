@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from auth.scopes import Scope
-from gateway.prediction_description import PREFER, Json, accepted, failure, header, parameters, reference, refusals
+from gateway.prediction_description import (
+    PREFER,
+    TARGETS,
+    Json,
+    accepted,
+    failure,
+    header,
+    operation_id,
+    parameters,
+    reference,
+    refusals,
+)
 from gateway.submit_description import submit_options
 
 INFER_TAG = {
@@ -13,7 +24,6 @@ INFER_TAG = {
         "extension: tensors as JSON or as bytes behind it, in requests and answers alike."
     ),
 }
-TARGETS = {"": "the highest AVAILABLE version", "/versions/{version}": "one version"}
 HEAD_LENGTH = "Inference-Header-Content-Length"
 
 INFER_EXAMPLES: dict[str, Json] = {
@@ -67,7 +77,17 @@ INFER_SCHEMAS: dict[str, Json] = {
             "binary_data_output": {
                 "type": "boolean",
                 "description": "Answer with bytes all outputs that do not say otherwise.",
-            }
+            },
+            "priority": {
+                "type": "integer",
+                "minimum": 0,
+                "description": "Of a job: 1 makes it `interactive`; anything else leaves it to `Sluice-Priority`.",
+            },
+            "timeout": {
+                "type": "integer",
+                "minimum": 0,
+                "description": "Microseconds to wait at most (503 after that), or a job's deadline; 0 is none.",
+            },
         },
     },
     "InferInput": {
@@ -147,7 +167,7 @@ def infer_operation(target: str, meaning: str) -> Json:
     return {
         "tags": [INFER_TAG["name"]],
         "summary": f"Infer with {meaning}",
-        "operationId": f"infer_{'version' if target else 'model'}",
+        "operationId": operation_id("infer", target),
         "parameters": [*parameters(target), length, PREFER, *submit_options()],
         "requestBody": {
             "required": True,

@@ -17,9 +17,10 @@ from gateway.job_results import JobResults, moment
 from gateway.queue_outlook import Outlook
 from gateway.result_addresses import ResultAddress
 from model_store.database import transaction
+from model_store.errors import SluiceError
 from workers import jobs, waiting
 from workers.drafts import FILE
-from workers.errors import JobNotFound
+from workers.errors import InputInvalid, JobNotFound
 from workers.files.keeping import batch_of
 from workers.files.progress import progress_of
 from workers.files.tables import Batch
@@ -105,6 +106,14 @@ async def whole_result(parts: Parts, found: JobView) -> Body | None:
     if found.result is not None or not found.job.result_stored:
         return found.result
     return await asyncio.to_thread(parts.results.stored_body, found.job)
+
+
+def failure_of(job: Job) -> SluiceError:
+    """Why a job has no result, as whoever waits for a prediction is told: 400 where the request was at fault."""
+    error = SluiceError(job.error_message or f"the job ended as {job.state}")
+    error.code = job.error_code or error.code
+    error.status = InputInvalid.status if error.code == InputInvalid.code else 500
+    return error
 
 
 def job_document(found: JobView) -> bytes:

@@ -24,6 +24,8 @@ SHUTDOWN_SECONDS = 10
 BACKLOG = 2048
 # Of a process, for everything that is no connection of a caller: the database, Redis, files, and refusals.
 OTHER_DESCRIPTORS = 512
+# Of a connection: gRPC's has two more, for the way to the server behind (gateway/grpc_services/outer_connections.py).
+HTTP_DESCRIPTORS, GRPC_DESCRIPTORS = 1, 3
 # RFC 6797: a year without plain HTTP, which is not there to go back to.
 STRICT_TRANSPORT = ("strict-transport-security", "max-age=31536000")
 
@@ -33,7 +35,8 @@ log = logging.getLogger(__name__)
 def listen(app: FastAPI, settings: GatewaySettings) -> None:
     """Serve an application the way a gateway is served; the benchmarks serve their floor with it."""
     tls = None if settings.tls_files is None else LiveContext(settings.tls_files)
-    config = server_config(app, (settings.host, settings.port), within_descriptors(settings.connection_bounds), tls)
+    bounds = within_descriptors(settings.connection_bounds, descriptors(settings))
+    config = server_config(app, (settings.host, settings.port), bounds, tls)
     # What lives now lives for ever: collections need not walk it again. They were the whole tail of the latency
     # (p99 at 32 connections 64 ms, without them 10 ms); cycles that requests leave behind are still collected.
     gc.collect()
@@ -70,20 +73,25 @@ def server_config(
     )
 
 
-def within_descriptors(bounds: ConnectionBounds) -> ConnectionBounds:
-    """Raise the system's bound on open files as far as it goes; bounds that it can hold.
+def descriptors(settings: GatewaySettings) -> int:
+    """How many open files a gateway has for one connection of each kind."""
+    return HTTP_DESCRIPTORS + (GRPC_DESCRIPTORS if settings.grpc_port else 0)
+
+
+def within_descriptors(bounds: ConnectionBounds, each: int = HTTP_DESCRIPTORS) -> ConnectionBounds:
+    """Raise the system's bound on open files as far as it goes; bounds that it can hold, with `each` a connection.
 
     Often it is 1,024, which a thousand idle connections use up: then nobody can be refused, and nothing be read.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = bounds.connections + OTHER_DESCRIPTORS
+    wanted = bounds.connections * each + OTHER_DESCRIPTORS
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return bounds
     found = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (found, hard))
     if found < wanted:
         log.warning("the system allows %d open files only, so fewer connections are taken", found)
-    return replace(bounds, connections=max(found - OTHER_DESCRIPTORS, 1))
+    return replace(bounds, connections=max((found - OTHER_DESCRIPTORS) // each, 1))
 
 
 @contextlib.contextmanager

@@ -9,11 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from model_store.catalog import CatalogVersion
-from model_store.signature import Signature, TensorSpec
+from model_store.signature import DEFAULT_NAME, Signature, TensorSpec
 from model_store.tables import State
 from model_store.tensors import element_type
+from workers.protocols.example_results import class_outputs, value_output
+from workers.protocols.signature_names import (
+    CLASSIFICATION,
+    CLASSIFY_METHOD,
+    PREDICT_METHOD,
+    REGRESS_METHOD,
+    REGRESSION,
+)
 
 # The error codes of gRPC by those of preparations; whatever is not here was wrong with the upload.
 ERROR_CODES = {
@@ -23,8 +32,31 @@ ERROR_CODES = {
     "runner_memory": "RESOURCE_EXHAUSTED",
     "runner_timeout": "DEADLINE_EXCEEDED",
 }
-DEFAULT_SIGNATURE = "serving_default"
-PREDICT_METHOD = "tensorflow/serving/predict"
+
+
+# The example's signature: 28x28 pixels to a score for each digit.
+DIGITS: JsonDict = {
+    "inputs": {
+        "image": {
+            "dtype": "DT_FLOAT",
+            "tensor_shape": {
+                "dim": [{"size": "-1", "name": ""}, {"size": "28", "name": ""}, {"size": "28", "name": ""}],
+                "unknown_rank": False,
+            },
+            "name": "serving_default_image:0",
+        }
+    },
+    "outputs": {
+        "digit": {
+            "dtype": "DT_FLOAT",
+            "tensor_shape": {
+                "dim": [{"size": "-1", "name": ""}, {"size": "10", "name": ""}],
+                "unknown_rank": False,
+            },
+            "name": "StatefulPartitionedCall:0",
+        }
+    },
+}
 
 
 class Status(BaseModel):
@@ -96,7 +128,7 @@ class SignatureDef(BaseModel):
 
 
 class SignatureDefMap(BaseModel):
-    """Signatures by name; there is one."""
+    """The version's one signature by its names: one more for each further method that it fits."""
 
     signature_def: dict[str, SignatureDef]
 
@@ -126,34 +158,8 @@ class ModelMetadata(BaseModel):
                     "metadata": {
                         "signature_def": {
                             "signature_def": {
-                                "serving_default": {
-                                    "inputs": {
-                                        "image": {
-                                            "dtype": "DT_FLOAT",
-                                            "tensor_shape": {
-                                                "dim": [
-                                                    {"size": "-1", "name": ""},
-                                                    {"size": "28", "name": ""},
-                                                    {"size": "28", "name": ""},
-                                                ],
-                                                "unknown_rank": False,
-                                            },
-                                            "name": "serving_default_image:0",
-                                        }
-                                    },
-                                    "outputs": {
-                                        "digit": {
-                                            "dtype": "DT_FLOAT",
-                                            "tensor_shape": {
-                                                "dim": [{"size": "-1", "name": ""}, {"size": "10", "name": ""}],
-                                                "unknown_rank": False,
-                                            },
-                                            "name": "StatefulPartitionedCall:0",
-                                        }
-                                    },
-                                    "method_name": "tensorflow/serving/predict",
-                                    "defaults": {},
-                                }
+                                "serving_default": DIGITS | {"method_name": PREDICT_METHOD, "defaults": {}},
+                                "classification": DIGITS | {"method_name": CLASSIFY_METHOD, "defaults": {}},
                             }
                         }
                     },
@@ -182,16 +188,30 @@ def metadata_of(name: str, number: int, signature: Signature) -> ModelMetadata:
     """The metadata of an AVAILABLE version."""
     definition = SignatureDef(
         # The names of tensors within the graph, made up as Keras's own export makes them: the graph may be ONNX's.
-        inputs={spec.name: _tensor_info(spec, f"{DEFAULT_SIGNATURE}_{spec.name}:0") for spec in signature.inputs},
+        inputs={spec.name: _tensor_info(spec, f"{DEFAULT_NAME}_{spec.name}:0") for spec in signature.inputs},
         outputs={
             spec.name: _tensor_info(spec, f"StatefulPartitionedCall:{place}")
             for place, spec in enumerate(signature.outputs)
         },
     )
+    named = {
+        method_name: definition.model_copy(update={"method_name": method})
+        for method_name, method in _methods(signature).items()
+    }
     return ModelMetadata(
         model_spec=ModelSpec(name=name, version=str(number)),
-        metadata=Metadata(signature_def=SignatureDefMap(signature_def={DEFAULT_SIGNATURE: definition})),
+        metadata=Metadata(signature_def=SignatureDefMap(signature_def=named)),
     )
+
+
+def _methods(signature: Signature) -> dict[str, str]:
+    """Methods by the names under which the signature answers them."""
+    found = {DEFAULT_NAME: PREDICT_METHOD, signature.name: PREDICT_METHOD}
+    if class_outputs(signature) is not None:
+        found.setdefault(CLASSIFICATION, CLASSIFY_METHOD)
+    if value_output(signature) is not None:
+        found.setdefault(REGRESSION, REGRESS_METHOD)
+    return found
 
 
 def _status(version: CatalogVersion) -> Status:

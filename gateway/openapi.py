@@ -7,18 +7,25 @@ nor the shapes in which errors are rendered.
 from __future__ import annotations
 
 import copy
+import functools
+import threading
 from collections.abc import Iterator
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import iter_route_contexts
 
 from auth.scopes import MEANINGS
 from gateway.dependencies import PAGES, TOKEN_PATH, Reader, Require, SignedInPerson
-from gateway.errors import has_bare_errors, speaks_openai
+from gateway.dry_run_description import DRY_RUN_SCHEMAS, with_dry_runs
+from gateway.errors import has_bare_errors, speaks_mlflow, speaks_openai
+from gateway.example_description import EXAMPLE_SCHEMAS, example_paths
+from gateway.explain_description import EXPLAIN_SCHEMAS, explain_paths
 from gateway.infer_description import INFER_SCHEMAS, INFER_TAG, infer_paths
 from gateway.prediction_description import NAME_PATTERN, SCHEMAS, TAG, Json, header, prediction_paths, reference
+from gateway.scoring_description import SCORING_SCHEMAS, SCORING_TAG, scoring_paths
 
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 # Of models and labels, and of whatever else has a name in a path.
@@ -94,10 +101,37 @@ ERROR_SCHEMAS: dict[str, Json] = {
 }
 
 
+class Description:
+    """The document of an application, made when it is first asked for: a second of work, and open to strangers."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Json:
+        with self._lock:
+            return self._document
+
+    @property
+    def text(self) -> bytes:
+        """As JSON."""
+        with self._lock:
+            return self._text
+
+    @functools.cached_property
+    def _document(self) -> Json:
+        return describe(self._app)
+
+    @functools.cached_property
+    def _text(self) -> bytes:
+        return orjson.dumps(self._document)
+
+
 def describe(app: FastAPI) -> Json:
     """The complete OpenAPI 3.1 document of `app`, a new one at each call; it needs no request and no token."""
     document = copy.deepcopy(FastAPI.openapi(app))
-    paths: dict[str, Json] = {**document["paths"], **prediction_paths(), **infer_paths()}
+    predictions = {**prediction_paths(), **example_paths(), **explain_paths(), **infer_paths(), **scoring_paths()}
+    paths: dict[str, Json] = {**document["paths"], **with_dry_runs(predictions)}
     scopes, sessions = scopes_of(app), routes_of_sessions(app)
     for path, method, operation in operations(paths):
         if "security" not in operation or (path, method) in scopes:
@@ -110,14 +144,15 @@ def describe(app: FastAPI) -> Json:
                 add_error_shape(path, response)
     document["paths"] = paths
     components = document.setdefault("components", {})
-    components.setdefault("schemas", {}).update(ERROR_SCHEMAS | SCHEMAS | INFER_SCHEMAS)
+    components.setdefault("schemas", {}).update(ERROR_SCHEMAS | SCHEMAS | EXAMPLE_SCHEMAS | INFER_SCHEMAS)
+    components["schemas"].update(SCORING_SCHEMAS | EXPLAIN_SCHEMAS | DRY_RUN_SCHEMAS)
     for unused in (FASTAPI_ERROR, "ValidationError"):
         components["schemas"].pop(unused, None)
     components["securitySchemes"] = {
         "token": TOKEN_SCHEME,
         "session": SESSION_SCHEME | {"name": app.state.parts.people.cookies.session_name},
     }
-    document["tags"] = [TAG, INFER_TAG, *document.get("tags", [])]
+    document["tags"] = [TAG, INFER_TAG, SCORING_TAG, *document.get("tags", [])]
     return document
 
 
@@ -195,6 +230,8 @@ def add_error_shape(path: str, response: Json) -> None:
     """The body of an error, as `gateway.errors.render` writes it for this path."""
     if speaks_openai(path):
         shape, kind = "OpenAIError", "application/json"
+    elif speaks_mlflow(path):
+        shape, kind = "ScoringError", "application/json"
     elif has_bare_errors(path):
         shape, kind = "Error", "application/json"
     elif path.startswith("/oauth/"):

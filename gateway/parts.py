@@ -20,6 +20,7 @@ from gateway.end_feed import EndFeed
 from gateway.event_streams import EventStreams
 from gateway.figure_buffer import FigureBuffer
 from gateway.health import Health
+from gateway.inference_statistics import InferenceStatistics
 from gateway.job_results import JobResults
 from gateway.job_submission import JobSubmission
 from gateway.job_watch import JobWatch
@@ -60,6 +61,7 @@ class Parts:
     figures: FigureBuffer
     shadowing: Shadowing
     outlook: QueueOutlook
+    statistics: InferenceStatistics
     limits: Limits
     jobs: JobSubmission
     results: JobResults

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from starlette.types import Receive
 
-from gateway.errors import ContentEncoded, RequestTooLarge
+from gateway.content_codings import require_known, unpacked
+from gateway.errors import RequestTooLarge
+from gateway.file_bodies import JSON_START, file_type, read_files
+from gateway.scoring_content import scoring_dialect
 from workers.errors import InputInvalid
 from workers.protocols.body import TEXT, Body, Dialect
 
@@ -15,6 +18,8 @@ HEAD_LENGTH = b"inference-header-content-length"
 # As many digits as a body's length may have, here and in HTTP.
 HEAD_DIGITS = 10
 LENGTH_DIGITS = 20
+# Dialects whose bodies have no head, whatever the headers say.
+JSON_ALONE = frozenset({Dialect.TENSORFLOW_SERVING, Dialect.CLASSIFY, Dialect.REGRESS, Dialect.EXPLAIN})
 JSON = (b"content-type", b"application/json")
 BYTES = (b"content-type", b"application/octet-stream")
 
@@ -30,8 +35,16 @@ async def read_prediction(headers: RawHeaders, receive: Receive, limit: int, dia
     Disconnected.
     """
     data = await read_body(headers, receive, limit)
-    if dialect is Dialect.TENSORFLOW_SERVING:
+    if dialect in JSON_ALONE:
+        if data[:1] != b"{" and (files := file_type(headers)) and not JSON_START.match(data):
+            if dialect is not Dialect.TENSORFLOW_SERVING:
+                raise InputInvalid(
+                    'files come to this address in JSON, as {"b64": "…"}; :predict takes them as they are'
+                )
+            return await read_files(files, data)
         return Body(data, dialect)
+    if dialect is Dialect.MLFLOW:
+        return Body(data, scoring_dialect(headers))
     head = head_of(headers)
     if head != TEXT and head > len(data):
         raise InputInvalid(f"Inference-Header-Content-Length is {head}, but the body has {len(data)} bytes")
@@ -54,11 +67,20 @@ def content_headers(head: int) -> RawHeaders:
 
 
 async def read_body(headers: RawHeaders, receive: Receive, limit: int) -> bytes:
+    """The body, unpacked if it was packed; raises RequestTooLarge, ContentCodingUnknown, InputInvalid, Disconnected."""
+    coding = b""
     for name, value in headers:
         if name == b"content-length" and is_longer(value, limit):
             raise _too_large(limit)
         if name == b"content-encoding" and value.lower() != b"identity":
-            raise ContentEncoded
+            coding = coding + b"," + value if coding else value
+    if coding:
+        require_known(coding)
+        return await unpacked(await _received(receive, limit), coding, limit)
+    return await _received(receive, limit)
+
+
+async def _received(receive: Receive, limit: int) -> bytes:
     message = await receive()
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False):

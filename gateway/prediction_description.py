@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from auth.scopes import Scope
+from gateway.file_description import FILES
 from gateway.submit_description import submit_options
 
 Json = dict[str, Any]
@@ -53,7 +54,10 @@ SCHEMAS: dict[str, Json] = {
             "-Infinity may be written as bare tokens."
         ),
         "properties": {
-            "signature_name": {"type": "string", "enum": ["serving_default", ""]},
+            "signature_name": {
+                "type": "string",
+                "description": "`serving_default`, or the name by which the upload's signature was chosen.",
+            },
             "instances": {"type": "array", "minItems": 1, "items": {}},
             "inputs": {"description": "A tensor as nested lists, or an object of tensors by input name."},
             "top_k": {
@@ -167,29 +171,32 @@ def answered(description: str) -> Json:
 
 
 def operation(target: str, summary: str, responses: dict[str, Json]) -> Json:
-    verb = summary.split()[0].lower()
-    kind = target.strip("/").partition("/")[0].rstrip("s") or "model"
     return {
         "tags": [TAG["name"]],
         "summary": summary,
-        "operationId": f"{verb}_{kind}",
+        "operationId": operation_id(summary.split()[0].lower(), target),
         "parameters": [*parameters(target), PREFER, *submit_options()],
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": reference("PredictRequest"), "examples": EXAMPLES}},
+            "content": {"application/json": {"schema": reference("PredictRequest"), "examples": EXAMPLES}} | FILES,
         },
         "responses": refusals() | responses,
         "security": [{"token": [str(Scope.PREDICT)]}],
     }
 
 
+def operation_id(verb: str, target: str) -> str:
+    return f"{verb}_{target.strip('/').partition('/')[0].rstrip('s') or 'model'}"
+
+
 def refusals() -> dict[str, Json]:
     """What any prediction may be refused with, in any dialect."""
     return {
-        "400": failure("The body does not fit the version's signature: the text says where, and what was expected."),
+        "400": failure("The body does not fit the version's signature: the text says where, and what was expected.")
+        | {"headers": {"Link": header("The version's own description, as `service-desc` (RFC 8631).")}},
         "404": failure("No such model or version, or no grant for it: the two answers are equal."),
         "413": failure("The body is larger than the limit (16 MiB unless set otherwise)."),
-        "415": failure("The body has a Content-Encoding."),
+        "415": failure("The body has a Content-Encoding other than gzip and deflate."),
         "422": failure("The `Idempotency-Key` came with another request before."),
         "429": failure("The client is at one of its limits: `RateLimit-Policy` says at which.", retry=True),
     }

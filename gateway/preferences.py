@@ -10,11 +10,12 @@ LONGEST_WAIT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """`applied` is the value for Preference-Applied."""
+    """`applied` is the value for Preference-Applied: nothing where nobody said what is done all the same."""
 
     respond_async: bool = False
     wait_seconds: float = 0.0
     wait_given: bool = False
+    stated: bool = True
 
     @property
     def asynchronous(self) -> bool:
@@ -23,6 +24,8 @@ class Preferences:
 
     @property
     def applied(self) -> bytes:
+        if not self.stated:
+            return b""
         names = ["respond-async"] if self.respond_async else []
         if self.wait_given:
             names.append(f"wait={self.wait_seconds:g}")
@@ -30,6 +33,13 @@ class Preferences:
 
 
 NONE = Preferences()
+
+
+def waiting(preferences: Preferences, seconds: float) -> Preferences:
+    """The same, or to wait so long where the caller said nothing of a job."""
+    if preferences.asynchronous:
+        return preferences
+    return Preferences(wait_seconds=seconds, wait_given=True, stated=False)
 
 
 def read_preferences(headers: Sequence[tuple[bytes, bytes]]) -> Preferences:

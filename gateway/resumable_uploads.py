@@ -14,6 +14,7 @@ import anyio
 from anyio.to_thread import run_sync
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 from starlette.requests import ClientDisconnect
 
 from gateway.parts import Parts
@@ -40,23 +41,20 @@ class UploadWanted(BaseModel):
     size_bytes: int = Field(strict=True, ge=1, le=2**62, description="How large the whole file is.")
 
 
+EXAMPLE: JsonDict = {
+    "id": "up_9f86d081884c7d659a2feaa0c55ad015",
+    "model": "mnist",
+    "size_bytes": 104857600,
+    "received_bytes": 67108864,
+    "version": None,
+    "expires_at": "2026-11-23T13:10:00.123000Z",
+}
+
+
 class UploadShown(BaseModel):
     """How far an upload has come."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "up_9f86d081884c7d659a2feaa0c55ad015",
-                    "model": "mnist",
-                    "size_bytes": 104857600,
-                    "received_bytes": 67108864,
-                    "version": None,
-                    "expires_at": "2026-11-23T13:10:00.123000Z",
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     id: str
     model: str
@@ -64,6 +62,14 @@ class UploadShown(BaseModel):
     received_bytes: int = Field(description="How much of it is kept, from its beginning: go on with the next byte.")
     version: int | None = Field(description="The version that the whole file became.")
     expires_at: datetime = Field(description="When it is forgotten unless another piece comes.")
+
+
+class UploadsShown(BaseModel):
+    """A client's uploads that may still go on."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"uploads": [EXAMPLE]}]})
+
+    uploads: list[UploadShown]
 
 
 def show(upload: Partial) -> UploadShown:

@@ -34,6 +34,7 @@ class SamplesShown(BaseModel):
                     "instances": 200,
                     "uploaded_by": "cli_4mZQhVYwW0qK7bN2sT9xLd3R",
                     "created_at": "2026-11-22T13:10:00.123000Z",
+                    "version": None,
                 }
             ]
         }
@@ -45,6 +46,9 @@ class SamplesShown(BaseModel):
     instances: int = Field(description="How many samples there are.")
     uploaded_by: str = Field(description="Id of the client that uploaded them.")
     created_at: datetime
+    version: int | None = Field(
+        description="The version whose upload brought them, as an MLflow model's input example; null: uploaded."
+    )
 
 
 def show(row: ModelSamples) -> SamplesShown:
@@ -55,6 +59,7 @@ def show(row: ModelSamples) -> SamplesShown:
         instances=row.instances,
         uploaded_by=row.uploaded_by,
         created_at=datetime.fromtimestamp(row.created_at / 1000, UTC),
+        version=row.version,
     )
 
 

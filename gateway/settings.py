@@ -9,6 +9,7 @@ from pydantic import Field
 from auth.audit_settings import AuditSettings
 from auth.people_settings import PeopleSettings
 from auth.settings import AuthSettings
+from gateway.grpc_settings import GrpcSettings
 from gateway.transport_settings import TransportSettings
 from model_store.settings import StoreSettings
 from workers.mlflow.settings import MlflowSettings
@@ -18,6 +19,7 @@ from workers.webhooks.settings import WebhookSettings
 
 class GatewaySettings(
     TransportSettings,
+    GrpcSettings,
     AuthSettings,
     PeopleSettings,
     AuditSettings,
@@ -36,6 +38,14 @@ class GatewaySettings(
         description="Name of this gateway process; unique; made up at start by default.",
     )
     body_limit_bytes: int = Field(16 * 1024**2, ge=1024, description="Largest body of a prediction request.")
+    packing_bytes: int = Field(
+        1024**2,
+        ge=1,
+        description=(
+            "From this size on, answers of predictions are packed for callers whose Accept-Encoding names gzip or "
+            "deflate."
+        ),
+    )
     client_concurrency: int = Field(
         1000,
         ge=0,

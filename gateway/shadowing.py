@@ -71,7 +71,9 @@ def wants_best_classes(body: Body) -> bool:
 
     Searched piece by piece, between which other threads get the interpreter: a whole body may take a tenth of a second.
     """
-    wanted = BEST_CLASSES[Dialect(body.dialect)]
+    wanted = BEST_CLASSES.get(Dialect(body.dialect))
+    if wanted is None:
+        return False
     end = len(body.data) if body.head == TEXT else min(body.head, len(body.data))
     pieces = range(0, end, PIECE_BYTES)
     return any(body.data.find(wanted, at, min(end, at + PIECE_BYTES + len(wanted))) >= 0 for at in pieces)

@@ -51,6 +51,7 @@ POOL_RETRY_SECONDS = 5
 BACKLOG_SECONDS = 0.0005
 # A write or a read that takes longer than this is taken for a dead connection.
 PATIENCE_SECONDS = 3.0
+LATE = "the prediction took longer than it may; submit it as a job with :submit or Prefer: respond-async"
 
 
 class CallerGone(Exception):
@@ -160,6 +161,8 @@ class Submission:
             turn = self._turn[lane] = Turn(lane)
         turn.predictions.append((number, body))
         waiting = self._waiting[number] = Waiting(future, turn, now, now + seconds, receive)
+        if seconds < CHECK_SECONDS:
+            loop.call_later(seconds, self._cancel, [number], DeadlinePassed(LATE))
         if not self._turn_scheduled:
             self._turn_scheduled = True
             loop.call_soon(self._end_turn)
@@ -325,8 +328,7 @@ class Submission:
         now = asyncio.get_running_loop().time()
         late = [number for number, waiting in self._waiting.items() if waiting.until < now]
         if late:
-            text = "the prediction took longer than it may; submit it as a job with :submit or Prefer: respond-async"
-            self._cancel(late, DeadlinePassed(text))
+            self._cancel(late, DeadlinePassed(LATE))
 
     def _show_waiting(self) -> None:
         now = asyncio.get_running_loop().time()

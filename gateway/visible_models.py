@@ -38,6 +38,12 @@ def visible_model(request: Request, caller: Caller, name: str, version: int | No
     return CatalogModel(name, versions, labels, found.latest if found.latest in versions else None)
 
 
+def used_models(request: Request, caller: Caller) -> list[str]:
+    """The names of the models that the client may do anything with, in order."""
+    sight = parts(request).admission.sight(caller)
+    return sorted(name for name, model in sight.catalog.models.items() if sight.uses(model))
+
+
 def model_name(request: Request, model: str) -> str:
     """The name, if it can be one; raises RequestMalformed."""
     # TensorFlow Serving's own rule, `[^/:]+`: `GET /v1/models/mnist:predict` is malformed, not an unknown model.

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from model_store.errors import LabelNotFound, ModelNotFound, VersionNotReady
 from model_store.job_policies import NO_POLICY, JobPolicy, load_policies
-from model_store.model_settings import ORDINARY, Serving, load_serving
+from model_store.model_settings import ORDINARY, Serving, load_serving, load_specifications
 from model_store.signature import Signature
 from model_store.tables import Label, State, Version
 from model_store.traffic import Split
@@ -34,6 +34,7 @@ class CatalogVersion:
     available_at: int | None
     digest: str = ""  # of the artifact
     withdrawn: bool = False  # a bare name does not mean it
+    input_specification: str | None = None  # JSON, model_store/input_specification.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def load_catalog(session: Session) -> Catalog:
         Version.digest,
         Version.withdrawn,
     )  # fmt: skip - one line a group; above all not `report`, which is long and never needed here
-    serving = load_serving(session)
+    serving, specifications = load_serving(session), load_specifications(session)
     versions: dict[str, dict[int, CatalogVersion]] = {}
     for row in session.execute(select(*columns).order_by(Version.model, Version.number)):
         versions.setdefault(row.model, {})[row.number] = CatalogVersion(
@@ -140,6 +141,7 @@ def load_catalog(session: Session) -> Catalog:
             available_at=row.available_at,
             digest=row.digest,
             withdrawn=row.withdrawn,
+            input_specification=specifications.of(row.model, row.number),
         )
     labels: dict[str, dict[str, int]] = {}
     for label in session.scalars(select(Label).order_by(Label.model, Label.name)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -36,15 +36,15 @@ def pack(inputs: Tensors, outputs: Tensors) -> bytes:
     """The samples' file; raises GoldenInvalid: too large, a name or a text that numpy's form cannot carry."""
     if _size(inputs, outputs) > MOST_BYTES:
         raise GoldenInvalid(f"the samples take more than {MOST_BYTES} bytes")
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for side, tensors in zip(SIDES, (inputs, outputs), strict=True):
-            for name, tensor in tensors.items():
-                # A moment and rights that are always the same, whoever writes it and when.
-                member = zipfile.ZipInfo(_member(side, name), _MOMENT)
-                member.create_system, member.external_attr = 3, 0o644 << 16
-                archive.writestr(member, _array(tensor))
-    return target.getvalue()
+    sides = zip(SIDES, (inputs, outputs), strict=True)
+    return _archive({f"{side}/{name}": tensor for side, tensors in sides for name, tensor in tensors.items()})
+
+
+def packed_inputs(inputs: Tensors) -> bytes:
+    """Inputs alone, as samples are uploaded: `<name>.npy` for each. Raises GoldenInvalid."""
+    if _size(inputs) > MOST_BYTES:
+        raise GoldenInvalid(f"the samples take more than {MOST_BYTES} bytes")
+    return _archive(inputs)
 
 
 def unpack(data: bytes) -> tuple[Tensors, Tensors]:
@@ -91,14 +91,25 @@ def _packed(inputs: Tensors, outputs: Tensors) -> bytes | None:
         return None
 
 
-def _member(side: str, name: str) -> str:
+def _archive(arrays: Mapping[str, Tensor]) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name, tensor in arrays.items():
+            # A moment and rights that are always the same, whoever writes it and when.
+            member = zipfile.ZipInfo(_member(name), _MOMENT)
+            member.create_system, member.external_attr = 3, 0o644 << 16
+            archive.writestr(member, _array(tensor))
+    return target.getvalue()
+
+
+def _member(name: str) -> str:
     try:
         encoded = name.encode()
     except UnicodeEncodeError as error:
         raise GoldenInvalid("a tensor's name is no text") from error
     if b"\0" in encoded or len(encoded) > 1024 or name.endswith(_SUFFIX):
         raise GoldenInvalid(f"a tensor's name cannot be a file's: {name[:64]!r}")
-    return f"{side}/{name}{_SUFFIX}"
+    return f"{name}{_SUFFIX}"
 
 
 def _array(tensor: Tensor) -> bytes:

@@ -56,6 +56,7 @@ class ModelImport(Base):
     model: Mapped[str] = mapped_column(String(128))
     uri: Mapped[str] = mapped_column(String(512))
     requested_by: Mapped[str] = mapped_column(String(128))
+    authority: Mapped[str | None] = mapped_column(Text)  # by what it was asked for (auth/upload_authority.py), JSON
     state: Mapped[str] = mapped_column(String(16), default=ImportState.WAITING.value)
     fetched_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     total_bytes: Mapped[int | None] = mapped_column(BigInteger)
@@ -67,27 +68,35 @@ class ModelImport(Base):
     fence: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     due_at: Mapped[int] = mapped_column(BigInteger, server_default=now_ms())
     created_at: Mapped[int] = mapped_column(BigInteger, server_default=now_ms())
+    begun_at: Mapped[int | None] = mapped_column(BigInteger)  # when it was fetched for the first time
     ended_at: Mapped[int | None] = mapped_column(BigInteger)
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """An import that this worker fetches for, as long as nobody has a higher fence."""
+    """An import that this worker fetches for, as long as nobody has a higher fence.
+
+    `age_ms` is how long ago it was fetched for the first time; those of earlier releases have no `authority`.
+    """
 
     id: str
     model: str
     uri: str
     requested_by: str
+    authority: str | None
     attempt: int
     fence: int
+    age_ms: int
 
 
-def request(session: Session, model: str, uri: str, client_id: str) -> ModelImport:
-    """A new import, due at once; raises TooManyImports."""
+def request(session: Session, model: str, uri: str, client_id: str, authority: str | None = None) -> ModelImport:
+    """A new import, due at once; `authority` is by what it is asked for, as text. Raises TooManyImports."""
     unfinished = select(func.count()).where(ModelImport.requested_by == client_id, _unfinished())
     if (session.scalar(unfinished) or 0) >= MOST_UNFINISHED:
         raise TooManyImports(f"{MOST_UNFINISHED} imports of this client wait or run; try again when one has ended")
-    made = ModelImport(id=f"imp_{secrets.token_hex(16)}", model=model, uri=uri, requested_by=client_id)
+    made = ModelImport(
+        id=f"imp_{secrets.token_hex(16)}", model=model, uri=uri, requested_by=client_id, authority=authority
+    )
     session.add(made)
     session.flush()
     session.refresh(made)
@@ -125,8 +134,17 @@ def claim(session: Session, import_id: str) -> Claimed | None:
             attempt=ModelImport.attempt + 1,
             fetched_bytes=0,
             due_at=now_ms() + LEASE_SECONDS * 1000,
+            begun_at=func.coalesce(ModelImport.begun_at, now_ms()),
         )
-        .returning(ModelImport.model, ModelImport.uri, ModelImport.requested_by, ModelImport.attempt, ModelImport.fence)
+        .returning(
+            ModelImport.model,
+            ModelImport.uri,
+            ModelImport.requested_by,
+            ModelImport.authority,
+            ModelImport.attempt,
+            ModelImport.fence,
+            now_ms() - ModelImport.begun_at,
+        )
         .execution_options(synchronize_session=False)
     ).one_or_none()
     return None if row is None else Claimed(import_id, *row)
@@ -153,6 +171,11 @@ def fail(session: Session, held: Claimed, error: SluiceError) -> bool:
     """Ends it with an error."""
     said = {"ended_at": now_ms(), "error_code": error.code, "error_message": error.message[:2000]}
     return _write(session, held, state=ImportState.FAILED.value, **said)
+
+
+def forget_all(session: Session, model: str) -> None:
+    """Forgets a deleted model's imports; what is being fetched for one becomes no version."""
+    session.execute(delete(ModelImport).where(ModelImport.model == model).execution_options(synchronize_session=False))
 
 
 def purge(session: Session) -> int:

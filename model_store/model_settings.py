@@ -169,6 +169,30 @@ def load_serving(session: Session) -> dict[str, Serving]:
     return {row.model: Serving(*row[1:]) for row in session.execute(select(*columns))}
 
 
+@dataclass(frozen=True, slots=True)
+class Specifications:
+    """The input specifications, as JSON, of models and of versions alone."""
+
+    of_models: Mapping[str, str]
+    of_versions: Mapping[tuple[str, int], str]
+
+    def of(self, model: str, version: int) -> str | None:
+        """A version's: said of it alone, else of its model."""
+        return self.of_versions.get((model, version)) or self.of_models.get(model)
+
+
+def load_specifications(session: Session) -> Specifications:
+    """All of them; few versions have one of their own."""
+    models, versions = ModelSettingsRow, VersionMetadataRow
+    general = select(models.model, models.input_specification).where(models.input_specification.is_not(None))
+    own = select(versions.model, versions.version, versions.input_specification)
+    own = own.where(versions.input_specification.is_not(None))
+    return Specifications(
+        {model: text for model, text in session.execute(general) if text is not None},
+        {(model, version): text for model, version, text in session.execute(own) if text is not None},
+    )
+
+
 def _serving(row: ModelSettingsRow) -> Serving:
     return Serving(row.pool, row.pinned, row.max_parallelism, row.max_instances)
 

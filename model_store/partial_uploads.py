@@ -113,6 +113,20 @@ def begin(
     return _partial(row)
 
 
+def unfinished(session: Session, model: str, client_id: str) -> list[Partial]:
+    """A client's uploads that may still go on, what was gone on with last first: `MOST_UPLOADS` of them at most."""
+    open_ones = (
+        select(ModelUpload)
+        .where(
+            ModelUpload.client_id == client_id, ModelUpload.model == model, ModelUpload.version.is_(None),
+            ModelUpload.expires_at > clock_ms(session),
+        )
+        .order_by(ModelUpload.expires_at.desc(), ModelUpload.id)
+        .limit(MOST_UPLOADS)
+    )  # fmt: skip
+    return [_partial(row) for row in session.scalars(open_ones)]
+
+
 def find(session: Session, upload_id: str, model: str, client_id: str) -> Partial:
     """Raises UploadNotFound."""
     return _partial(_row(session, upload_id, model, client_id))
@@ -150,6 +164,15 @@ def remove(session: Session, upload_id: str, model: str, client_id: str) -> Part
     session.delete(row)
     session.flush()
     return _partial(row)
+
+
+def forget_all(session: Session, model: str) -> list[Partial]:
+    """Forgets a deleted model's uploads, of all clients, and returns them for their parts to be deleted."""
+    rows = session.scalars(select(ModelUpload).where(ModelUpload.model == model).with_for_update()).all()
+    for row in rows:
+        session.delete(row)
+    session.flush()
+    return [_partial(row) for row in rows]
 
 
 def pieces(artifacts: Artifacts, upload: Partial) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from sqlalchemy import Select, delete, select, union
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from model_store import shadows
+from model_store import deleted_models, shadows
 from model_store.batching import Batching
 from model_store.catalog import Catalog as Catalog
 from model_store.catalog import CatalogModel as CatalogModel
@@ -264,5 +264,5 @@ def _lock_model(session: Session, name: str) -> Model:
         return found
     # Of two first uploads of one name at once, the second finds the row of the first.
     with contextlib.suppress(IntegrityError), session.begin_nested():
-        session.add(Model(name=name, last_version=0))
+        session.add(Model(name=name, last_version=deleted_models.take_up(session, name)))
     return session.scalars(wanted).one()

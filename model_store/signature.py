@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ Tensor = npt.NDArray[np.generic]
 Tensors = dict[str, Tensor]
 
 STRING = "string"
+# What TensorFlow calls the signature that answers whoever names none.
+DEFAULT_NAME = "serving_default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,14 @@ class TensorSpec:
 # Without slots: what every batch asks for is worked out once.
 @dataclass(frozen=True)
 class Signature:
-    """Inputs and outputs in the order in which the model takes and gives them."""
+    """Inputs and outputs in the order in which the model takes and gives them.
+
+    `name` is what the upload calls it, where that has several to choose from; two that differ only there are equal.
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    name: str = field(default=DEFAULT_NAME, compare=False)
 
     @functools.cached_property
     def batched(self) -> bool:
@@ -70,7 +76,10 @@ class Signature:
         )
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        document = asdict(self)
+        if self.name == DEFAULT_NAME:
+            del document["name"]
+        return json.dumps(document)
 
     @classmethod
     def from_json(cls, text: str) -> Signature:
@@ -78,4 +87,4 @@ class Signature:
             return tuple(TensorSpec(str(row["name"]), str(row["dtype"]), tuple(row["shape"])) for row in rows)  # type: ignore[arg-type]
 
         document = json.loads(text)
-        return cls(specs(document["inputs"]), specs(document["outputs"]))
+        return cls(specs(document["inputs"]), specs(document["outputs"]), document.get("name", DEFAULT_NAME))

@@ -45,6 +45,8 @@ def standings(session: Session, keys: Collection[Key]) -> dict[Key, Standing]:
             settings.max_instances,
             settings.class_names,
             metadata.class_names,
+            settings.input_specification,
+            metadata.input_specification,
         )
         .outerjoin(
             Variant,

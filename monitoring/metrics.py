@@ -119,6 +119,8 @@ REQUEST_SECONDS = _histogram(
     "version",
     buckets=LATENCY_BUCKETS,
 )
+# A method is one that is served, so both labels are closed lists. What a call asked for is counted above as well.
+GRPC_CALLS = _counter("sluice_grpc_calls_total", "gRPC calls that ended, by their code.", "method", "code")
 TOKENS_ISSUED = Counter("sluice_tokens_issued_total", "Access tokens issued.")
 TOKENS_REFUSED = _counter("sluice_tokens_refused_total", "Access tokens refused, by reason.", "reason")
 AUDIT_ENTRIES = _counter("sluice_audit_entries_total", "Acts that the audit log holds.", "act", "outcome")

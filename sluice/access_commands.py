@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluice.client import Sluice
-from sluice.client_commands import AsJson, Which, path_of
+from sluice.client_commands import Which, path_of
 from sluice.connection import connected
+from sluice.output_options import AsJson
+from sluice.shown_texts import say
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 
 @connected(admin=True)
 def access(
-    sluice: Sluice,
+    sluice: Client,
     which: Which,
     model: Annotated[str, typer.Option(help="Name of the model.")],
     verb: Annotated[
@@ -41,5 +45,5 @@ def access(
         typer.echo(json.dumps(found))
         raise typer.Exit(0 if found["allowed"] else 1)
     means = "" if found["resolved_version"] is None else f" (version {found['resolved_version']})"
-    typer.echo(f"{'allowed' if found['allowed'] else 'refused'}: {verb} {model}{means}\n{found['rule']}")
+    say(f"{'allowed' if found['allowed'] else 'refused'}: {verb} {model}{means}\n{found['rule']}")
     raise typer.Exit(0 if found["allowed"] else 1)

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from sluice.client import Sluice
 from sluice.connection import connected
 from sluice.failures import CommandFailed
 from sluice.local_database import Data, local_database, use_folder
 from sluice.moments import read_moment
+from sluice.output_options import AsJson
+from sluice.shown_texts import cell, say
 from sluice.tables import print_table
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from auth.audit_heads import Head
     from auth.audit_verification import Findings, Trust
     from auth.keys import KeyRing
+    from sluice.client import Client
 
 # The exit code of a verification that found nothing wrong, but of which nobody says whose log it was.
 UNCONFIRMED = 2
@@ -51,7 +52,7 @@ Until = Annotated[
 @app.command("list")
 @connected(admin=True)
 def list_entries(  # noqa: PLR0913 - each is an option
-    sluice: Sluice,
+    sluice: Client,
     identity: Annotated[str | None, typer.Option(help="Whose acts: cli_…, usr_…, or local.")] = None,
     act: Annotated[str | None, typer.Option(help="Which acts, such as put_label.")] = None,
     model: Annotated[str | None, typer.Option(help="Acts on this model.")] = None,
@@ -59,7 +60,7 @@ def list_entries(  # noqa: PLR0913 - each is an option
     since: Since = None,
     until: Until = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many.")] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the newest entries; the client needs the scope audit:read.
 
@@ -80,7 +81,7 @@ def list_entries(  # noqa: PLR0913 - each is an option
     for entry in entries:
         outcome = f"{entry['outcome']} {entry['reason'] or ''}".strip()
         shown = (_who(entry), entry["act"], _target(entry), outcome, str(entry["count"]), entry["address"])
-        table.add_row(entry["at"][:19], *map(escape, shown))
+        table.add_row(entry["at"][:19], *map(cell, shown))
     print_table(table)
 
 
@@ -232,7 +233,7 @@ def _report(found: Findings) -> None:
             typer.echo(f"entries {last.number + 1} to {found.end.number} are chained but not signed yet")
     if found.faults:
         for fault in found.faults:
-            typer.echo(f"  {fault}")
+            say(f"  {fault}")
         raise CommandFailed("the audit log is not as it was written")
     vouched = found.confirmed
     if last is not None and (vouched is None or vouched < last.number):

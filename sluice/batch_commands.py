@@ -9,20 +9,24 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sluice.client import Json, Refused, Sluice, SubmittedJob
+from sluice.answers import Json, Refused
 from sluice.connection import connected
 from sluice.failures import CommandFailed
 from sluice.job_commands import returning
-from sluice.model_commands import Model, not_served
+from sluice.model_commands import Model
 from sluice.output_files import require_place, write_lines
-from sluice.submit_commands import Deadline, Key, Label, MaxAttempts, Version, Webhook, options_of, require_one
-from sluice.submitted_job import FORMATS
+from sluice.predict_commands import Label, Version, explaining_404, require_one
+from sluice.shown_texts import say
+from sluice.submit_commands import Deadline, Key, MaxAttempts, Webhook, options_of
+
+if TYPE_CHECKING:
+    from sluice.client import Client, Job
 
 LOOK_SECONDS = 1
 STANDARD_INPUT = Path("-")
@@ -35,7 +39,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the job as JSON at i
 @app.command("run")
 @connected(admin=False)
 def run(  # noqa: PLR0913 - a command's arguments are its options
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     file: Annotated[Path, typer.Argument(help="The rows: .jsonl, .csv, .npz, .parquet, .zip; - is standard input.")],
     output: Annotated[
@@ -86,9 +90,7 @@ def run(  # noqa: PLR0913 - a command's arguments are its options
                 **options,
             )
         except Refused as error:
-            if error.status != 404:
-                raise
-            raise not_served(error, model) from error
+            raise explaining_404(error, model) from error
     if place is None:
         typer.echo(json.dumps(job.document) if as_json else job.id)
     else:
@@ -98,7 +100,7 @@ def run(  # noqa: PLR0913 - a command's arguments are its options
 @app.command("attach")
 @connected(admin=False)
 def attach(
-    sluice: Sluice,
+    sluice: Client,
     job: Annotated[str, typer.Argument(help="Id of the job; -- before it where it begins with a hyphen.")],
     output: Annotated[
         Path | None,
@@ -124,7 +126,7 @@ def attach(
     finish(found, place, as_json=as_json)
 
 
-def finish(job: SubmittedJob, output: Path, *, as_json: bool) -> None:
+def finish(job: Job, output: Path, *, as_json: bool) -> None:
     """Follow a job to its end and write its answers; one that did not succeed may have some all the same."""
     with returning(job, f"sluice batch attach --output {output} -- {job.id}"):
         document = follow(job, shown=not as_json)
@@ -140,7 +142,7 @@ def finish(job: SubmittedJob, output: Path, *, as_json: bool) -> None:
         typer.echo(json.dumps(document))
     if not succeeded:
         reason = document["error"]
-        typer.echo(document["state"] + (f": {reason['code']}: {reason['message']}" if reason else ""), err=True)
+        say(document["state"] + (f": {reason['code']}: {reason['message']}" if reason else ""), err=True)
         if lines:
             typer.echo(f"{lines} rows were answered before, in {output}", err=True)
         raise typer.Exit(1)
@@ -149,7 +151,7 @@ def finish(job: SubmittedJob, output: Path, *, as_json: bool) -> None:
         typer.echo(f"succeeded: {lines} of {told['total']} rows, {told['failed']} failed, in {output}")
 
 
-def follow(job: SubmittedJob, *, shown: bool) -> Json:
+def follow(job: Job, *, shown: bool) -> Json:
     """The job once it has ended, with a bar of its rows meanwhile."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not shown) as bar:
@@ -178,6 +180,9 @@ def _format_of(file: Path) -> str:
     """What a file's name says that it is. Raises CommandFailed."""
     if file == STANDARD_INPUT:
         raise CommandFailed("say what standard input is: --format jsonl, csv, npz, parquet or images")
+    # Here, so that other commands need not wait for the HTTP client.
+    from sluice.submit_options import FORMATS
+
     found = FORMATS.get(file.suffix.lower())
     if found is not None:
         return found

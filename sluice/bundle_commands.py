@@ -10,20 +10,23 @@ import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
 from rich.table import Table
 
-from sluice.client import Sluice
 from sluice.connection import connected
 from sluice.failures import CommandFailed
 from sluice.output_files import require_place, write_lines
+from sluice.output_options import AsJson
 from sluice.preparation import version_path
 from sluice.published_keys import published_keys
 from sluice.tables import print_table
 from sluice.version_table import row
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 app = typer.Typer(help="Versions for devices: signed bundles.", no_args_is_help=True)
 
@@ -35,7 +38,7 @@ PIECE_BYTES = 1024 * 1024
 @app.command("get")
 @connected(admin=True)
 def get(
-    sluice: Sluice,
+    sluice: Client,
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     version: Annotated[int, typer.Argument(min=1, help="Its version.")],
     variant: Annotated[
@@ -66,7 +69,7 @@ def verify(
     bundle: Annotated[Path, typer.Argument(help="The bundle's zip.")],
     keys: Annotated[Path | None, typer.Option(help="A copy of the gateway's /.well-known/bundle-keys.json.")] = None,
     url: Annotated[str | None, typer.Option(envvar="SLUICE_URL", help="The gateway, to ask it for its keys.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a bundle: who signed it, and that it has the very files that were signed and no others.
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from sluice.client import Json, Refused, Sluice
+from sluice.answers import Json, Refused
 from sluice.connection import connected
 from sluice.failures import CommandFailed
-from sluice.model_commands import AsJson, Model
+from sluice.model_commands import Model
+from sluice.output_options import AsJson
 from sluice.tables import print_table
 from sluice.traffic_commands import Sticky, traffic_path
 from sluice.version_commands import Version
 from sluice.version_table import moment, row
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 app = typer.Typer(help="Versions that prove themselves on live traffic (for administrators).", no_args_is_help=True)
 
 
 @app.command("show")
 @connected(admin=True)
-def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
+def show(sluice: Client, model: Model, as_json: AsJson = False) -> None:
     """Show where a model's canary stands, and what became of it so far.
 
     Example:
@@ -35,7 +39,7 @@ def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
 @app.command("begin")
 @connected(admin=True)
 def begin(  # noqa: PLR0913 - a command's options
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     version: Version,
     stable: Annotated[
@@ -85,7 +89,7 @@ def begin(  # noqa: PLR0913 - a command's options
 
 @app.command("promote")
 @connected(admin=True)
-def promote(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
+def promote(sluice: Client, model: Model, as_json: AsJson = False) -> None:
     """Give a model's canary all traffic now.
 
     Example:
@@ -97,7 +101,7 @@ def promote(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
 
 @app.command("rollback")
 @connected(admin=True)
-def rollback(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
+def rollback(sluice: Client, model: Model, as_json: AsJson = False) -> None:
     """Give the stable version all traffic again, also after a promotion.
 
     Example:
@@ -109,7 +113,7 @@ def rollback(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
 
 @app.command("forget")
 @connected(admin=True)
-def forget(sluice: Sluice, model: Model) -> None:
+def forget(sluice: Client, model: Model) -> None:
     """Forget a canary that has ended, with its history; traffic stays as it is.
 
     Example:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from model_store.errors import SluiceError
 from sluice import (
     access_commands,
     audit_commands,
     batch_commands,
+    bench_commands,
     bundle_commands,
     canary_commands,
     client_commands,
     client_key_commands,
     client_record_commands,
+    completing,
     dead_letter_commands,
     event_commands,
     gate_commands,
@@ -28,10 +28,12 @@ from sluice import (
     job_policy_commands,
     key_commands,
     limit_commands,
+    login_commands,
     model_card_commands,
     model_commands,
     model_settings_commands,
     people_commands,
+    predict_commands,
     receipt_commands,
     sample_commands,
     server_commands,
@@ -40,6 +42,7 @@ from sluice import (
     submit_commands,
     token_commands,
     traffic_commands,
+    upload_commands,
     upload_key_commands,
     variant_commands,
     version_commands,
@@ -47,8 +50,10 @@ from sluice import (
     webhook_commands,
     worker_commands,
 )
-from sluice.client import Refused, SluiceFailed, Unreachable
+from sluice.answers import Refused, SluiceFailed, Unreachable
+from sluice.extras import explained
 from sluice.failures import CommandFailed
+from sluice.shown_texts import cell
 
 UNREACHABLE = 75
 
@@ -69,10 +74,16 @@ for command, panel in (
     (server_commands.prepare_worker, "Single processes"),
     (server_commands.background_worker, "Single processes"),
     (server_commands.migrate, "Single processes"),
-    (model_commands.predict, "Working with a gateway"),
+    (login_commands.login, "Working with a gateway"),
+    (login_commands.logout, "Working with a gateway"),
+    (login_commands.whoami, "Working with a gateway"),
+    (predict_commands.predict, "Working with a gateway"),
+    (predict_commands.explain, "Working with a gateway"),
+    (bench_commands.bench, "Working with a gateway"),
     (event_commands.events, "Working with a gateway"),
 ):
     app.command(rich_help_panel=panel)(command)
+app.command("completion", rich_help_panel="For your shell")(completing.completion)
 app.add_typer(model_commands.app, name="models", rich_help_panel="Working with a gateway")
 for verb in (
     version_commands.label,
@@ -86,6 +97,7 @@ for verb in (
 model_commands.app.add_typer(version_policy_commands.app, name="policy")
 model_commands.app.command("import")(import_commands.import_version)
 model_commands.app.add_typer(gate_commands.app, name="gates")
+model_commands.app.add_typer(upload_commands.app, name="uploads")
 job_commands.app.command("submit")(submit_commands.submit)
 job_commands.app.command("watch")(event_commands.watch)
 app.add_typer(batch_commands.app, name="batch", rich_help_panel="Working with a gateway")
@@ -125,14 +137,24 @@ app.add_typer(storage_commands.app, name="storage", rich_help_panel="On the mach
 app.add_typer(people_commands.app, name="people", rich_help_panel="On the machine that has the database")
 
 
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    # Here: it takes as long as all commands of this file together.
+    import importlib.metadata
+
+    typer.echo(importlib.metadata.version("sluice-gateway"))
+    raise typer.Exit
+
+
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    _version: Annotated[
+        # A callback of its own: the body of this one is not reached without a command.
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """A secured multi-model gateway: a JWT in front, a queue behind, Keras models at work."""
-    if version:
-        typer.echo(importlib.metadata.version("sluice-gateway"))
-        raise typer.Exit
 
 
 def main() -> None:
@@ -143,9 +165,15 @@ def main() -> None:
     try:
         app()
     except (CommandFailed, SluiceFailed, SluiceError) as error:
-        said = f"{error}{_way_out(error)}"
-        Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/] {escape(said)}", highlight=False)
-        sys.exit(UNREACHABLE if isinstance(error, Unreachable) else 1)
+        _fail(error)
+    except ModuleNotFoundError as error:
+        _fail(explained(error))
+
+
+def _fail(error: Exception) -> NoReturn:
+    said = f"{error}{_way_out(error)}"
+    Console(stderr=True, soft_wrap=True).print(f"[red]Error:[/] {cell(said)}", highlight=False)
+    sys.exit(UNREACHABLE if isinstance(error, Unreachable) else 1)
 
 
 def _way_out(error: Exception) -> str:

@@ -6,25 +6,28 @@ import json
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
 from rich.table import Table
 
-from sluice.client import Json, Refused, Sluice
+from sluice.answers import Json, Refused
 from sluice.connection import connected
 from sluice.data_folder import write_private
 from sluice.failures import CommandFailed
 from sluice.moments import read_moment
+from sluice.output_options import AsJson
 from sluice.tables import print_table
 from sluice.version_table import moment, row
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 PAGE = 1000
 
 app = typer.Typer(help="Clients and their grants (for administrators).", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Which = Annotated[str, typer.Argument(help="Id or name of the client.", metavar="client")]
 Models = Annotated[
     list[str],
@@ -59,7 +62,7 @@ Out = Annotated[
 @app.command("create")
 @connected(admin=True)
 def create(
-    sluice: Sluice,
+    sluice: Client,
     name: Annotated[str, typer.Argument(help="Name of the new client.")],
     models: Models,
     actions: Actions = None,
@@ -87,7 +90,7 @@ def create(
 
 @app.command("list")
 @connected(admin=True)
-def list_clients(sluice: Sluice, as_json: AsJson = False) -> None:
+def list_clients(sluice: Client, as_json: AsJson = False) -> None:
     """List all clients.
 
     Example:
@@ -109,7 +112,7 @@ def list_clients(sluice: Sluice, as_json: AsJson = False) -> None:
 @app.command("rotate")
 @connected(admin=True)
 def rotate(
-    sluice: Sluice,
+    sluice: Client,
     which: Which,
     grace_seconds: Annotated[int, typer.Option(min=0, help="How long the old secret works beside the new one.")] = 0,
     keep_tokens: Annotated[bool, typer.Option("--keep-tokens", help="Let its tokens live until they expire.")] = False,
@@ -132,7 +135,7 @@ def rotate(
 
 @app.command("disable")
 @connected(admin=True)
-def disable(sluice: Sluice, which: Which) -> None:
+def disable(sluice: Client, which: Which) -> None:
     """Refuse a client and all of its tokens, within a second.
 
     Example:
@@ -145,7 +148,7 @@ def disable(sluice: Sluice, which: Which) -> None:
 
 @app.command("enable")
 @connected(admin=True)
-def enable(sluice: Sluice, which: Which) -> None:
+def enable(sluice: Client, which: Which) -> None:
     """Let a disabled client in again, with the secret that it has.
 
     Example:
@@ -159,7 +162,7 @@ def enable(sluice: Sluice, which: Which) -> None:
 @app.command("grant")
 @connected(admin=True)
 def grant(  # noqa: PLR0913 - a command's arguments are its options
-    sluice: Sluice,
+    sluice: Client,
     which: Which,
     models: Models,
     version: Annotated[int | None, typer.Option(min=1, help="This version only.")] = None,
@@ -202,7 +205,7 @@ def grant(  # noqa: PLR0913 - a command's arguments are its options
     print_table(table)
 
 
-def all_clients(sluice: Sluice) -> list[Json]:
+def all_clients(sluice: Client) -> list[Json]:
     """Every client, page by page. Raises Refused, Unreachable."""
     page = sluice.get("/admin/clients", limit=PAGE)
     found: list[Json] = page["clients"]
@@ -212,7 +215,7 @@ def all_clients(sluice: Sluice) -> list[Json]:
     return found
 
 
-def path_of(sluice: Sluice, which: str) -> str:
+def path_of(sluice: Client, which: str) -> str:
     """The path of the client with this id or name. Raises CommandFailed."""
     if which.startswith("cli_"):
         return f"/admin/clients/{quote(which, safe='')}"
@@ -243,7 +246,7 @@ def _grant(
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _mention_unknown(sluice: Sluice, grants: list[dict[str, Json]]) -> None:
+def _mention_unknown(sluice: Client, grants: list[dict[str, Json]]) -> None:
     """Say which of these grants name what is not there: they count once it is, and until then may be slips."""
     for grant in grants:
         if "*" in grant["model"]:
@@ -277,7 +280,7 @@ def _is_file_of(path: Path, client_id: str) -> bool:
         return False
 
 
-def _show_secret(sluice: Sluice, made: Json, out: Path | None, *, as_json: bool) -> None:
+def _show_secret(sluice: Client, made: Json, out: Path | None, *, as_json: bool) -> None:
     credentials = {"base_url": sluice.base_url, "client_id": made["id"], "client_secret": made["client_secret"]}
     if out is not None:
         write_private(out, json.dumps(credentials))

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from sluice.client import Json, Sluice
-from sluice.client_commands import AsJson, Which, path_of
+from sluice.answers import Json
+from sluice.client_commands import Which, path_of
 from sluice.connection import connected
 from sluice.failures import CommandFailed
+from sluice.output_options import AsJson
 from sluice.tables import print_table
 from sluice.version_table import row
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 
 @connected(admin=True)
 def keys(
-    sluice: Sluice,
+    sluice: Client,
     which: Which,
     replace: Annotated[
         Path | None, typer.Option("--set", help="Replace all keys by those of this file: a JWK, or a JWK Set.")
@@ -49,7 +53,7 @@ def keys(
 
 @connected(admin=True)
 def identities(
-    sluice: Sluice,
+    sluice: Client,
     which: Which,
     issuer: Annotated[str | None, typer.Option(help="`iss` of another issuer's tokens; with --subject.")] = None,
     subject: Annotated[str | None, typer.Option(help="What that issuer calls the client.")] = None,

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from sluice.client import Sluice
-from sluice.client_commands import AsJson, Which, path_of
+from sluice.client_commands import Which, path_of
 from sluice.connection import connected
 from sluice.job_commands import counted, delete_pages
+from sluice.output_options import AsJson
+from sluice.shown_texts import say
 from sluice.tables import print_table
 from sluice.version_table import moment, row
 
+if TYPE_CHECKING:
+    from sluice.client import Client
+
 
 @connected(admin=True)
-def show(sluice: Sluice, which: Which, as_json: AsJson = False) -> None:
+def show(sluice: Client, which: Which, as_json: AsJson = False) -> None:
     """Show a client and its grants.
 
     Example:
@@ -30,7 +34,7 @@ def show(sluice: Sluice, which: Which, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(found))
         return
     state = "disabled" if found["disabled"] else "enabled"
-    typer.echo(f"{found['name']}  {found['id']}  {state}\nscopes  {' '.join(found['scopes'])}")
+    say(f"{found['name']}  {found['id']}  {state}\nscopes  {' '.join(found['scopes'])}")
     table = Table("model", "version", "label", "actions", "until")
     for grant in found["grants"]:
         version, until = str(grant["version"] or ""), grant["expires_at"]
@@ -40,7 +44,7 @@ def show(sluice: Sluice, which: Which, as_json: AsJson = False) -> None:
 
 
 @connected(admin=True)
-def delete(sluice: Sluice, which: Which) -> None:
+def delete(sluice: Client, which: Which) -> None:
     """Forget a client and its grants; its tokens are refused within a second.
 
     Example:
@@ -53,7 +57,7 @@ def delete(sluice: Sluice, which: Which) -> None:
 
 @connected(admin=True)
 def delete_jobs(
-    sluice: Sluice,
+    sluice: Client,
     which: Which,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:

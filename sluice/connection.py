@@ -6,37 +6,45 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.main import get_current_context  # type: ignore[attr-defined] # typer exports no other way to ask
 
-from sluice.client import Sluice
-from sluice.failures import CommandFailed
+if TYPE_CHECKING:
+    from sluice.credentials import Identity
 
 Command = Callable[..., None]
 
-DEMO_FILE = Path("sluice-data/demo.json")
+PANEL = "Who asks"
 
-Url = Annotated[
-    str | None, typer.Option(envvar="SLUICE_URL", help="Address of the gateway.", rich_help_panel="Who asks")
-]
+Url = Annotated[str | None, typer.Option(envvar="SLUICE_URL", help="Address of the gateway.", rich_help_panel=PANEL)]
 ClientId = Annotated[
-    str | None, typer.Option(envvar="SLUICE_CLIENT_ID", help="Id of the client.", rich_help_panel="Who asks")
+    str | None, typer.Option(envvar="SLUICE_CLIENT_ID", help="Id of the client.", rich_help_panel=PANEL)
 ]
 ClientSecret = Annotated[
     str | None,
     typer.Option(
         envvar="SLUICE_CLIENT_SECRET",
         help="Its secret. Better in the environment: other users of the machine can read arguments.",
-        rich_help_panel="Who asks",
+        rich_help_panel=PANEL,
     ),
 ]
 Credentials = Annotated[
     Path | None,
     typer.Option(
         envvar="SLUICE_CREDENTIALS",
-        help=f"JSON file with base_url, client_id and client_secret. Without any of these options: {DEMO_FILE}.",
-        rich_help_panel="Who asks",
+        help=(
+            "JSON file with base_url, client_id and client_secret. Without any of these options: what `sluice login` "
+            "wrote, or else sluice-data/demo.json."
+        ),
+        rich_help_panel=PANEL,
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SLUICE_PROFILE", help="The login of this name: see `sluice login --profile`.", rich_help_panel=PANEL
     ),
 ]
 Admin = Annotated[
@@ -44,9 +52,13 @@ Admin = Annotated[
     typer.Option(
         "--admin/--no-admin",
         help="Of a file with two pairs, use admin_client_id and admin_client_secret.",
-        rich_help_panel="Who asks",
+        rich_help_panel=PANEL,
     ),
 ]
+
+SHARED = {
+    "url": Url, "client_id": ClientId, "client_secret": ClientSecret, "credentials": Credentials, "profile": Profile,
+}  # fmt: skip
 
 
 def connected(*, admin: bool) -> Callable[[Command], Command]:
@@ -54,28 +66,20 @@ def connected(*, admin: bool) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
-        def connect(
-            *,
-            url: str | None,
-            client_id: str | None,
-            client_secret: str | None,
-            credentials: Path | None,
-            admin: bool,
-            **options: object,
-        ) -> None:
-            with _client(url, client_id, client_secret, credentials, admin=admin) as sluice:
-                command(sluice, **options)
+        def connect(*, admin: bool, **options: object) -> None:
+            # Here: `--help` and shells that complete a word need no HTTP client, which takes longer than all the rest.
+            from sluice.credentials import client_of
 
-        # Typer reads a command's options from its signature.
-        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+            own = {name: value for name, value in options.items() if name not in SHARED}
+            with client_of(identity(), admin=admin) as sluice:
+                command(sluice, **own)
+
+        # Typer reads a command's options from its signature; the client's class is known to type checkers only.
+        signature = inspect.signature(command, eval_str=True, locals={"Client": object})
+        _, *own = signature.parameters.values()
         keyword = inspect.Parameter.KEYWORD_ONLY
-        shared = [
-            inspect.Parameter("url", keyword, default=None, annotation=Url),
-            inspect.Parameter("client_id", keyword, default=None, annotation=ClientId),
-            inspect.Parameter("client_secret", keyword, default=None, annotation=ClientSecret),
-            inspect.Parameter("credentials", keyword, default=None, annotation=Credentials),
-            inspect.Parameter("admin", keyword, default=admin, annotation=Admin),
-        ]
+        shared = [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in SHARED.items()]
+        shared.append(inspect.Parameter("admin", keyword, default=admin, annotation=Admin))
         parameters = [*(parameter.replace(kind=keyword) for parameter in own), *shared]
         connect.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # PEP 362
         connect.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -84,20 +88,12 @@ def connected(*, admin: bool) -> Callable[[Command], Command]:
     return decorate
 
 
-def _client(
-    url: str | None, client_id: str | None, client_secret: str | None, credentials: Path | None, *, admin: bool
-) -> Sluice:
-    """A client by the most particular of what was given. Raises CommandFailed, CredentialsInvalid."""
-    given = {"--url": url, "--client-id": client_id, "--client-secret": client_secret}
-    missing = [name for name, value in given.items() if value is None]
-    if url is not None and client_id is not None and client_secret is not None:
-        return Sluice(url, client_id, client_secret)
-    if credentials is None and len(missing) < len(given):
-        raise CommandFailed(f"{' and '.join(missing)} missing; or name a file with --credentials")
-    if credentials is None and not DEMO_FILE.exists():
-        raise CommandFailed(
-            "say who asks: --credentials FILE, or SLUICE_URL, SLUICE_CLIENT_ID and SLUICE_CLIENT_SECRET as variables"
-        )
-    return Sluice.from_file(
-        credentials or DEMO_FILE, admin=admin, base_url=url, client_id=client_id, client_secret=client_secret
-    )
+def identity() -> Identity:
+    """Whose credentials the running command uses. Raises CommandFailed."""
+    from sluice.credentials import Asker, chosen
+
+    context = get_current_context()
+    given = {name: context.params.get(name) for name in SHARED}
+    sources = {name: context.get_parameter_source(name) for name in SHARED}
+    typed = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    return chosen(Asker(**given, typed=frozenset(typed)))

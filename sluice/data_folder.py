@@ -18,10 +18,10 @@ SECRET_BYTES = 32
 # What the data folder decides, whatever the caller's environment says.
 DECIDED = (
     "DATABASE_URL", "REDIS_URL", "STORE_DIR", "KEYS_DIR", "CLIENT_SECRET_KEY", "MASTER_KEY", "SCRATCH_DIR", "HOST",
-    "PORT",
+    "PORT", "GRPC_PORT",
 )  # fmt: skip
 # What somebody may have set for the client's side; no server needs it.
-OF_CLIENTS = ("URL", "CLIENT_ID", "CLIENT_SECRET", "CREDENTIALS")
+OF_CLIENTS = ("URL", "CLIENT_ID", "CLIENT_SECRET", "CREDENTIALS", "PROFILE")
 
 
 class DataFolderInUse(CommandFailed):
@@ -105,8 +105,11 @@ class DataFolder:
             folder.mkdir(mode=0o700)
 
     @contextlib.contextmanager
-    def lock(self, address: str) -> Iterator[None]:
-        """Hold the folder for this process. Raises DataFolderInUse. Ends with the process, however it ends."""
+    def lock(self, address: str, grpc_address: str) -> Iterator[None]:
+        """Hold the folder for this process. Raises DataFolderInUse. Ends with the process, however it ends.
+
+        Meanwhile, and until the next time, the file tells whoever looks where the gateway is.
+        """
         descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
@@ -114,7 +117,7 @@ class DataFolder:
             except BlockingIOError:
                 raise DataFolderInUse(self._holder(os.read(descriptor, 4096))) from None
             os.ftruncate(descriptor, 0)
-            os.write(descriptor, json.dumps({"pid": os.getpid(), "address": address}).encode())
+            os.write(descriptor, json.dumps({"pid": os.getpid(), "address": address, "grpc": grpc_address}).encode())
             yield
         finally:
             os.close(descriptor)

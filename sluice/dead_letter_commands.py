@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
 
-from sluice.client import Sluice
-from sluice.client_commands import AsJson, path_of
+from sluice.client_commands import path_of
 from sluice.connection import connected
 from sluice.failures import CommandFailed
-from sluice.job_commands import Before, JobId, Model, counted, given, show_jobs
+from sluice.job_commands import Before, JobId, Model, counted, given, print_job, show_jobs
+from sluice.output_options import AsJson
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 app = typer.Typer(
     help="Dead letters: jobs that failed by no fault of their own (for administrators).", no_args_is_help=True
 )
 
 PATH = "/admin/dead-letters"
-Client = Annotated[str | None, typer.Option("--client", help="Only those of this client, by its id or name.")]
+OfClient = Annotated[str | None, typer.Option("--client", help="Only those of this client, by its id or name.")]
 Error = Annotated[str | None, typer.Option("--error", help="Only those with this code, such as worker_crashed.")]
 Some = Annotated[str | None, typer.Argument(help="Id of one; or choose many by the options.", metavar="job")]
 Every = Annotated[bool, typer.Option("--every", help="All of them.")]
@@ -29,9 +31,9 @@ Force = Annotated[bool, typer.Option("--force", help="Also those that were repla
 @app.command("list")
 @connected(admin=True)
 def list_letters(
-    sluice: Sluice,
+    sluice: Client,
     model: Model = None,
-    client: Client = None,
+    client: OfClient = None,
     error: Error = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many of the newest.")] = 20,
     as_json: AsJson = False,
@@ -48,23 +50,25 @@ def list_letters(
 
 @app.command("show")
 @connected(admin=True)
-def show(sluice: Sluice, job: JobId) -> None:
-    """Print a dead letter as JSON: attempts, error, digests and sizes, never what was in it.
+def show(sluice: Client, job: JobId, as_json: AsJson = False) -> None:
+    """Show a dead letter: attempts, error, digests and sizes, never what was in it.
 
-    Example:
+    Examples:
 
       sluice dead-letters show Zk0o3rVxQ1uYt5pWc8sLd2Ea
+
+      sluice dead-letters show Zk0o3rVxQ1uYt5pWc8sLd2Ea --json
     """
-    typer.echo(json.dumps(sluice.get(f"{PATH}/{quote(job, safe='')}"), indent=2))
+    print_job(sluice.get(f"{PATH}/{quote(job, safe='')}"), as_json=as_json)
 
 
 @app.command("replay")
 @connected(admin=True)
 def replay(  # noqa: PLR0913 - a command's arguments are its options
-    sluice: Sluice,
+    sluice: Client,
     job: Some = None,
     model: Model = None,
-    client: Client = None,
+    client: OfClient = None,
     error: Error = None,
     before: Before = None,
     every: Every = False,
@@ -96,10 +100,10 @@ def replay(  # noqa: PLR0913 - a command's arguments are its options
 @app.command("purge")
 @connected(admin=True)
 def purge(
-    sluice: Sluice,
+    sluice: Client,
     job: Some = None,
     model: Model = None,
-    client: Client = None,
+    client: OfClient = None,
     error: Error = None,
     before: Before = None,
     every: Every = False,
@@ -126,7 +130,7 @@ def purge(
 
 
 def _chosen(
-    sluice: Sluice, *, model: str | None, client: str | None, error: str | None, before: str | None = None
+    sluice: Client, *, model: str | None, client: str | None, error: str | None, before: str | None = None
 ) -> dict[str, str]:
     """The options as the interface takes them; a client's name becomes its id. Raises CommandFailed."""
     client_id = None if client is None else path_of(sluice, client).rpartition("/")[2]

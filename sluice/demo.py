@@ -1,16 +1,14 @@
-"""`sluice up --demo`: two trained models, a client that may use them, and two commands to paste."""
+"""`sluice up --demo`: four trained models, a client that may use them, and commands to paste."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -18,32 +16,21 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from sluice.child import Child, Program
-from sluice.client import Json, Refused, Sluice, SluiceFailed
+from sluice.client import Client, Json, Refused, SluiceFailed
 from sluice.client_commands import all_clients
 from sluice.data_folder import DataFolder, write_private
+from sluice.demo_artifacts import ARTIFACTS, FILE_ARTIFACTS, Artifact, grant, is_in_place
+from sluice.demo_descriptions import describe
+from sluice.demo_messages import files_message, numbers_message
 from sluice.failures import CommandFailed
-from sluice.preparation import LOOK_SECONDS, follow, version_path
-from sluice.trained import EXAMPLE, Trained
+from sluice.preparation import LOOK_SECONDS, follow
+from sluice.trained import DIGIT, EXAMPLE, SENTENCE, TONE, Trained, TrainedFiles
 
 CLIENT = "demo"
+# Those of any client, and `explain`.
+SCOPES = ("predict", "explain", "jobs", "models:read")
 # Gateways learn of a new client within half a second.
 PATIENCE_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """A file of the training and the version that it becomes."""
-
-    model: str
-    number: int
-    file: str
-
-
-ARTIFACTS = (
-    Artifact("mnist", 1, "mnist.keras"),
-    Artifact("mnist", 2, "mnist.h5"),
-    Artifact("linear", 1, "linear.keras"),
-)
 
 
 class DemoFailed(CommandFailed):
@@ -57,8 +44,10 @@ class Canceled(Exception):
 class Demo:
     """Sets the demo up in a thread beside the running system; what is there already is left as it is."""
 
-    def __init__(self, folder: DataFolder, address: str, console: Console) -> None:
+    def __init__(self, folder: DataFolder, address: str, console: Console, *, small: bool = False) -> None:
+        """`small` leaves out the models that take texts and recordings."""
         self._folder = folder
+        self._artifacts = ARTIFACTS if small else ARTIFACTS + FILE_ARTIFACTS
         self._address = address
         self._console = console
         self._canceled = threading.Event()
@@ -66,8 +55,11 @@ class Demo:
         self._own_administrator = folder.demo / "administrator.json"
 
     def training(self) -> Program | None:
-        """The program that trains the models; None where an earlier run has done it."""
-        if Trained.read(self._folder.demo) is not None:
+        """The program that trains the models; None where earlier runs have done it."""
+        parts = [] if self._has_numbers() else ["numbers"]
+        if self._artifacts != ARTIFACTS and not self._has_files():
+            parts.append("files")
+        if not parts:
             return None
         environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -77,7 +69,7 @@ class Demo:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "CUDA_VISIBLE_DEVICES": "-1",
         }
-        command = [sys.executable, "-P", "-m", "sluice.demo_training", str(self._folder.demo)]
+        command = [sys.executable, "-P", "-m", "sluice.demo_training", str(self._folder.demo), *parts]
         return Program("demo-training", command, environment, self._folder.root)
 
     def administrator(self, environment: Mapping[str, str]) -> Program | None:
@@ -113,17 +105,40 @@ class Demo:
     def _set_up(self, training: Child | None, administrator: Child | None) -> None:
         if administrator is not None:
             self._wait_for(administrator)
-        with Sluice.from_file(self._credentials(), admin=True) as sluice:
-            missing = [artifact for artifact in ARTIFACTS if not is_in_place(sluice, artifact)]
-            if training is not None or missing:
-                with self._progress() as progress:
-                    if training is not None:
-                        self._watch_training(training, progress)
-                    self._prepare(sluice, missing, progress)
+        with Client.from_file(self._credentials(), admin=True) as sluice:
+            self._provide(sluice, ARTIFACTS, training, self._has_numbers)
             self._make_client(sluice)
-        with Sluice.from_file(self._folder.demo_json) as sluice:
+        with Client.from_file(self._folder.demo_json) as sluice:
             answer = self._predict(sluice)
         self._say(answer)
+        if self._artifacts != ARTIFACTS:
+            # Whoever waits for the first prediction need not wait for these.
+            with Client.from_file(self._folder.demo_json, admin=True) as sluice:
+                if not all(is_in_place(sluice, artifact) for artifact in FILE_ARTIFACTS):
+                    # An earlier run may have made the client, without these.
+                    grant(sluice, json.loads(self._folder.demo_json.read_text())["client_id"], self._grants()["grants"])
+                self._provide(sluice, FILE_ARTIFACTS, training, self._has_files)
+            self._say_files()
+
+    def _has_numbers(self) -> bool:
+        return Trained.read(self._folder.demo) is not None and (self._folder.demo / DIGIT).exists()
+
+    def _has_files(self) -> bool:
+        return TrainedFiles.read(self._folder.demo) is not None
+
+    def _provide(
+        self, sluice: Client, artifacts: Sequence[Artifact], training: Child | None, trained: Callable[[], bool]
+    ) -> None:
+        """Upload and describe what is not there, once it is trained."""
+        missing = [artifact for artifact in artifacts if not is_in_place(sluice, artifact)]
+        waits = training is not None and not trained()
+        if waits or missing:
+            with self._progress() as progress:
+                if training is not None and waits:
+                    self._watch_training(training, progress, trained)
+                self._prepare(sluice, missing, progress)
+        for model in sorted({artifact.model for artifact in artifacts}):
+            describe(sluice, model)
 
     def _credentials(self) -> Path:
         """The administrator's: those of an earlier run, else those just made."""
@@ -134,12 +149,14 @@ class Demo:
             write_private(path, json.dumps(known | {"base_url": self._address}))
         return path
 
-    def _watch_training(self, training: Child, progress: Progress) -> None:
+    def _watch_training(self, training: Child, progress: Progress, trained: Callable[[], bool]) -> None:
         tasks: dict[str, TaskID] = {}
         starting = progress.add_task("Starting TensorFlow", total=None, what="")
         ending = None
-        while ending is None:
+        done = False
+        while ending is None and not done:
             ending = training.ending()
+            done = trained()
             for said in filter(None, map(_epoch, training.logbook.new_lines())):
                 progress.update(starting, visible=False)
                 name = said["training"]
@@ -149,7 +166,7 @@ class Demo:
             self._pause()
         self._require_success(training)
 
-    def _prepare(self, sluice: Sluice, missing: list[Artifact], progress: Progress) -> None:
+    def _prepare(self, sluice: Client, missing: list[Artifact], progress: Progress) -> None:
         uploads = []
         for artifact in missing:
             task = progress.add_task(f"Preparing {artifact.file}", total=None, what="uploading")
@@ -165,16 +182,16 @@ class Demo:
             follow(sluice, model, number, show)
             progress.update(task, total=1, completed=1, what=f"{model} version {number} is available")
 
-    def _make_client(self, sluice: Sluice) -> None:
+    def _make_client(self, sluice: Client) -> None:
         if self._folder.demo_json.exists():
             return
         ids = [client["id"] for client in all_clients(sluice) if client["name"] == CLIENT]
-        grants = {"grants": [{"model": model} for model in sorted({artifact.model for artifact in ARTIFACTS})]}
+        grants = self._grants()
         if ids:
             made = sluice.post(f"/admin/clients/{ids[0]}/rotate")
             sluice.put(f"/admin/clients/{ids[0]}/grants", grants)
         else:
-            made = sluice.post("/admin/clients", {"name": CLIENT, **grants})
+            made = sluice.post("/admin/clients", {"name": CLIENT, "scopes": list(SCOPES), **grants})
         administrator = json.loads(self._own_administrator.read_text())
         credentials = {
             "base_url": self._address,
@@ -186,13 +203,16 @@ class Demo:
         write_private(self._folder.demo_json, json.dumps(credentials, indent=2))
         self._own_administrator.unlink()
 
-    def _predict(self, sluice: Sluice) -> list[float]:
+    def _grants(self) -> Json:
+        return {"grants": [{"model": model} for model in sorted({artifact.model for artifact in self._artifacts})]}
+
+    def _predict(self, sluice: Client) -> list[float]:
         """The probabilities of the example digit."""
         example = json.loads((self._folder.demo / EXAMPLE).read_text())
         until = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                answer: list[float] = sluice.predict("mnist", example["instances"])[0]
+                answer: list[float] = sluice.predict("mnist", example["instances"])[0].tolist()
                 return answer
             except Refused as error:
                 if error.status not in (401, 404, 503) or time.monotonic() > until:
@@ -204,27 +224,24 @@ class Demo:
         if trained is None or self._canceled.is_set():
             return
         example, login = self._folder.root / EXAMPLE, self._folder.root / "demo.curl"
-        shutil.copyfile(self._folder.demo / EXAMPLE, example)
+        for name in (EXAMPLE, DIGIT):
+            shutil.copyfile(self._folder.demo / name, self._folder.root / name)
         known = json.loads(self._folder.demo_json.read_text())
         # curl reads the secret from a file: on the screen or among arguments others could see it.
         for file, whose in ((login, ""), (login.with_name("admin.curl"), "admin_")):
             write_private(file, f'user = "{known[f"{whose}client_id"]}:{known[f"{whose}client_secret"]}"\n')
-        weights = ", ".join(f"{weight:.4f}" for weight in trained.weights)
-        best = max(range(len(probabilities)), key=probabilities.__getitem__)
-        lines = (
-            "",
-            f"mnist   accuracy {trained.accuracy:.3f} on 1,000 held-out digits",
-            f"linear  w = ({weights}), b = {trained.bias:.4f}; "
-            f"off by at most {max(trained.weights_error, trained.bias_error):.4f}",
-            "",
-            "Paste these two commands: get a token, predict a digit.",
-            "",
-            *commands(self._address, login, example),
-            "",
-            f"Sluice's answer just now: the digit is a {best} (probability {probabilities[best]:.3f}); "
-            f"in truth it is a {trained.digit}.",
-        )
-        self._console.print("\n".join(lines), markup=False, highlight=False)
+        self._print(numbers_message(trained, probabilities, self._address, login, example))
+
+    def _say_files(self) -> None:
+        trained = TrainedFiles.read(self._folder.demo)
+        if trained is None or self._canceled.is_set():
+            return
+        for file in (SENTENCE, TONE):
+            shutil.copyfile(self._folder.demo / file, self._folder.root / file)
+        self._print(files_message(trained, self._address, self._folder.root))
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False)
 
     def _wait_for(self, errand: Child) -> None:
         while errand.ending() is None:
@@ -256,28 +273,6 @@ class Demo:
         )
         with Progress(*columns, console=self._console) as progress:
             yield progress
-
-
-def commands(address: str, login: Path, example: Path) -> tuple[str, str]:
-    """Two commands for a POSIX shell with curl: a token into a variable, then a prediction with it."""
-    found = r"""sed 's/.*"access_token": *"\([^"]*\)".*/\1/'"""
-    return (
-        f"TOKEN=$(curl -sS -K {shlex.quote(str(login))} -d grant_type=client_credentials {address}/oauth/token"
-        f" | {found})",
-        f'curl -sS -H "Authorization: Bearer $TOKEN" -d {shlex.quote(f"@{example}")} {address}/v1/models/mnist:predict',
-    )
-
-
-def is_in_place(sluice: Sluice, artifact: Artifact) -> bool:
-    """Whether the version serves, or was retired: what somebody took out of service stays out. Raises Refused."""
-    try:
-        version = sluice.get(version_path(artifact.model, artifact.number))
-    except Refused as error:
-        if error.status == 404:
-            return False
-        raise
-    retired = version["state"] == "END" and version["error"] is None
-    return retired or bool(version["state"] == "AVAILABLE")
 
 
 def _epoch(line: str) -> Json:

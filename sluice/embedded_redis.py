@@ -12,9 +12,9 @@ from pathlib import Path
 from sluice.child import Program
 from sluice.data_folder import DataFolder, write_private
 from sluice.failures import CommandFailed
+from sluice.listening_ports import HOST, free_port, port_is_free
 
 OLDEST = (6, 2)
-HOST = "127.0.0.1"
 
 
 class RedisMissing(CommandFailed):
@@ -62,26 +62,13 @@ def answers(folder: DataFolder) -> bool:
         return False
 
 
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on the port now; connections that are winding down do not count."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
-
-
 def _remembered_port(memory: Path) -> int:
     """A free port, the same as last time where possible."""
     with contextlib.suppress(OSError, ValueError):
         port = int(memory.read_text())
         if port_is_free(port):
             return port
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     write_private(memory, str(port))
     return port
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluice.client import JobEvent, Refused, Sluice
+from sluice.answers import Refused
 from sluice.connection import connected
 from sluice.failures import CommandFailed
+from sluice.shown_texts import say
+
+if TYPE_CHECKING:
+    from sluice.client import Client, JobEvent
 
 # As many as a gateway takes.
 ID_DIGITS = 15
@@ -19,7 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print each event as a line
 
 @connected(admin=False)
 def watch(
-    sluice: Sluice,
+    sluice: Client,
     job: Annotated[str, typer.Argument(help="Id of the job.")],
     as_json: AsJson = False,
 ) -> None:
@@ -45,7 +49,7 @@ def watch(
 
 @connected(admin=False)
 def events(
-    sluice: Sluice,
+    sluice: Client,
     model: Annotated[str | None, typer.Option(help="Jobs of this model only.")] = None,
     types: Annotated[
         list[str] | None,
@@ -81,4 +85,4 @@ def _show(event: JobEvent, *, as_json: bool) -> None:
         return
     progress, error = job["progress"], job["error"]
     told = f"{progress['done']}/{progress['total']}" + (f"  {error['code']}: {error['message']}" if error else "")
-    typer.echo(f"{job['id']}  {job['model']} {job['version']}  {event.name.removeprefix('job.'):<9}  {told}")
+    say(f"{job['id']}  {job['model']} {job['version']}  {event.name.removeprefix('job.'):<9}  {told}")

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluice.client import Json, Sluice
+from sluice.answers import Json
 from sluice.connection import connected
 from sluice.failures import CommandFailed
-from sluice.model_commands import AsJson, Model
+from sluice.model_commands import Model
+from sluice.output_options import AsJson
 from sluice.version_commands import Label, label_path
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 app = typer.Typer(help="What labels demand of versions (for administrators).", no_args_is_help=True)
 
 
 @app.command("show")
 @connected(admin=True)
-def show(sluice: Sluice, model: Model, label: Label, as_json: AsJson = False) -> None:
+def show(sluice: Client, model: Model, label: Label, as_json: AsJson = False) -> None:
     """Show what a label demands.
 
     Example:
@@ -31,7 +35,7 @@ def show(sluice: Sluice, model: Model, label: Label, as_json: AsJson = False) ->
 @app.command("set")
 @connected(admin=True)
 def set_gates(  # noqa: PLR0913 - the options of a command
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     label: Label,
     golden: Annotated[bool, typer.Option("--golden", help="The golden samples are answered as they were.")] = False,
@@ -77,7 +81,7 @@ def set_gates(  # noqa: PLR0913 - the options of a command
 
 @app.command("clear")
 @connected(admin=True)
-def clear(sluice: Sluice, model: Model, label: Label) -> None:
+def clear(sluice: Client, model: Model, label: Label) -> None:
     """Let a label demand nothing.
 
     Example:

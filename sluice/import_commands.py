@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from sluice.client import Json, Sluice
+from sluice.answers import Json
 from sluice.connection import connected
 from sluice.failures import CommandFailed
-from sluice.model_commands import AsJson, Model, followed
+from sluice.model_commands import Model, followed
+from sluice.output_options import AsJson
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 LOOK_SECONDS = 0.5
 
 
 @connected(admin=True)
 def import_version(
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     uri: Annotated[str, typer.Argument(help="models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN-ID/PATH.")],
     wait: Annotated[bool, typer.Option(help="Wait until the version is prepared, and fail if it is refused.")] = True,
@@ -53,7 +57,7 @@ def import_version(
         typer.echo(f"{model} version {version['version']} is {version['state']}, from {uri}")
 
 
-def _ended(sluice: Sluice, location: str, console: Console) -> Json:
+def _ended(sluice: Client, location: str, console: Console) -> Json:
     with console.status("Waiting for a background worker") as status:
         while (found := sluice.get(location))["ended_at"] is None:
             if found["total_bytes"] is not None:

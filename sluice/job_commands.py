@@ -7,19 +7,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
 from rich.table import Table
 
-from sluice.client import Json, Refused, Sluice, SluiceFailed, SubmittedJob
-from sluice.client_commands import AsJson
+from sluice.answers import Json, Refused, SluiceFailed
 from sluice.connection import connected
 from sluice.failures import CommandFailed
 from sluice.output_files import require_place, write_lines
-from sluice.tables import print_table
+from sluice.output_options import AsJson
+from sluice.tables import print_object, print_table
 from sluice.version_table import moment, row
+
+if TYPE_CHECKING:
+    from sluice.client import Client, Job
 
 app = typer.Typer(help="Jobs: submit, list, look, wait, cancel, delete, try again.", no_args_is_help=True)
 
@@ -38,7 +41,7 @@ OfAll = Annotated[bool, typer.Option("--all", help="Of all clients (needs the sc
 @app.command("list")
 @connected(admin=False)
 def list_jobs(
-    sluice: Sluice,
+    sluice: Client,
     model: Model = None,
     state: State = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many of the newest.")] = 20,
@@ -60,24 +63,27 @@ def list_jobs(
 
 @app.command("show")
 @connected(admin=False)
-def show(sluice: Sluice, job: JobId, of_all: OfAll = False) -> None:
-    """Print a job as JSON: its state, its place in the queue, its result or where that is, and its receipt.
+def show(sluice: Client, job: JobId, of_all: OfAll = False, as_json: AsJson = False) -> None:
+    """Show a job: its state, its place in the queue, its result or where that is, and its receipt.
 
-    Example:
+    Examples:
 
       sluice jobs show Zk0o3rVxQ1uYt5pWc8sLd2Ea
+
+      sluice jobs show Zk0o3rVxQ1uYt5pWc8sLd2Ea --json
     """
-    typer.echo(json.dumps(sluice.get(path_of_job(job, of_all=of_all)), indent=2))
+    print_job(sluice.get(path_of_job(job, of_all=of_all)), as_json=as_json)
 
 
 @app.command("wait")
 @connected(admin=False)
 def wait(
-    sluice: Sluice,
+    sluice: Client,
     job: JobId,
     seconds: Annotated[float | None, typer.Option(min=0, help="At most; without it, however long it takes.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Wait for a job's end and print it as JSON.
+    """Wait for a job's end and show it.
 
     The exit code is 1 where it did not succeed, and 75 where the gateway cannot be reached: the job goes on.
 
@@ -88,7 +94,7 @@ def wait(
     found = sluice.job(job)
     with returning(found, f"sluice jobs wait -- {job}"):
         ended = found.wait(seconds)
-    typer.echo(json.dumps(ended, indent=2))
+    print_job(ended, as_json=as_json)
     if ended["state"] != "succeeded":
         raise typer.Exit(1)
 
@@ -96,7 +102,7 @@ def wait(
 @app.command("result")
 @connected(admin=False)
 def result(
-    sluice: Sluice,
+    sluice: Client,
     job: JobId,
     output: Annotated[
         Path | None, typer.Option("--output", "--out", help="File to write; without it, standard output.")
@@ -133,7 +139,7 @@ def result(
 
 @app.command("cancel")
 @connected(admin=False)
-def cancel(sluice: Sluice, job: JobId, of_all: OfAll = False) -> None:
+def cancel(sluice: Client, job: JobId, of_all: OfAll = False) -> None:
     """Cancel a job: a queued one never runs, a running one's result is dropped.
 
     Example:
@@ -147,7 +153,7 @@ def cancel(sluice: Sluice, job: JobId, of_all: OfAll = False) -> None:
 @app.command("delete")
 @connected(admin=False)
 def delete(
-    sluice: Sluice,
+    sluice: Client,
     job: Annotated[str | None, typer.Argument(help="Id of the job; or choose many by the options.")] = None,
     model: Model = None,
     state: State = None,
@@ -179,7 +185,7 @@ def delete(
 @app.command("replay")
 @connected(admin=False)
 def replay(
-    sluice: Sluice,
+    sluice: Client,
     job: JobId,
     force: Annotated[bool, typer.Option("--force", help="Also where it was replayed before.")] = False,
 ) -> None:
@@ -209,7 +215,7 @@ def counted(number: int, one: str, many: str) -> str:
 
 
 @contextmanager
-def returning(job: SubmittedJob, command: str) -> Iterator[None]:
+def returning(job: Job, command: str) -> Iterator[None]:
     """Says how to come back where a command that follows a job ends before the job's answer is there."""
     try:
         yield
@@ -222,7 +228,7 @@ def returning(job: SubmittedJob, command: str) -> Iterator[None]:
         raise
 
 
-def delete_pages(sluice: Sluice, path: str, query: dict[str, str]) -> int:
+def delete_pages(sluice: Client, path: str, query: dict[str, str]) -> int:
     """Delete page by page; returns how many jobs. Raises Refused, Unreachable."""
     deleted = 0
     token: str | None = ""
@@ -231,6 +237,14 @@ def delete_pages(sluice: Sluice, path: str, query: dict[str, str]) -> int:
         deleted += int(page["deleted"])
         token = page["next_page_token"]
     return deleted
+
+
+def print_job(job: Json, *, as_json: bool) -> None:
+    """One job, as a table or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(job, indent=2))
+    else:
+        print_object(job)
 
 
 def show_jobs(jobs: list[Json], *, clients: bool, as_json: bool) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
 from rich.table import Table
 
-from sluice.client import Json, Sluice
+from sluice.answers import Json
 from sluice.connection import connected
 from sluice.failures import CommandFailed
-from sluice.model_commands import AsJson, Model
+from sluice.model_commands import Model
+from sluice.output_options import AsJson
 from sluice.tables import print_table
 from sluice.version_table import row
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 # Of each part of a policy, its name in the interface and the head of its column.
 COLUMNS = {"deadline_seconds": "deadline (s)", "max_attempts": "attempts", "queue_seconds": "longest queue (s)"}
@@ -24,7 +28,7 @@ app = typer.Typer(help="What a model's jobs may take (for administrators).", no_
 
 @app.command("show")
 @connected(admin=True)
-def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
+def show(sluice: Client, model: Model, as_json: AsJson = False) -> None:
     """Show a model's job policy.
 
     Example:
@@ -37,7 +41,7 @@ def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
 @app.command("set")
 @connected(admin=True)
 def set_policy(
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     deadline: Annotated[float | None, typer.Option(help="Seconds a job may wait before it expires.")] = None,
     attempts: Annotated[int | None, typer.Option(min=1, max=10, help="How often a job is tried at most.")] = None,
@@ -59,7 +63,7 @@ def set_policy(
 
 @app.command("clear")
 @connected(admin=True)
-def clear(sluice: Sluice, model: Model) -> None:
+def clear(sluice: Client, model: Model) -> None:
     """Remove a model's job policy.
 
     Example:

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from sluice.local_database import Data, local_database, use_folder
-from sluice.tables import print_table
+from sluice.output_options import AsJson
+from sluice.tables import print_rows
 
 if TYPE_CHECKING:
     from auth.key_tables import StoredKey
@@ -20,12 +20,14 @@ app = typer.Typer(help="Signing keys, and the master key that seals them.", no_a
 
 
 @app.command("list")
-def list_keys(data: Data = None) -> None:
+def list_keys(data: Data = None, as_json: AsJson = False) -> None:
     """Show all signing keys, the newest first, and whether SLUICE_MASTER_KEY is the one that made them.
 
-    Example:
+    Examples:
 
       sluice keys list
+
+      sluice keys list --json
     """
     use_folder(data)
     from auth.settings import AuthSettings
@@ -34,14 +36,15 @@ def list_keys(data: Data = None) -> None:
     from sluice.configuration import settings_of
 
     master_keys = settings_of(AuthSettings).master_keys
-    table = Table("key", "state", "created", "signs from", "verifies until", "master key")
+    heads = ("key", "state", "created", "signs from", "verifies until", "master key")
+    found = []
     with local_database(data, write=False) as session:
         now = clock_ms(session)
         for row in all_keys(session):
             made_by = "this one" if is_vouched(row, master_keys) else "another"
             times = (_time(row.created_at), _time(row.signs_from), _time(row.verifies_until))
-            table.add_row(row.kid, state_of(row, now), *times, made_by)
-    print_table(table, "key")
+            found.append((row.kid, state_of(row, now), *times, made_by))
+    print_rows(heads, found, "key", as_json=as_json)
 
 
 @app.command("rotate")

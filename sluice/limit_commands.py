@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from sluice.client import Json, Sluice
-from sluice.client_commands import AsJson, Which, path_of
+from sluice.answers import Json
+from sluice.client_commands import Which, path_of
 from sluice.connection import connected
 from sluice.failures import CommandFailed
+from sluice.output_options import AsJson
 from sluice.tables import print_table
 from sluice.version_table import row
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 # Of each bound, its name in the interface and the head of its column.
 COLUMNS = {
@@ -35,7 +39,7 @@ Model = Annotated[str | None, typer.Option("--model", help="The model; without i
 
 @app.command("show")
 @connected(admin=True)
-def show(sluice: Sluice, which: Which, as_json: AsJson = False) -> None:
+def show(sluice: Client, which: Which, as_json: AsJson = False) -> None:
     """Show a client's limits, and what it used today of those with a daily quota.
 
     Example:
@@ -48,7 +52,7 @@ def show(sluice: Sluice, which: Which, as_json: AsJson = False) -> None:
 @app.command("set")
 @connected(admin=True)
 def set_limits(  # noqa: PLR0913 - a command's arguments are its options
-    sluice: Sluice,
+    sluice: Client,
     which: Which,
     model: Model = None,
     rate: Annotated[float | None, typer.Option(help="Requests a second.")] = None,
@@ -92,7 +96,7 @@ def set_limits(  # noqa: PLR0913 - a command's arguments are its options
 
 @app.command("clear")
 @connected(admin=True)
-def clear(sluice: Sluice, which: Which, model: Model = None, as_json: AsJson = False) -> None:
+def clear(sluice: Client, which: Which, model: Model = None, as_json: AsJson = False) -> None:
     """Lift all of a client's limits, or those on one model.
 
     Examples:

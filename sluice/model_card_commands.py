@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluice.client import Refused, Sluice
+from sluice.answers import Refused
 from sluice.connection import connected
 from sluice.failures import CommandFailed
-from sluice.model_commands import AsJson, Model
+from sluice.model_commands import Model
 from sluice.output_files import require_place, write_lines
-from sluice.preparation import version_path
+from sluice.output_options import AsJson
+from sluice.preparation import newest_available, version_path
 
-Version = Annotated[int, typer.Argument(min=1, help="Its version.")]
+if TYPE_CHECKING:
+    from sluice.client import Client
+
+Version = Annotated[int | None, typer.Argument(min=1, help="Its version; without it the newest that serves.")]
 
 
 @connected(admin=True)
 def card(
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
-    version: Version,
+    version: Version = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where; MODEL-VERSION.html by default.")] = None,
 ) -> None:
     """Write a version's model card, a page that holds everything it shows.
 
-    Example:
+    Examples:
+
+      sluice models card mnist
 
       sluice models card mnist 1 --output mnist.html
     """
+    version = version or newest_available(sluice, model)
     target = output or Path(f"{model}-{version}.html")
     require_place(target)
     write_lines(target, sluice.download(f"{version_path(model, version)}/card"))
@@ -38,13 +45,16 @@ def card(
 
 
 @connected(admin=True)
-def evaluate(sluice: Sluice, model: Model, version: Version, as_json: AsJson = False) -> None:
+def evaluate(sluice: Client, model: Model, version: Version = None, as_json: AsJson = False) -> None:
     """Ask a version for its model's labelled samples, and keep for its card how often it is right.
 
-    Example:
+    Examples:
 
-      sluice models evaluate mnist 1
+      sluice models evaluate mnist
+
+      sluice models evaluate mnist 1 --json
     """
+    version = version or newest_available(sluice, model)
     try:
         found = sluice.post(f"{version_path(model, version)}/evaluation")
     except Refused as error:
@@ -54,4 +64,4 @@ def evaluate(sluice: Sluice, model: Model, version: Version, as_json: AsJson = F
     if as_json:
         typer.echo(json.dumps(found))
         return
-    typer.echo(f"{found['right']} of {found['instances']} samples right: {found['accuracy']:.2%}")
+    typer.echo(f"version {version}: {found['right']} of {found['instances']} samples right: {found['accuracy']:.2%}")

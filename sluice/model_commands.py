@@ -1,11 +1,12 @@
-"""`sluice models …` and `sluice predict`: upload, look, ask."""
+"""`sluice models push|list|show`: upload and look."""
 
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import quote
 
 import typer
@@ -14,13 +15,19 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sluice.client import Json, Refused, Sluice, model_path
+from sluice.answers import Json, Refused
+from sluice.completing import ModelArgument
 from sluice.connection import connected
 from sluice.failures import CommandFailed
+from sluice.output_options import AsJson
 from sluice.preparation import PreparationFailed, follow, version_path
+from sluice.shown_texts import say
 from sluice.tables import print_table
 from sluice.upload_key_commands import signature_of
 from sluice.version_table import moment, row, state_of, tables
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 PAGE = 1000
 
@@ -28,18 +35,13 @@ Format = Literal["keras", "h5", "onnx", "savedmodel", "torchscript", "mlflow"]
 
 app = typer.Typer(help="Models, their versions and preparation reports (for administrators).", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Model = Annotated[str, typer.Argument(help="Name of the model.")]
-Body = Annotated[
-    str,
-    typer.Option("--json", metavar="FILE", help='File with {"instances": …} or {"inputs": …}; - is standard input.'),
-]
+Model = ModelArgument
 
 
 @app.command("push")
 @connected(admin=True)
 def push(  # noqa: PLR0913 - a command's options
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     file: Annotated[
         Path,
@@ -98,15 +100,16 @@ def push(  # noqa: PLR0913 - a command's options
     if as_json:
         typer.echo(json.dumps(version))
     else:
-        typer.echo(f"{model} version {version['version']} is {version['state']}")
+        chosen = (version["report"] or {}).get("reason")
+        say(f"{model} version {version['version']} is {version['state']}" + (f": {chosen}" if chosen else ""))
 
 
-def followed(sluice: Sluice, model: str, uploaded: Json, console: Console, *, wait: bool) -> Json:
+def followed(sluice: Client, model: str, uploaded: Json, console: Console, *, wait: bool) -> Json:
     """The uploaded version as the gateway describes it, once it is prepared where that is waited for."""
     if wait:
         try:
-            with console.status("Preparing") as status:
-                follow(sluice, model, uploaded["version"], lambda step: status.update(f"Preparing: {escape(step)}"))
+            with _steps_shown(console) as tell:
+                follow(sluice, model, uploaded["version"], tell)
         except PreparationFailed as error:
             raise CommandFailed(
                 f"{error}\n`sluice models show {model} {uploaded['version']}` shows its report; "
@@ -117,7 +120,7 @@ def followed(sluice: Sluice, model: str, uploaded: Json, console: Console, *, wa
 
 @app.command("list")
 @connected(admin=True)
-def list_models(sluice: Sluice, as_json: AsJson = False) -> None:
+def list_models(sluice: Client, as_json: AsJson = False) -> None:
     """List all models and their versions.
 
     Example:
@@ -148,7 +151,7 @@ def list_models(sluice: Sluice, as_json: AsJson = False) -> None:
 @app.command("show")
 @connected(admin=True)
 def show(
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     version: Annotated[int | None, typer.Argument(min=1, help="Its version; without it the newest upload.")] = None,
     as_json: AsJson = False,
@@ -174,57 +177,8 @@ def show(
         print_table(table)
 
 
-@connected(admin=False)
-def predict(
-    sluice: Sluice,
-    model: Model,
-    body: Body,
-    version: Annotated[int | None, typer.Option(min=1, help="This version instead of the newest.")] = None,
-    label: Annotated[str | None, typer.Option(help="The version that this label points to.")] = None,
-    top: Annotated[int | None, typer.Option(min=1, help="Only so many best classes of each instance.")] = None,
-) -> None:
-    """Send a prediction request and print the answer as JSON.
-
-    Examples:
-
-      sluice predict mnist --json sluice-data/digit.json --top 3
-
-      echo '{"instances": [[1.0, 2.0]]}' | sluice predict linear --json -
-    """
-    if version is not None and label is not None:
-        raise CommandFailed("give --version or --label, not both")
-    request = read_request(body)
-    if top is not None:
-        request["top_k"] = top
-    try:
-        answer = sluice.post(f"{model_path(model, version=version, label=label)}:predict", request)
-    except Refused as error:
-        if error.status != 404:
-            raise
-        raise not_served(error, model) from error
-    typer.echo(json.dumps(answer))
-
-
-def read_request(body: str) -> Json:
-    """The request in a file, or in standard input for `-`; raises CommandFailed."""
-    try:
-        return json.loads(sys.stdin.read() if body == "-" else Path(body).read_text())
-    except OSError as error:
-        raise CommandFailed(f"cannot read {body}: {error.strerror}") from error
-    except ValueError as error:
-        raise CommandFailed(f"{'standard input' if body == '-' else body} is not JSON: {error}") from error
-
-
-def not_served(error: Refused, model: str) -> CommandFailed:
-    """What a 404 to a prediction may mean; the gateway does not tell one from the other."""
-    return CommandFailed(
-        f"{error}\nEither it does not serve (`sluice models list`), or this client has no grant for it "
-        f"(`sluice clients grant CLIENT --model {model}`)."
-    )
-
-
 def _upload(
-    sluice: Sluice,
+    sluice: Client,
     model: str,
     file: Path,
     format: Format | None,
@@ -255,6 +209,24 @@ def _upload(
                 f"{file} begins neither as a .keras archive nor as an HDF5 file: is it whole, and a model? "
                 "--format says what it is where its name does not: --format onnx for an ONNX model not named .onnx."
             ) from error
+
+
+@contextmanager
+def _steps_shown(console: Console) -> Iterator[Callable[[str], None]]:
+    """Says which step is being done: in a terminal on one line, which goes; else each on a line of its own."""
+    if console.is_terminal:
+        with console.status("Preparing") as status:
+            yield lambda step: status.update(f"Preparing: {escape(step)}")
+        return
+    told = ""
+
+    def tell(step: str) -> None:
+        nonlocal told
+        if step != told:
+            told = step
+            console.print(f"Preparing: {escape(step)}", highlight=False)
+
+    yield tell
 
 
 def _progress(console: Console) -> Progress:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
 from rich.table import Table
 
-from sluice.client import Json, Sluice
+from sluice.answers import Json
 from sluice.connection import connected
 from sluice.failures import CommandFailed
-from sluice.model_commands import AsJson, Model
+from sluice.model_commands import Model
+from sluice.output_options import AsJson
 from sluice.preparation import version_path
 from sluice.tables import print_table
 from sluice.version_table import row
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 app = typer.Typer(help="Settings of models (for administrators).", no_args_is_help=True)
 
@@ -35,7 +39,7 @@ Specification = Annotated[
 
 @app.command("show")
 @connected(admin=True)
-def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
+def show(sluice: Client, model: Model, as_json: AsJson = False) -> None:
     """Show a model's settings.
 
     Example:
@@ -48,7 +52,7 @@ def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
 @app.command("set")
 @connected(admin=True)
 def set_settings(  # noqa: PLR0913 - a command's options
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     pool: Annotated[str | None, typer.Option(help="Workers that run it; empty for those in no pool.")] = None,
     pinned: Annotated[bool | None, typer.Option(help="Whether it stays loaded where others are evicted.")] = None,
@@ -94,7 +98,7 @@ def set_settings(  # noqa: PLR0913 - a command's options
 
 @connected(admin=True)
 def describe(
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     version: Annotated[int, typer.Argument(min=1, help="Its version.")],
     description: Description = None,

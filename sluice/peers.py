@@ -5,10 +5,31 @@ from __future__ import annotations
 import ipaddress
 import os
 import ssl
+from typing import TypedDict
 
 import httpx
 
 from sluice.answers import CredentialsInvalid
+
+
+class HttpOptions(TypedDict):
+    """Of an HTTP client."""
+
+    base_url: str
+    timeout: float
+    trust_env: bool
+    verify: ssl.SSLContext | bool
+
+
+def http_options(base_url: str, timeout_seconds: float) -> HttpOptions:
+    """How a gateway at this address is spoken with. Raises CredentialsInvalid."""
+    return {
+        "base_url": base_url,
+        "timeout": timeout_seconds,
+        # A proxy of the environment cannot reach what listens on this machine's loopback address.
+        "trust_env": not is_loopback(base_url),
+        "verify": trusted() if base_url.startswith("https:") else True,
+    }
 
 
 def trusted() -> ssl.SSLContext | bool:

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from auth.roles import Role
 from sluice.local_database import Data, local_database
-from sluice.tables import print_table
+from sluice.output_options import AsJson
+from sluice.tables import print_rows
 
 app = typer.Typer(help="People, who sign in by name and password.", no_args_is_help=True)
 
@@ -45,24 +45,26 @@ def add_person(
 
 
 @app.command("list")
-def list_people(data: Data = None) -> None:
+def list_people(data: Data = None, as_json: AsJson = False) -> None:
     """Show everybody who was added, with their roles.
 
-    Example:
+    Examples:
 
       sluice people list
+
+      sluice people list --json
     """
     from auth import people
 
-    table = Table("name", "id", "role", "state", "second factor")
+    heads, rows = ("name", "id", "role", "state", "second factor"), []
     with local_database(data) as session:
         found = people.page(session, limit=1000)
         while found:
             for person in found:
                 state = "disabled" if person.disabled else "enabled" if person.password_hash else "invited"
-                table.add_row(person.name, person.id, person.role, state, "yes" if person.second_factor else "no")
+                rows.append((person.name, person.id, person.role, state, "yes" if person.second_factor else "no"))
             found = people.page(session, after=found[-1].name, limit=1000)
-    print_table(table)
+    print_rows(heads, rows, as_json=as_json)
 
 
 @app.command("role")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from sluice.client import Json, Sluice
+from sluice.answers import Json
 from sluice.failures import CommandFailed
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 LOOK_SECONDS = 0.3
 
@@ -21,7 +25,16 @@ def version_path(model: str, number: int) -> str:
     return f"/admin/models/{quote(model, safe='')}/versions/{number}"
 
 
-def follow(sluice: Sluice, model: str, number: int, step: Callable[[str], None]) -> Json:
+def newest_available(sluice: Client, model: str) -> int:
+    """The highest version that serves. Raises CommandFailed where none does, Refused, Unreachable."""
+    known = sluice.get(f"/admin/models/{quote(model, safe='')}")["versions"]
+    serving = [one["version"] for one in known if one["state"] == "AVAILABLE"]
+    if not serving:
+        raise CommandFailed(f"no version of {model} serves: name one (`sluice models list` shows them)")
+    return int(max(serving))
+
+
+def follow(sluice: Client, model: str, number: int, step: Callable[[str], None]) -> Json:
     """Wait until the version is AVAILABLE and return it as the gateway describes it.
 
     At each look `step` is told what is being done.

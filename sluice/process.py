@@ -14,8 +14,11 @@ from typing import NoReturn
 from model_store.errors import SluiceError
 from sluice.failures import CommandFailed
 
-M_ARENA_MAX = -8  # malloc.h
+# Of malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 ARENAS = 2
+MAPPED_BYTES = 1024**2
+TRIMMED_BYTES = 8 * 1024**2
 
 
 # Imported where they are needed: each process carries its own parts, not those of the other kinds.
@@ -72,21 +75,25 @@ def become(kind: str) -> NoReturn:
     os.execv(sys.executable, command_of(kind))  # noqa: S606 - turning into our own program is the purpose
 
 
-def bound_arenas() -> None:
-    """Let all threads allocate from a few arenas, where the C library is glibc.
+def give_memory_back() -> None:
+    """Let what is freed go back to the system, where the C library is glibc.
 
     It gives each thread an arena and keeps there what was freed: after 60,000 jobs a prediction process held 7 MB more.
+    And it learns from the first large block that is freed to keep others of its size: with 500 models that take turns
+    in 1 GiB, a process held 1.5 GiB, and holds 0.63 GiB where blocks of 1 MiB and more are always mapped.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_ARENA_MAX, ARENAS)
+        mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
+        mallopt(M_TRIM_THRESHOLD, TRIMMED_BYTES)
 
 
 def main(arguments: list[str]) -> None:
     """Run until told to stop; what is expected to go wrong ends with its reason and exit code 1."""
     if len(arguments) != 1 or arguments[0] not in KINDS:
         sys.exit(f"usage: python -m sluice.process {'|'.join(KINDS)}")
-    bound_arenas()
+    give_memory_back()
     try:
         KINDS[arguments[0]]()
     except (CommandFailed, SluiceError) as error:

@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from sluice.failures import CommandFailed
+from sluice.output_options import AsJson
 from sluice.published_keys import published_keys
 from sluice.tables import print_table
 from sluice.version_table import row
@@ -29,7 +30,7 @@ def verify(
     output_file: Annotated[Path | None, typer.Option("--output", help="The answer's body, as it came.")] = None,
     keys: Annotated[Path | None, typer.Option(help="A copy of the gateway's /.well-known/receipt-keys.json.")] = None,
     url: Annotated[str | None, typer.Option(envvar="SLUICE_URL", help="The gateway, to ask it for its keys.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a receipt: who signed it, and that it is about this very input and this very output.
 

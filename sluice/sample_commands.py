@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import quote
 
 import typer
 from rich.filesize import decimal
 from rich.table import Table
 
-from sluice.client import Sluice
 from sluice.connection import connected
-from sluice.model_commands import AsJson, Model
+from sluice.model_commands import Model
+from sluice.output_options import AsJson
 from sluice.tables import print_table
 from sluice.version_table import moment, row
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 # Enough to tell one archive from another.
 DIGEST_SHOWN = 12
@@ -28,7 +31,7 @@ Kind = Annotated[Literal["calibration", "labelled", "inputs"], typer.Argument(he
 @app.command("put")
 @connected(admin=True)
 def put(
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     kind: Kind,
     file: Annotated[
@@ -48,7 +51,7 @@ def put(
 
 @app.command("list")
 @connected(admin=True)
-def list_samples(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
+def list_samples(sluice: Client, model: Model, as_json: AsJson = False) -> None:
     """List a model's samples; --json has their whole digests.
 
     Example:
@@ -68,7 +71,7 @@ def list_samples(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
 
 @app.command("delete")
 @connected(admin=True)
-def delete(sluice: Sluice, model: Model, kind: Kind) -> None:
+def delete(sluice: Client, model: Model, kind: Kind) -> None:
     """Delete a model's samples of one kind.
 
     Example:

@@ -10,8 +10,10 @@ import typer
 from rich.console import Console
 
 from sluice.data_folder import DataFolder, write_private
+from sluice.extras import require_for
 from sluice.failures import CommandFailed
 from sluice.local_database import DEFAULT_DATA, Data, local_database, use_folder
+from sluice.output_options import AsJson
 from sluice.process import become
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8080"
@@ -22,7 +24,13 @@ admin = typer.Typer(help="Administrators, made on the machine that has the datab
 def up(
     data: Annotated[Path, typer.Option(help="Folder for everything that is kept.")] = DEFAULT_DATA,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the gateway, on the loopback address.")] = 8080,
-    demo: Annotated[bool, typer.Option("--demo", help="Train two models, upload them, and make a client.")] = False,
+    grpc_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of gRPC, there too; 0 is the next one, or any that is free.")
+    ] = 0,
+    demo: Annotated[bool, typer.Option("--demo", help="Train four models, upload them, and make a client.")] = False,
+    small: Annotated[
+        bool, typer.Option("--small", help="With --demo: without the models of texts and recordings.")
+    ] = False,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Prediction processes of the serving worker.")] = 2,
     gateways: Annotated[int, typer.Option(min=1, max=16, help="Gateway processes; each takes the next port.")] = 1,
 ) -> None:
@@ -38,11 +46,15 @@ def up(
 
       sluice up --data /srv/sluice --port 9000 --workers 4
     """
+    require_for("up")
     from sluice.up import Options, up
 
     if port + gateways - 1 > 65535:
         raise CommandFailed(f"there are no {gateways} ports from {port} on")
-    up(Options(data, port=port, demo=demo, workers=workers, gateways=gateways), Console(soft_wrap=True))
+    if grpc_port + gateways - 1 > 65535:
+        raise CommandFailed(f"there are no {gateways} ports from {grpc_port} on")
+    options = Options(data, port=port, grpc_port=grpc_port, demo=demo, small=small, workers=workers, gateways=gateways)
+    up(options, Console(soft_wrap=True))
 
 
 def gateway() -> None:
@@ -52,6 +64,7 @@ def gateway() -> None:
 
       SLUICE_DATABASE_URL=… SLUICE_REDIS_URL=… SLUICE_CLIENT_SECRET_KEY_FILE=… sluice gateway
     """
+    require_for("gateway")
     become("gateway")
 
 
@@ -62,6 +75,7 @@ def worker() -> None:
 
       SLUICE_DATABASE_URL=… SLUICE_REDIS_URL=… SLUICE_WORKER_PROCESSES=4 sluice worker
     """
+    require_for("worker")
     become("worker")
 
 
@@ -72,6 +86,7 @@ def prepare_worker() -> None:
 
       SLUICE_DATABASE_URL=… SLUICE_REDIS_URL=… sluice prepare-worker
     """
+    require_for("prepare-worker")
     become("prepare-worker")
 
 
@@ -82,6 +97,7 @@ def background_worker() -> None:
 
       SLUICE_DATABASE_URL=… SLUICE_REDIS_URL=… sluice background-worker
     """
+    require_for("background-worker")
     become("background-worker")
 
 
@@ -121,7 +137,7 @@ def create_admin(
         list[str] | None,
         typer.Option("--scope", help="What its tokens may do; may be repeated. Without it: all but jobs:contents."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a client that may do everything but read what is in others' jobs, and show its secret this once.
 

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
-from sluice.client import Json, Sluice
+from sluice.answers import Json
 from sluice.connection import connected
-from sluice.model_commands import AsJson, Model
+from sluice.model_commands import Model
+from sluice.output_options import AsJson
 from sluice.tables import print_table
 from sluice.traffic_commands import percent, traffic_path
 from sluice.version_commands import Version
 from sluice.version_table import moment, row
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 app = typer.Typer(help="A copy of a model's traffic for another version (for administrators).", no_args_is_help=True)
 
 
 @app.command("show")
 @connected(admin=True)
-def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
+def show(sluice: Client, model: Model, as_json: AsJson = False) -> None:
     """Show a model's shadow.
 
     Example:
@@ -34,7 +38,7 @@ def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
 @app.command("set")
 @connected(admin=True)
 def copy(  # noqa: PLR0913 - a command's options
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     version: Version,
     share: Annotated[float, typer.Option(min=0, max=1, help="The share of predictions that is copied.")] = 0.1,
@@ -57,7 +61,7 @@ def copy(  # noqa: PLR0913 - a command's options
 
 @app.command("report")
 @connected(admin=True)
-def report(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
+def report(sluice: Client, model: Model, as_json: AsJson = False) -> None:
     """Show how the answers of a model's shadow compare.
 
     Example:
@@ -84,7 +88,7 @@ def report(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
 
 @app.command("clear")
 @connected(admin=True)
-def clear(sluice: Sluice, model: Model) -> None:
+def clear(sluice: Client, model: Model) -> None:
     """End a model's shadow, and forget its figures.
 
     Example:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sluice.client import Refused, Sluice, SubmitOptions
+from sluice.answers import Refused
+from sluice.completing import ModelArgument
 from sluice.connection import connected
-from sluice.failures import CommandFailed
-from sluice.model_commands import Body, Model, not_served, read_request
 from sluice.moments import read_moment
+from sluice.output_options import AsJson
+from sluice.predict_commands import File, Label, Version, document_of, explaining_404, require_one
+
+if TYPE_CHECKING:
+    from sluice.client import Client, SubmitOptions
 
 Priority = Literal["interactive", "bulk"]
 
@@ -24,8 +29,6 @@ def read_deadline(text: str) -> float | datetime:
         return read_moment(text)
 
 
-Version = Annotated[int | None, typer.Option(min=1, help="This version instead of the newest.")]
-Label = Annotated[str | None, typer.Option(help="The version that this label points to.")]
 Deadline = Annotated[
     object | None,
     typer.Option(
@@ -45,9 +48,9 @@ Key = Annotated[
 
 @connected(admin=False)
 def submit(  # noqa: PLR0913 - a command's arguments are its options
-    sluice: Sluice,
-    model: Model,
-    body: Body,
+    sluice: Client,
+    model: ModelArgument,
+    file: File,
     version: Version = None,
     label: Label = None,
     priority: Annotated[Priority | None, typer.Option(help="Whose turn it takes; bulk by default.")] = None,
@@ -55,33 +58,26 @@ def submit(  # noqa: PLR0913 - a command's arguments are its options
     max_attempts: MaxAttempts = None,
     webhook: Webhook = None,
     key: Key = None,
+    as_json: AsJson = False,
 ) -> None:
     """Submit a prediction as a job and print its id; `sluice jobs wait` waits for it.
 
     Examples:
 
-      sluice jobs submit mnist --json sluice-data/digit.json --priority interactive --deadline 60
+      sluice jobs submit mnist sluice-data/digit.json --priority interactive --deadline 60
 
-      echo '{"instances": [[1.0, 2.0]]}' | sluice jobs submit linear --json - --idempotency-key order-7
+      echo '{"instances": [[1.0, 2.0]]}' | sluice jobs submit linear - --idempotency-key order-7
     """
     require_one(version, label)
     options = options_of(deadline=deadline, max_attempts=max_attempts, webhook=webhook, key=key)
     if priority is not None:
         options["priority"] = priority
-    request = read_request(body)
+    request = document_of(file)
     try:
         job = sluice.submit_body(model, request, version=version, label=label, **options)
     except Refused as error:
-        if error.status != 404:
-            raise
-        raise not_served(error, model) from error
-    typer.echo(job.id)
-
-
-def require_one(version: int | None, label: str | None) -> None:
-    """Raises CommandFailed where both are given."""
-    if version is not None and label is not None:
-        raise CommandFailed("give --version or --label, not both")
+        raise explaining_404(error, model) from error
+    typer.echo(json.dumps(job.document) if as_json else job.id)
 
 
 def options_of(

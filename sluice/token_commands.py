@@ -6,17 +6,19 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from sluice.client import Sluice
-from sluice.client_commands import AsJson
 from sluice.connection import connected
 from sluice.failures import CommandFailed
+from sluice.output_options import AsJson
 from sluice.tables import print_table
 from sluice.version_table import row
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 app = typer.Typer(help="Access tokens: what they say, and taking them back.", no_args_is_help=True)
 
@@ -26,7 +28,7 @@ File = Annotated[Path | None, typer.Option("--file", help="File that holds the t
 
 @app.command("revoke")
 @connected(admin=False)
-def revoke(sluice: Sluice, file: File = None) -> None:
+def revoke(sluice: Client, file: File = None) -> None:
     """Take back one of your own access tokens: every gateway refuses it within a second.
 
     Somebody else's token stays as it is, and nothing tells you so: an
@@ -42,7 +44,7 @@ def revoke(sluice: Sluice, file: File = None) -> None:
 
 @app.command("inspect")
 @connected(admin=False)
-def inspect(sluice: Sluice, file: File = None, as_json: AsJson = False) -> None:
+def inspect(sluice: Client, file: File = None, as_json: AsJson = False) -> None:
     """Show what one of your own tokens says and whether it is good; administrators may ask about any.
 
     Example:

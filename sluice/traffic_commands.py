@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
 from rich.table import Table
 
-from sluice.client import Json, Sluice
+from sluice.answers import Json
 from sluice.connection import connected
 from sluice.failures import CommandFailed
-from sluice.model_commands import AsJson, Model
+from sluice.model_commands import Model
+from sluice.output_options import AsJson
 from sluice.tables import print_table
 from sluice.version_commands import model_path
 from sluice.version_table import row, state_of
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 Sticky = Annotated[
     str | None, typer.Option(help="Keep callers where they are: by `client`, or by a header (`header:X-User`).")
@@ -26,7 +30,7 @@ app = typer.Typer(help="Over which versions a model's traffic is split (for admi
 
 @app.command("show")
 @connected(admin=True)
-def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
+def show(sluice: Client, model: Model, as_json: AsJson = False) -> None:
     """Show where calls of a model by its bare name go.
 
     Example:
@@ -39,7 +43,7 @@ def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
 @app.command("set")
 @connected(admin=True)
 def split(
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     weights: Annotated[list[str], typer.Argument(metavar="TARGET=WEIGHT…", help="A version's number or a label.")],
     sticky: Sticky = None,
@@ -57,7 +61,7 @@ def split(
 
 @app.command("clear")
 @connected(admin=True)
-def clear(sluice: Sluice, model: Model) -> None:
+def clear(sluice: Client, model: Model) -> None:
     """Let a model's bare name mean its highest version again, of those that serve and were not rolled back.
 
     Example:
@@ -120,7 +124,7 @@ def _number(name: str, model: Json) -> int | None:
     return int(name) if name.isdigit() else model["labels"].get(name)
 
 
-def _print(sluice: Sluice, traffic: Json, *, as_json: bool) -> None:
+def _print(sluice: Client, traffic: Json, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(traffic))
         return

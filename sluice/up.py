@@ -13,7 +13,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -26,10 +26,10 @@ from sluice.child import Child, Program
 from sluice.data_folder import DataFolder
 from sluice.demo import Demo
 from sluice.failures import CommandFailed
+from sluice.listening_ports import HOST, next_free_ports, port_is_free
 from sluice.orphans import Orphans
 from sluice.supervisor import Supervisor
 
-HOST = embedded_redis.HOST
 LOOK_SECONDS = 0.1
 START_SECONDS = 90.0
 START_DEATHS = 3
@@ -47,17 +47,29 @@ class StartFailed(CommandFailed):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line may choose. Gateways listen on `port`, `port + 1` and so on."""
+    """What the command line may choose. Gateways listen on `port`, `port + 1` and so on.
+
+    For gRPC they take `grpc_port` and those after it, or, where that is 0, the ports behind the others that are free.
+    """
 
     data: Path
     port: int = 8080
+    grpc_port: int = 0
     demo: bool = False
+    small: bool = False
     workers: int = 2
     gateways: int = 1
 
     @property
     def ports(self) -> range:
         return range(self.port, self.port + self.gateways)
+
+    @property
+    def grpc_ports(self) -> Sequence[int]:
+        """One for each gateway, as of now."""
+        if self.grpc_port:
+            return range(self.grpc_port, self.grpc_port + self.gateways)
+        return next_free_ports(self.ports)
 
     @property
     def address(self) -> str:
@@ -94,15 +106,16 @@ def up(options: Options, console: Console) -> None:
     folder = DataFolder.at(options.data)
     folder.make()
     interrupts = Interrupts()
-    with folder.lock(options.address), interrupts.heard():
-        _require_ports(options)
+    grpc_ports = options.grpc_ports
+    with folder.lock(options.address, f"{HOST}:{grpc_ports[0]}"), interrupts.heard():
+        _require_ports(options, grpc_ports)
         folder.empty_scratch()
 
         def warn(text: str) -> None:
             console.print(f"[yellow]{escape(text)}[/]", highlight=False)
 
         supervisor = Supervisor(folder.logs, warn, Orphans())
-        system = System(options, folder, supervisor, interrupts)
+        system = System(options, grpc_ports, folder, supervisor, interrupts)
         try:
             system.run(console)
         finally:
@@ -117,8 +130,16 @@ def up(options: Options, console: Console) -> None:
 class System:
     """The programs of the embedded system and the order in which they start."""
 
-    def __init__(self, options: Options, folder: DataFolder, supervisor: Supervisor, interrupts: Interrupts) -> None:
+    def __init__(
+        self,
+        options: Options,
+        grpc_ports: Sequence[int],
+        folder: DataFolder,
+        supervisor: Supervisor,
+        interrupts: Interrupts,
+    ) -> None:
         self._options = options
+        self._grpc_ports = grpc_ports
         self._folder = folder
         self._supervisor = supervisor
         self._interrupts = interrupts
@@ -130,7 +151,7 @@ class System:
         """Start everything, say so, and look after it until a signal comes. Raises StartFailed, RedisMissing."""
         started_at = time.monotonic()
         console.print(f"Sluice starts. Its data is in {escape(str(self._folder.root))}", highlight=False)
-        demo = Demo(self._folder, self._options.address, console) if self._options.demo else None
+        demo = self._demo(console) if self._options.demo else None
         # Training takes longest: it begins before anything else does.
         training = self._errand(demo.training()) if demo is not None else None
         with console.status("Starting Redis and preparing the database"):
@@ -148,11 +169,15 @@ class System:
             if demo is not None:
                 demo.cancel()
 
+    def _demo(self, console: Console) -> Demo:
+        return Demo(self._folder, self._options.address, console, small=self._options.small)
+
     def _announce(self, console: Console, seconds: float) -> None:
         lines = [f"Sluice is ready at [bold]{self._options.address}[/] after {seconds:.1f} s. Ctrl-C stops it."]
         lines += [f"  gateway        http://{HOST}:{port}" for port in self._options.ports[1:]]
         lines += [
             f"  interface      {self._options.address}/docs",
+            f"  gRPC           {', '.join(f'{HOST}:{port}' for port in self._grpc_ports)}",
             f"  logs           {escape(str(self._folder.logs))}",
         ]
         if not self._options.demo:
@@ -199,11 +224,12 @@ class System:
         return [
             self._python(
                 "gateway",
-                self._gateway_environment | {"SLUICE_HOST": HOST, "SLUICE_PORT": str(port)},
+                self._gateway_environment
+                | {"SLUICE_HOST": HOST, "SLUICE_PORT": str(port), "SLUICE_GRPC_PORT": str(grpc_port)},
                 name="gateway" if self._options.gateways == 1 else f"gateway-{port}",
                 stop_seconds=GATEWAY_STOP_SECONDS,
             )
-            for port in self._options.ports
+            for port, grpc_port in zip(self._options.ports, self._grpc_ports, strict=True)
         ]
 
     def _python(
@@ -242,14 +268,17 @@ def _require_plain_http(environment: Mapping[str, str]) -> None:
         )
 
 
-def _require_ports(options: Options) -> None:
+def _require_ports(options: Options, grpc_ports: Sequence[int]) -> None:
     for port in options.ports:
-        if not embedded_redis.port_is_free(port):
+        if not port_is_free(port):
             other = port + 1 if port < 65535 else port - 1
             raise StartFailed(
                 f"port {port} is taken by another program; choose another one: "
                 f"sluice up --port {other}, or make up PORT={other}"
             )
+    for port in grpc_ports:
+        if port in options.ports or not port_is_free(port):
+            raise StartFailed(f"port {port} is taken; choose another one for gRPC: sluice up --grpc-port PORT")
 
 
 def _ready(port: int) -> bool:

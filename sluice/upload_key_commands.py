@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from sluice.client import Sluice
 from sluice.connection import connected
 from sluice.data_folder import write_private
 from sluice.failures import CommandFailed
+from sluice.output_options import AsJson
+from sluice.shown_texts import say
 from sluice.tables import print_table
 from sluice.version_table import moment, row
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 app = typer.Typer(help="Keys that sign model files (for administrators).", no_args_is_help=True)
 
@@ -43,7 +47,7 @@ def new_key(file: Annotated[Path, typer.Argument(help="Where to write the privat
 @app.command("add")
 @connected(admin=True)
 def add_key(
-    sluice: Sluice,
+    sluice: Client,
     name: Annotated[str, typer.Argument(help="Whose key it is.")],
     public_key: Annotated[str, typer.Argument(help="Its public part, as `sluice upload-keys new` printed it.")],
 ) -> None:
@@ -54,12 +58,12 @@ def add_key(
       sluice upload-keys add build-server 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo
     """
     added = sluice.post("/admin/upload-keys", {"name": name, "public_key": public_key})
-    typer.echo(f"{added['name']} may sign uploads; the key's id is {added['id']}")
+    say(f"{added['name']} may sign uploads; the key's id is {added['id']}")
 
 
 @app.command("list")
 @connected(admin=True)
-def list_keys(sluice: Sluice, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_keys(sluice: Client, as_json: AsJson = False) -> None:
     """List the keys whose signatures are believed.
 
     Example:
@@ -80,7 +84,7 @@ def list_keys(sluice: Sluice, as_json: Annotated[bool, typer.Option("--json", he
 @app.command("remove", context_settings={"ignore_unknown_options": True})
 @connected(admin=True)
 def remove_key(
-    sluice: Sluice,
+    sluice: Client,
     which: Annotated[str, typer.Argument(help="The key's name or id: see `sluice upload-keys list`.", metavar="key")],
 ) -> None:
     """Believe a key no longer; versions that it signed stay.

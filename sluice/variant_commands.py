@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
@@ -14,14 +14,19 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from sluice.client import Json, Sluice
+from sluice.answers import Json
 from sluice.connection import connected
 from sluice.failures import CommandFailed
-from sluice.model_commands import AsJson, Model
-from sluice.preparation import LOOK_SECONDS, version_path
+from sluice.model_card_commands import Version
+from sluice.model_commands import Model
+from sluice.output_options import AsJson
+from sluice.preparation import LOOK_SECONDS, newest_available, version_path
+from sluice.shown_texts import say
 from sluice.tables import print_table
-from sluice.version_commands import Version
 from sluice.version_table import number, row, shown_batches, size
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 app = typer.Typer(
     help="Which variants of a model are made, and which one serves (for administrators).", no_args_is_help=True
@@ -42,7 +47,7 @@ Relative = Annotated[float | None, typer.Option(help="Float variants: |Δ| <= ab
 
 @app.command("show")
 @connected(admin=True)
-def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
+def show(sluice: Client, model: Model, as_json: AsJson = False) -> None:
     """Show a model's variant policy.
 
     Example:
@@ -55,7 +60,7 @@ def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
 @app.command("set")
 @connected(admin=True)
 def set_policy(  # noqa: PLR0913 - the options of a command
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     make: Names = None,
     serve: Serve = None,
@@ -85,7 +90,7 @@ def set_policy(  # noqa: PLR0913 - the options of a command
 
 @app.command("clear")
 @connected(admin=True)
-def clear(sluice: Sluice, model: Model) -> None:
+def clear(sluice: Client, model: Model) -> None:
     """Remove a model's variant policy.
 
     Example:
@@ -98,9 +103,9 @@ def clear(sluice: Sluice, model: Model) -> None:
 
 @connected(admin=True)
 def prepare(  # noqa: PLR0913 - the options of a command
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
-    version: Version,
+    version: Version = None,
     make: Names = None,
     serve: Serve = None,
     quantised: Quantised = None,
@@ -114,10 +119,11 @@ def prepare(  # noqa: PLR0913 - the options of a command
 
     Examples:
 
-      sluice models prepare mnist 1
+      sluice models prepare mnist
 
       sluice models prepare mnist 1 --make litert --make litert-int8
     """
+    version = version or newest_available(sluice, model)
     given = _given(make, serve, quantised, floor, absolute, relative)
     body = sluice.get(_path(model)) | given if given else None
     answer = sluice.post(f"{version_path(model, version)}/prepare", body)
@@ -128,23 +134,28 @@ def prepare(  # noqa: PLR0913 - the options of a command
     if as_json:
         typer.echo(json.dumps(found))
     else:
-        typer.echo(f"{model} version {version}: {found['report']['reason']}")
+        say(f"{model} version {version}: {found['report']['reason']}")
 
 
 @connected(admin=True)
 def compare(
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
-    version: Version,
-    other: Annotated[int, typer.Argument(min=1, help="The version to compare it with.")],
+    version: Annotated[int, typer.Argument(min=1, help="A version.")],
+    other: Annotated[
+        int | None, typer.Argument(min=1, help="The version to compare it with; without it the newest that serves.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show two versions' preparation reports side by side.
 
-    Example:
+    Examples:
+
+      sluice models compare mnist 1
 
       sluice models compare mnist 1 2
     """
+    other = other or newest_available(sluice, model)
     found = sluice.get(f"{version_path(model, version)}/compare", **{"with": other})
     if as_json:
         typer.echo(json.dumps(found))
@@ -153,7 +164,7 @@ def compare(
         print_table(table)
     for name, side, figures in _figures(found):
         if figures["reason"] and side["chosen"] != name:
-            typer.echo(f"{name} of version {side['version']}: {figures['reason']}")
+            say(f"{name} of version {side['version']}: {figures['reason']}")
 
 
 def _given(
@@ -171,7 +182,7 @@ def _given(
     return {name: value for name, value in parts.items() if value is not None}
 
 
-def _followed(sluice: Sluice, model: str, version: int) -> Json:
+def _followed(sluice: Client, model: str, version: int) -> Json:
     """The version once its preparation is done; raises CommandFailed where that changed nothing."""
     with Console(stderr=True).status("Preparing") as status:
         while True:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
 
 import typer
 
-from sluice.client import Json, Refused, Sluice
+from sluice.answers import Json, Refused
 from sluice.connection import connected
+from sluice.output_options import AsJson
 from sluice.preparation import version_path
+from sluice.shown_texts import say
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 Model = Annotated[str, typer.Argument(help="Name of the model.")]
 Version = Annotated[int, typer.Argument(min=1, help="Its version.")]
@@ -18,11 +24,12 @@ Label = Annotated[str, typer.Argument(help="Name of the label.")]
 
 @connected(admin=True)
 def label(
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     name: Label,
     version: Version,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say whether it would move.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Point a label to a version that serves, if it passes the label's gates; callers get it within a second.
 
@@ -35,14 +42,17 @@ def label(
     try:
         moved = sluice.put(f"{label_path(model, name)}{'?dry_run=true' if dry_run else ''}", {"version": version})
     except Refused as error:
-        _print_gates(error.answer.get("gates") or [])
+        _print_gates(error.answer.get("gates") or [], err=as_json)
         raise
+    if as_json:
+        typer.echo(json.dumps(moved))
+        return
     _print_gates(moved["gates"])
     typer.echo(f"{name} of {model} {'would mean' if dry_run else 'means'} version {version}")
 
 
 @connected(admin=True)
-def unlabel(sluice: Sluice, model: Model, name: Label) -> None:
+def unlabel(sluice: Client, model: Model, name: Label) -> None:
     """Delete a label; the version stays.
 
     Example:
@@ -54,7 +64,7 @@ def unlabel(sluice: Sluice, model: Model, name: Label) -> None:
 
 
 @connected(admin=True)
-def retire(sluice: Sluice, model: Model, version: Version) -> None:
+def retire(sluice: Client, model: Model, version: Version) -> None:
     """Take a version out of service: jobs that were submitted to it still run, and `restore` brings it back.
 
     Example:
@@ -67,7 +77,7 @@ def retire(sluice: Sluice, model: Model, version: Version) -> None:
 
 
 @connected(admin=True)
-def restore(sluice: Sluice, model: Model, version: Version) -> None:
+def restore(sluice: Client, model: Model, version: Version) -> None:
     """Bring back a version that served before; it is loaded and warmed up first.
 
     Example:
@@ -80,11 +90,12 @@ def restore(sluice: Sluice, model: Model, version: Version) -> None:
 
 @connected(admin=True)
 def rollback(
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     name: Annotated[
         str | None, typer.Option("--label", help="This label, instead of what the bare name means.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Go back to the version before, in one call: of the bare name, or of a label; it comes back if it had left.
 
@@ -94,27 +105,43 @@ def rollback(
 
       sluice models rollback mnist --label stable
     """
-    if name is None:
-        moved = sluice.post(f"{model_path(model)}/rollback")
+    moved = sluice.post(f"{model_path(model) if name is None else label_path(model, name)}/rollback")
+    if as_json:
+        typer.echo(json.dumps(moved))
+    elif name is None:
         typer.echo(f"{model} means version {moved['version']} again, not {moved['rolled_back']}")
-        return
-    moved = sluice.post(f"{label_path(model, name)}/rollback")
-    typer.echo(f"{name} of {model} means version {moved['version']} again, not {moved['previous']}")
+    else:
+        typer.echo(f"{name} of {model} means version {moved['version']} again, not {moved['previous']}")
 
 
 @connected(admin=True)
-def delete(sluice: Sluice, model: Model, version: Version) -> None:
-    """Forget a version that is retired or was refused, and its file.
+def delete(
+    sluice: Client,
+    model: Model,
+    version: Annotated[
+        int | None, typer.Argument(min=1, help="Only this version, which is retired or was refused.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before deleting a whole model.")] = False,
+) -> None:
+    """Forget a version that is retired or was refused, and its file; or a model with all that belongs to it.
 
-    Example:
+    Examples:
 
       sluice models delete mnist 1
+
+      sluice models delete mnist --yes
     """
-    sluice.delete(version_path(model, version))
-    typer.echo(f"{model} version {version} is deleted")
+    if version is not None:
+        sluice.delete(version_path(model, version))
+        typer.echo(f"{model} version {version} is deleted")
+        return
+    if not yes:
+        typer.confirm(f"Delete {model} with all its versions, labels, settings and samples?", abort=True)
+    sluice.delete(model_path(model))
+    typer.echo(f"{model} is deleted")
 
 
-def _traffic_again(sluice: Sluice, model: str, version: int) -> str:
+def _traffic_again(sluice: Client, model: str, version: int) -> str:
     """What a version that came back has of its model's traffic, as far as the caller may see that."""
     try:
         traffic = sluice.get(f"{model_path(model)}/traffic")
@@ -126,9 +153,9 @@ def _traffic_again(sluice: Sluice, model: str, version: int) -> str:
     return f", and gets {100 * share:.4g} % of the traffic by the bare name again"
 
 
-def _print_gates(outcomes: Json) -> None:
+def _print_gates(outcomes: Json, *, err: bool = False) -> None:
     for gate in outcomes:
-        typer.echo(f"gate {gate['gate']} {'passed' if gate['passed'] else 'not passed'}: {gate['detail']}")
+        say(f"gate {gate['gate']} {'passed' if gate['passed'] else 'not passed'}: {gate['detail']}", err=err)
 
 
 def model_path(model: str) -> str:

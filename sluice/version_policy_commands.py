@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sluice.client import Json, Sluice
+from sluice.answers import Json
 from sluice.connection import connected
 from sluice.failures import CommandFailed
-from sluice.model_commands import AsJson, Model
+from sluice.model_commands import Model
+from sluice.output_options import AsJson
+from sluice.shown_texts import say
 from sluice.version_commands import model_path
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 app = typer.Typer(help="Which of a model's versions serve (for administrators).", no_args_is_help=True)
 
 
 @app.command("show")
 @connected(admin=True)
-def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
+def show(sluice: Client, model: Model, as_json: AsJson = False) -> None:
     """Show a model's version policy.
 
     Example:
@@ -31,7 +36,7 @@ def show(sluice: Sluice, model: Model, as_json: AsJson = False) -> None:
 @app.command("set")
 @connected(admin=True)
 def set_policy(
-    sluice: Sluice,
+    sluice: Client,
     model: Model,
     latest: Annotated[int | None, typer.Option(min=1, help="So many of the newest serve.")] = None,
     all_versions: Annotated[bool, typer.Option("--all", help="All serve that nobody retired.")] = False,
@@ -65,7 +70,7 @@ def _print(model: str, policy: Json, *, as_json: bool) -> None:
         meant = "all" if policy["all"] else ", ".join(map(str, policy["specific"]))
     typer.echo(f"versions of {model} that serve: {meant}")
     for one in policy.get("restored", []):
-        typer.echo(f"version {one['version']} came back: {one['detail']}")
+        say(f"version {one['version']} came back: {one['detail']}")
     for number in policy.get("leaving", []):
         typer.echo(f"version {number} leaves")
     for one in policy.get("kept", []):

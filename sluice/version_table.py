@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.table import Table
 
-from sluice.client import Json
+from sluice.answers import Json
+from sluice.shown_texts import cell
 
 SHOWN_BATCHES = frozenset({1, 8, 32})
 
@@ -31,7 +31,7 @@ def tables(version: Json) -> Iterator[Table]:
 
 def row(table: Table, *cells: str) -> None:
     """Add a row whose texts are shown as they are: names and messages come from others and are no markup."""
-    table.add_row(*map(escape, cells))
+    table.add_row(*map(cell, cells))
 
 
 def state_of(version: Json) -> str:

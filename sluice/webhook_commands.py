@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from sluice.client import Json, Sluice
+from sluice.answers import Json
 from sluice.connection import connected
 from sluice.failures import CommandFailed
+from sluice.output_options import AsJson
 from sluice.received_webhook import TOLERANCE_SECONDS, WebhookInvalid
 from sluice.received_webhook import verify as verify_received
 from sluice.tables import print_table
 from sluice.version_table import moment, row
 
+if TYPE_CHECKING:
+    from sluice.client import Client
+
 app = typer.Typer(help="Webhooks: being told of jobs' ends.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 WebhookId = Annotated[str, typer.Argument(help="The webhook's id: see `sluice webhooks list`.", metavar="webhook")]
 DeliveryId = Annotated[str, typer.Argument(help="The delivery's id: see `sluice webhooks log`.", metavar="delivery")]
 OverlapHours = Annotated[float, typer.Option(min=0, max=168, help="Hours for which the secret so far signs as well.")]
@@ -28,7 +31,7 @@ OverlapHours = Annotated[float, typer.Option(min=0, max=168, help="Hours for whi
 @app.command("add")
 @connected(admin=False)
 def add_webhook(
-    sluice: Sluice,
+    sluice: Client,
     address: Annotated[str, typer.Argument(help="An https address that SLUICE_WEBHOOK_HOSTS allows.")],
     event: Annotated[
         list[str] | None, typer.Option(help="job.succeeded, job.failed and so on; all by default.")
@@ -54,7 +57,7 @@ def add_webhook(
 
 @app.command("list")
 @connected(admin=False)
-def list_webhooks(sluice: Sluice, as_json: AsJson = False) -> None:
+def list_webhooks(sluice: Client, as_json: AsJson = False) -> None:
     """List the webhooks of this client.
 
     Example:
@@ -73,7 +76,7 @@ def list_webhooks(sluice: Sluice, as_json: AsJson = False) -> None:
 
 @app.command("disable")
 @connected(admin=False)
-def disable(sluice: Sluice, webhook: WebhookId) -> None:
+def disable(sluice: Client, webhook: WebhookId) -> None:
     """Be told no more; what waits is given up.
 
     Example:
@@ -86,7 +89,7 @@ def disable(sluice: Sluice, webhook: WebhookId) -> None:
 
 @app.command("enable")
 @connected(admin=False)
-def enable(sluice: Sluice, webhook: WebhookId) -> None:
+def enable(sluice: Client, webhook: WebhookId) -> None:
     """Be told again, also where it was disabled because it took nothing for days.
 
     Example:
@@ -99,7 +102,7 @@ def enable(sluice: Sluice, webhook: WebhookId) -> None:
 
 @app.command("remove")
 @connected(admin=False)
-def remove(sluice: Sluice, webhook: WebhookId) -> None:
+def remove(sluice: Client, webhook: WebhookId) -> None:
     """Forget a webhook and its secrets.
 
     Example:
@@ -112,7 +115,7 @@ def remove(sluice: Sluice, webhook: WebhookId) -> None:
 
 @app.command("test")
 @connected(admin=False)
-def send_test(sluice: Sluice, webhook: WebhookId) -> None:
+def send_test(sluice: Client, webhook: WebhookId) -> None:
     """Send a webhook an event of the type `webhook.test`.
 
     Example:
@@ -125,7 +128,7 @@ def send_test(sluice: Sluice, webhook: WebhookId) -> None:
 
 @app.command("secret")
 @connected(admin=False)
-def secret(sluice: Sluice, rotate: Annotated[bool, typer.Option("--rotate", help="Make a new one.")] = False) -> None:
+def secret(sluice: Client, rotate: Annotated[bool, typer.Option("--rotate", help="Make a new one.")] = False) -> None:
     """Print the secret of what goes to addresses that submits name with `Sluice-Webhook`.
 
     Examples:
@@ -140,7 +143,7 @@ def secret(sluice: Sluice, rotate: Annotated[bool, typer.Option("--rotate", help
 
 @app.command("rotate")
 @connected(admin=False)
-def rotate(sluice: Sluice, webhook: WebhookId, overlap_hours: OverlapHours = 24) -> None:
+def rotate(sluice: Client, webhook: WebhookId, overlap_hours: OverlapHours = 24) -> None:
     """Give a webhook a new secret and print it; both sign for a while, so that nothing is refused meanwhile.
 
     Example:
@@ -154,7 +157,7 @@ def rotate(sluice: Sluice, webhook: WebhookId, overlap_hours: OverlapHours = 24)
 @app.command("log")
 @connected(admin=False)
 def show_log(
-    sluice: Sluice,
+    sluice: Client,
     webhook: Annotated[str | None, typer.Option(help="Of this webhook only.")] = None,
     job: Annotated[str | None, typer.Option(help="Of this job only.")] = None,
     state: Annotated[str | None, typer.Option(help="waiting, sending, delivered or given_up.")] = None,
@@ -192,7 +195,7 @@ def show_log(
 
 @app.command("replay")
 @connected(admin=False)
-def replay(sluice: Sluice, delivery: DeliveryId) -> None:
+def replay(sluice: Client, delivery: DeliveryId) -> None:
     """Send a delivery that ended again, with the same id.
 
     Example:

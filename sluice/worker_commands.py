@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 from rich.table import Table
 
-from sluice.client import Json, Sluice
+from sluice.answers import Json
 from sluice.connection import connected
+from sluice.output_options import AsJson
 from sluice.tables import print_table
 from sluice.version_table import row
+
+if TYPE_CHECKING:
+    from sluice.client import Client
 
 MEBIBYTE = 1024**2
 VERSIONS_SHOWN = 3
@@ -26,7 +30,7 @@ def workers() -> None:
 
 @app.command("list")
 @connected(admin=True)
-def list_workers(sluice: Sluice, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def list_workers(sluice: Client, as_json: AsJson = False) -> None:
     """List the serving workers that are alive, their prediction processes, and what these have loaded.
 
     `memory` is what loaded versions take of what they may, `hits` the share of batches that found their version in

@@ -17,7 +17,8 @@ def install(requirements: Path, environment: Path) -> Path:
         return python
     uv = Path(sys.executable).with_name("uv")
     subprocess.run([uv, "venv", "--quiet", "--clear", environment], check=True)
-    command = [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", requirements]
+    # The list is complete, and may leave out what a package names and does not need.
+    command = [uv, "pip", "install", "--quiet", "--python", python, "--no-deps", "--require-hashes", "-r", requirements]
     subprocess.run(command, check=True)
     shutil.copyfile(requirements, installed)
     return python

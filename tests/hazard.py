@@ -61,8 +61,8 @@ def _end(connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def hazard(gateway: LiveGateway, breaks: dict[bytes, int]) -> Iterator[Hazard]:
-    made = Hazard(gateway.url, breaks)
+def hazard(gateway: LiveGateway | str, breaks: dict[bytes, int]) -> Iterator[Hazard]:
+    made = Hazard(gateway if isinstance(gateway, str) else gateway.url, breaks)
     thread = threading.Thread(target=made.run)
     thread.start()
     try:

@@ -47,3 +47,20 @@ def classifier(path: Path, *, scale: float = 1.0, softmax: bool = False) -> Path
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
     return path
+
+
+def digits(path: Path) -> Path:
+    """An ONNX file that takes images of 28x28 pixels and finds all ten digits equally likely where there are none."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["image"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
+            helper.make_node("Softmax", ["scores"], ["output_0"]),
+        ],
+        "digits",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 28, 28])],
+        [helper.make_tensor_value_info("output_0", TensorProto.FLOAT, ["batch", 10])],
+        [numpy_helper.from_array(np.ones((784, 10), np.float32), "weights")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path

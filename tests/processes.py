@@ -43,6 +43,8 @@ class Cluster:
     key_prefix: str
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     gateways: list[str] = field(default_factory=list)
+    # Of those gateways that serve gRPC: `host:port`.
+    grpc_addresses: list[str] = field(default_factory=list)
     clients: list[httpx.Client] = field(default_factory=list)
 
     def environment(self, **more: object) -> dict[str, str]:
@@ -82,6 +84,8 @@ class Cluster:
         wait_for(lambda: process.poll() is not None or answers(url), START_SECONDS)
         assert process.poll() is None, (self.folder / f"gateway-{len(self.processes) - 1}.log").read_text()
         self.gateways.append(url)
+        if "grpc_port" in more:
+            self.grpc_addresses.append(f"127.0.0.1:{more['grpc_port']}")
         return url
 
     def wait_for_slots(self, number: int, gateway: int = 0) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sluice.client import Sluice
+from sluice.client import Client
 from tests.conftest import free_port
 
 START_SECONDS = 90
@@ -31,9 +31,9 @@ class System:
     data: Path
     process: subprocess.Popen[bytes]
 
-    def admin(self) -> Sluice:
+    def admin(self) -> Client:
         """A client that may do everything; close it."""
-        return Sluice(self.base_url, self.admin_client_id, self.admin_client_secret)
+        return Client(self.base_url, self.admin_client_id, self.admin_client_secret)
 
     def environment(self, *, admin: bool = True) -> dict[str, str]:
         """Variables with which the command `sluice` works on this system, as its administrator or as nobody."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -67,6 +68,7 @@ def places(gateway: QuietGateway) -> dict[str, str]:
         "{key_id}": "x",
         "{webhook_id}": "x",
         "{delivery_id}": "msg_x",
+        "{repo}": "x",
     }
 
 
@@ -169,7 +171,7 @@ def as_expected(route: str, caller: Caller, answer: httpx.Response) -> bool:
     if (needed.action is not None and needed.action not in caller.actions) or (needed.own_job and not caller.owns_job):
         # A label that is none is a 400 of TensorFlow Serving's; that is for who knows the model by another action.
         return answer.status_code == (
-            400 if route.startswith("POST /v1/models/{model}/labels/") and caller.actions else 404
+            400 if re.match("POST (/v[12])?/models/{model}/labels/", route) and caller.actions else 404
         )
     if answer.status_code == 404 and answer.json().get("code") in OF_A_MODEL_THAT_IS_SEEN:
         return let_in

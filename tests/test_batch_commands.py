@@ -115,15 +115,15 @@ def test_standard_input_is_a_file_as_well_and_submits_take_their_options(run: Sh
     assert "another request" in str(run(*asked[:-1], "3", data=b"1,2\n3,4\n", fails=True).exception)
 
     body = b'{"inputs": [[1.0, 2.0]]}'
-    asked = ("jobs", "submit", "double", "--json", "-", "--priority", "interactive", "--deadline", "60")
+    asked = ("jobs", "submit", "double", "-", "--priority", "interactive", "--deadline", "60")
     job = run(*asked, "--idempotency-key", "order-8", data=body).output.strip()
-    assert json.loads(run("jobs", "show", "--", job).output)["priority"] == "interactive"
+    assert json.loads(run("jobs", "show", "--json", "--", job).output)["priority"] == "interactive"
     assert "lies in the past" in str(run(*asked[:-1], "0", data=body, fails=True).exception)
     assert "no grant" in str(run("jobs", "submit", "unknown", "--json", "-", data=body, fails=True).exception)
 
 
 def test_what_is_no_file_or_has_not_ended_names_the_command_that_waits(run: Shell, tmp_path: Path):
-    job = run("jobs", "submit", "double", "--json", "-", data=b'{"instances": [[1.0, 2.0]]}').output.strip()
+    job = run("jobs", "submit", "double", "-", data=b'{"instances": [[1.0, 2.0]]}').output.strip()
     output = tmp_path / "answer.json"
     output.write_text("of yesterday")
 
@@ -140,8 +140,8 @@ def test_a_gateway_that_goes_away_is_waited_for_and_then_the_way_back_is_told(
     gateway: LiveGateway, run: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     # given a job that nobody hears of any more
-    monkeypatch.setattr("sluice.submitted_job.AWAY_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("sluice.submitted_job.AWAY_SECONDS", 0.5)
+    monkeypatch.setattr("sluice.patience.FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("sluice.calls.AWAY_SECONDS", 0.5)
     monkeypatch.setattr("sluice.batch_commands.LOOK_SECONDS", 0)
     job, output = run.submit(), tmp_path / "answers.jsonl"
     for command, more in ((("batch", "attach", "--output", str(output)), ()), (("jobs", "wait"), ("--seconds", "0"))):

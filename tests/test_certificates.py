@@ -20,7 +20,7 @@ import pytest
 
 from gateway import certificates, handshakes
 from gateway.certificates import CertificateInvalid, CertificateWatch, ClientCertificates, LiveContext, TlsFiles
-from sluice.client import CredentialsInvalid, Sluice, Unreachable
+from sluice.client import Client, CredentialsInvalid, Unreachable
 from tests.authorities import Authority, Pair
 from tests.live_gateway import eventually
 from tests.transport_kit import Asked, connect, head, served, until_closed
@@ -307,7 +307,7 @@ def test_the_client_trusts_whom_the_environment_names_and_shows_what_it_names(
     def reaches(port: int) -> bool:
         before = len(asked.requests)
         # It has no tokens to give, so the call fails in either case.
-        with Sluice(f"https://127.0.0.1:{port}", "cli_x", "secret") as client, pytest.raises(Unreachable):
+        with Client(f"https://127.0.0.1:{port}", "cli_x", "secret") as client, pytest.raises(Unreachable):
             client.get("/v1/models")
         return len(asked.requests) > before
 

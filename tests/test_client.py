@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import socket
@@ -14,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sluice.client import CredentialsInvalid, Refused, Sluice, Unreachable, model_path
+from sluice import AsyncClient
+from sluice.client import Client, CredentialsInvalid, Json, Refused, Unreachable, model_path
 from sluice.preparation import PreparationFailed, follow
 from tests.conftest import free_port
 from tests.onnx_models import line
@@ -22,7 +24,7 @@ from tests.system import System
 
 
 @pytest.fixture
-def admin(system: System) -> Iterator[Sluice]:
+def admin(system: System) -> Iterator[Client]:
     with system.admin() as sluice:
         yield sluice
 
@@ -39,10 +41,10 @@ def address_of(server: socket.socket) -> str:
 
 
 @contextmanager
-def new_client(admin: Sluice, *models: str) -> Iterator[tuple[str, Sluice]]:
+def new_client(admin: Client, *models: str) -> Iterator[tuple[str, Client]]:
     """The id of a new client with all grants on the models, and the client itself."""
     made = admin.post("/admin/clients", {"name": new_name(), "grants": [{"model": model} for model in models]})
-    with Sluice(admin.base_url, made["id"], made["client_secret"]) as sluice:
+    with Client(admin.base_url, made["id"], made["client_secret"]) as sluice:
         yield made["id"], sluice
 
 
@@ -74,7 +76,7 @@ def refusal_of(call: Callable[[], object]) -> Refused:
     raise AssertionError("it was not refused")
 
 
-def test_a_file_is_uploaded_prepared_and_predicts(admin: Sluice, tmp_path: Path) -> None:
+def test_a_file_is_uploaded_prepared_and_predicts(admin: Client, tmp_path: Path) -> None:
     # given the line y = 2 x1 - 3 x2 + 4 as an ONNX file
     file = line(tmp_path / "line.onnx", weights=[2.0, -3.0], bias=4.0)
     model, sent = new_name(), []
@@ -93,7 +95,18 @@ def test_a_file_is_uploaded_prepared_and_predicts(admin: Sluice, tmp_path: Path)
         assert np.allclose(np.ravel(sluice.predict(model, [[0.5, 0.0]], version=1)), [5.0])
 
 
-def test_a_file_that_is_no_model_is_refused_with_the_reason(admin: Sluice, tmp_path: Path) -> None:
+def test_a_file_is_uploaded_by_tasks_as_well(system: System, tmp_path: Path) -> None:
+    file, sent = line(tmp_path / "line.onnx", weights=[2.0, -3.0], bias=4.0), []
+
+    async def upload() -> Json:
+        async with AsyncClient(system.base_url, system.admin_client_id, system.admin_client_secret) as sluice:
+            return await sluice.upload(new_name(), file, progress=lambda done, size: sent.append((done, size)))
+
+    assert asyncio.run(upload())["version"] == 1
+    assert sent[-1] == (file.stat().st_size, file.stat().st_size)
+
+
+def test_a_file_that_is_no_model_is_refused_with_the_reason(admin: Client, tmp_path: Path) -> None:
     file = tmp_path / "broken.keras"
     file.write_bytes(b"PK\x03\x04 and nothing more")
     model = new_name()
@@ -104,7 +117,7 @@ def test_a_file_that_is_no_model_is_refused_with_the_reason(admin: Sluice, tmp_p
         follow(admin, model, uploaded["version"], [].append)
 
 
-def test_a_token_that_was_revoked_is_replaced_without_a_word(admin: Sluice) -> None:
+def test_a_token_that_was_revoked_is_replaced_without_a_word(admin: Client) -> None:
     with new_client(admin) as (client_id, sluice):
         # given a client with a token
         eventually(lambda: sluice.get("/v1/models"))
@@ -119,14 +132,14 @@ def test_a_token_that_was_revoked_is_replaced_without_a_word(admin: Sluice) -> N
 
 
 def test_a_wrong_secret_is_refused(system: System) -> None:
-    with Sluice(system.base_url, system.admin_client_id, "sls_wrong") as sluice, pytest.raises(Refused) as refused:
+    with Client(system.base_url, system.admin_client_id, "sls_wrong") as sluice, pytest.raises(Refused) as refused:
         sluice.get("/v1/models")
 
     assert refused.value.status == 401
     assert refused.value.code == "invalid_client"
 
 
-def test_errors_of_every_dialect_are_told_as_sentences(admin: Sluice) -> None:
+def test_errors_of_every_dialect_are_told_as_sentences(admin: Client) -> None:
     with pytest.raises(Refused, match=r"Servable not found for request: Latest\(nothing\)") as of_tensorflow_serving:
         admin.predict("nothing", [[1.0]])
     with pytest.raises(Refused) as of_administration:
@@ -139,13 +152,13 @@ def test_errors_of_every_dialect_are_told_as_sentences(admin: Sluice) -> None:
 def test_no_gateway_at_an_address_is_said_so() -> None:
     address = f"http://127.0.0.1:{free_port()}"
 
-    with Sluice(address, "cli_x", "sls_x") as sluice, pytest.raises(Unreachable, match="cannot be reached"):
+    with Client(address, "cli_x", "sls_x") as sluice, pytest.raises(Unreachable, match="cannot be reached"):
         sluice.get("/v1/models")
 
 
 def test_a_silent_server_is_given_up_after_the_time_limit(server: socket.socket) -> None:
     with (
-        Sluice(address_of(server), "cli_x", "sls_x", timeout_seconds=0.2) as sluice,
+        Client(address_of(server), "cli_x", "sls_x", timeout_seconds=0.2) as sluice,
         pytest.raises(Unreachable, match="no answer in time"),
     ):
         sluice.get("/v1/models")
@@ -162,7 +175,7 @@ def test_something_else_than_a_gateway_is_recognised(server: socket.socket) -> N
     thread.start()
 
     with (
-        Sluice(address_of(server), "cli_x", "sls_x") as sluice,
+        Client(address_of(server), "cli_x", "sls_x") as sluice,
         pytest.raises(Unreachable, match="did not answer with JSON"),
     ):
         sluice.get("/v1/models")
@@ -174,9 +187,9 @@ def test_credentials_come_from_a_file(system: System, tmp_path: Path) -> None:
     file = tmp_path / "demo.json"
     file.write_text(json.dumps({"base_url": system.base_url, "client_id": "cli_x", "client_secret": "sls_x", **admin}))
 
-    with Sluice.from_file(file, admin=True) as sluice:
+    with Client.from_file(file, admin=True) as sluice:
         assert "clients" in sluice.get("/admin/clients")
-    with Sluice.from_file(file) as sluice, pytest.raises(Refused):
+    with Client.from_file(file) as sluice, pytest.raises(Refused):
         sluice.get("/v1/models")
 
 
@@ -189,7 +202,7 @@ def test_a_file_without_credentials_is_refused_with_the_reason(tmp_path: Path, t
         (tmp_path / "file").write_text(text)
 
     with pytest.raises(CredentialsInvalid, match=message):
-        Sluice.from_file(tmp_path / "file")
+        Client.from_file(tmp_path / "file")
 
 
 def test_names_are_quoted_in_paths() -> None:

@@ -19,7 +19,8 @@ from starlette.types import Receive, Scope, Send
 from gateway import connections, joined_writes, request_heads
 from gateway.certificates import LiveContext, TlsFiles
 from gateway.connections import network_of
-from gateway.listening import OTHER_DESCRIPTORS, within_descriptors
+from gateway.listening import OTHER_DESCRIPTORS, descriptors, within_descriptors
+from gateway.settings import GatewaySettings
 from tests.authorities import Authority
 from tests.live_gateway import BOUNDS, eventually
 from tests.transport_kit import Asked, connect, head, served, until_closed
@@ -251,3 +252,9 @@ def test_bounds_fit_what_the_system_holds_open(monkeypatch: pytest.MonkeyPatch):
     assert found[-1] == (2000 + OTHER_DESCRIPTORS, 4096)
     assert within_descriptors(replace(BOUNDS, connections=8000)).connections == 4096 - OTHER_DESCRIPTORS
     assert found[-1] == (4096, 4096)
+
+
+def test_a_connection_of_grpc_s_counts_with_its_way_to_the_server_behind(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (4096, 4096))
+    each = descriptors(GatewaySettings(client_secret_key="k" * 32, master_key="m" * 43, grpc_port=8081))
+    assert within_descriptors(replace(BOUNDS, connections=4096), each).connections == (4096 - OTHER_DESCRIPTORS) // 4

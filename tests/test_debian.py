@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.browser import open_page
 from tests.conftest import RedisServer, redis_binary
 from tests.live_gateway import live_gateway
+from tests.processes import Cluster
 
 pytestmark = pytest.mark.debian
 
@@ -25,6 +27,34 @@ def test_the_interface_is_drawn_in_a_browser_without_the_internet(redis_server: 
     for address in ("/oauth/token", "/v1/models/{model}:predict", "/v1/jobs/{job_id}", "/admin/clients"):
         assert f'data-path="{address}"' in html
     assert "Authorize" in html
+
+
+def test_a_client_chooses_a_model_in_a_browser_and_sends_its_example(
+    serving: Cluster, caller: httpx.Client, tmp_path: Path
+):
+    token = caller.headers["authorization"].removeprefix("Bearer ")
+    with open_page(f"{serving.gateways[0]}/docs", tmp_path / "profile") as page:
+        page.html_with('data-path="/metrics"')
+        page.evaluate(f"document.getElementById('token').value = '{token}'")
+        page.evaluate("document.getElementById('sign-in').requestSubmit()")
+        assert '<option value="times">' in page.html_with('<option value="times">')
+        page.evaluate("document.getElementById('model').value = 'times'")
+        page.evaluate("document.getElementById('choose').requestSubmit()")
+        path = "/v1/models/times:predict"
+        html = page.html_with(f'data-path="{path}"')
+        assert f'data-path="{path}"' in html
+        assert 'data-path="/v1/models/{model}:predict"' not in html
+        assert "version 2" in html
+        page.evaluate(f"document.querySelector('[data-path=\"{path}\"]').click()")
+        page.html_with("execute-wrapper")
+        page.evaluate("document.querySelector('.execute').click()")
+        answered = page.html_with("live-responses-table")
+        shown = str(page.evaluate("document.querySelector('.live-responses-table').textContent"))
+        left = str(page.evaluate("document.getElementById('token').value"))
+    assert "live-responses-table" in answered
+    assert "predictions" in shown
+    assert "200" in shown
+    assert left == ""
 
 
 @pytest.mark.parametrize(

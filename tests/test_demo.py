@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from sluice.client import Sluice
-from sluice.demo import ARTIFACTS, is_in_place
-from sluice.trained import Trained
+from sluice.client import Client
+from sluice.demo_artifacts import ARTIFACTS, is_in_place
+from sluice.trained import DIGIT, Trained
 from tests.system import plain_environment, start_up, stop_up, wait_for_output
 
 DONE = "Sluice's answer just now"
+
+pytestmark = pytest.mark.long  # it trains and starts twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Demo:
 def finish_demo(folder: Path, name: str) -> tuple[subprocess.Popen[bytes], str, str]:
     """A `sluice up --demo` whose demo is complete, its address and its output."""
     output = folder / name
-    process, address = start_up(folder / "data", output, "--demo")
+    process, address = start_up(folder / "data", output, "--demo", "--small")
     try:
         wait_for_output(process, output, DONE, seconds=150)
     except BaseException:
@@ -71,6 +73,8 @@ def test_the_printed_commands_predict_the_digit(demo: Demo) -> None:
     assert len(probabilities) == 10
     assert probabilities.index(max(probabilities)) == trained.digit
     assert f"the digit is a {trained.digit} (" in demo.first
+    # the same digit as a picture, for whoever pastes on at once
+    assert (demo.data / DIGIT).read_bytes() == (demo.data / "demo" / DIGIT).read_bytes()
 
 
 def test_the_network_learned_its_digits_and_the_line_was_found_again(demo: Demo) -> None:
@@ -95,11 +99,12 @@ def test_the_credentials_are_in_a_file_that_only_this_user_can_read(demo: Demo) 
 def test_both_files_and_the_line_serve_and_agree(demo: Demo) -> None:
     digit = json.loads((demo.data / "digit.json").read_text())["instances"]
 
-    with Sluice.from_file(demo.data / "demo.json") as sluice:
+    with Client.from_file(demo.data / "demo.json") as sluice:
         assert sluice.get("/v1/models") == {"models": ["linear", "mnist"]}
         (keras,), (h5,) = sluice.predict("mnist", digit, version=1), sluice.predict("mnist", digit, version=2)
         assert keras == pytest.approx(h5, abs=1e-6)
-        (at_origin,) = sluice.predict("linear", [[0.0, 0.0]])
+        # called as the documents' examples call it
+        (at_origin,) = sluice.predict("linear", [[0.0, 0.0]], outputs="y")
         assert at_origin == pytest.approx([4.2], abs=0.01)
 
 
@@ -110,13 +115,13 @@ def test_a_second_start_finds_everything_there(demo: Demo) -> None:
     # the same client, at today's address
     credentials = json.loads((demo.data / "demo.json").read_text())
     assert credentials == demo.first_credentials | {"base_url": demo.address}
-    with Sluice.from_file(demo.data / "demo.json", admin=True) as sluice:
+    with Client.from_file(demo.data / "demo.json", admin=True) as sluice:
         versions = {model["name"]: len(model["versions"]) for model in sluice.get("/admin/models")["models"]}
     assert versions == {"linear": 1, "mnist": 2}
 
 
 def test_a_version_that_was_retired_is_not_uploaded_again(demo: Demo) -> None:
-    with Sluice.from_file(demo.data / "demo.json", admin=True) as sluice:
+    with Client.from_file(demo.data / "demo.json", admin=True) as sluice:
         sluice.post("/admin/models/mnist/versions/2/retire")
 
         assert all(is_in_place(sluice, artifact) for artifact in ARTIFACTS)

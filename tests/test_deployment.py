@@ -39,7 +39,7 @@ class Deployment:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.secrets = root / "secrets"
-        self.ports = {(name, port): free_port() for name in RUNNING for port in (8080, 9100)}
+        self.ports = {(name, port): free_port() for name in RUNNING for port in (8080, 8081, 9100)}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         subprocess.run(["sh", str(ROOT / "deploy/make-secrets.sh"), str(self.secrets)], check=True, capture_output=True)
         for folder in ("keys", "scratch", "store"):

@@ -20,10 +20,14 @@ from gateway.infer_description import INFER_ANSWER, INFER_EXAMPLES
 from gateway.openapi import operations
 from gateway.prediction_addresses import parse_path
 from gateway.prediction_description import ANSWERS, EXAMPLES
+from gateway.scoring_description import CSV as LINES
+from gateway.scoring_description import SCORING_ANSWER, SCORING_EXAMPLES
 from model_store.signature import Signature, TensorSpec
 from tests.conftest import RedisServer
 from tests.live_gateway import live_gateway
 from tests.open_inference_kit import contract_of, parse_infer
+from workers.protocols import mlflow_scoring as scoring
+from workers.protocols.body import Body, Dialect
 from workers.protocols.tensorflow_serving import parse_predict
 
 LINEAR = Signature((TensorSpec("x", "float32", (None, 2)),), (TensorSpec("y", "float32", (None, 1)),))
@@ -86,8 +90,9 @@ def test_the_page_s_policy_lets_nothing_in_from_elsewhere(reader: httpx.Client):
     assert {source for sources in directives.values() for source in sources} <= {"'none'", "'self'", "data:"}
 
 
-def test_the_script_that_starts_the_page_names_no_other_host(reader: httpx.Client):
-    script = reader.get("/docs/static/docs.js").text
+@pytest.mark.parametrize("name", ["docs.js", "chooser.js"])
+def test_the_scripts_of_the_page_name_no_other_host(reader: httpx.Client, name: str):
+    script = reader.get(f"/docs/static/{name}").text
     assert "//" not in re.sub(r"^\s*//.*$", "", script, flags=re.MULTILINE)
 
 
@@ -167,7 +172,7 @@ def test_every_operation_has_its_refusals_in_the_shape_of_its_path(document: dic
 
 
 def has_bare_errors(path: str) -> bool:
-    return path.startswith(("/v1/models", "/v2"))
+    return path.startswith(("/v1/models", "/v2", "/models/", "/endpoints/"))
 
 
 def test_parameters_are_those_of_the_path(document: dict[str, Any]):
@@ -176,9 +181,10 @@ def test_parameters_are_those_of_the_path(document: dict[str, Any]):
         assert described == set(re.findall(r"{(\w+)}", path)), f"{method} {path}"
 
 
-def test_all_six_forms_of_the_prediction_path_are_described_and_answered(document: dict[str, Any]):
-    described = [path for path in document["paths"] if path.endswith((":predict", ":submit"))]
-    assert len(described) == 6
+def test_every_form_of_the_prediction_path_is_described_and_answered(document: dict[str, Any]):
+    verbs = (":predict", ":submit", ":classify", ":regress")
+    described = [path for path in document["paths"] if path.endswith(verbs)]
+    assert len(described) == 3 * len(verbs)
     for path in described:
         operation = document["paths"][path]["post"]
         examples = {found["name"]: found["example"] for found in operation["parameters"] if found["in"] == "path"}
@@ -194,11 +200,11 @@ def test_the_examples_of_predictions_are_requests_that_work():
         assert request.row_form == ("instances" in example["value"])
 
 
-def test_both_forms_of_the_infer_path_are_described_and_answered(document: dict[str, Any]):
+def test_all_forms_of_the_infer_path_are_described_and_answered(document: dict[str, Any]):
     described = [path for path in document["paths"] if path.endswith("/infer")]
-    assert len(described) == 2
+    assert len(described) == 3
     for path in described:
-        assert parse_path(path.format(model="linear", version=1)) is not None
+        assert parse_path(path.format(model="linear", version=1, label="stable")) is not None
 
 
 def test_the_examples_of_inferences_are_requests_that_work():
@@ -210,6 +216,26 @@ def test_the_examples_of_inferences_are_requests_that_work():
         answer = json.loads(request.format(outputs, contract_of(LINEAR)).data)
         assert answer["outputs"] == INFER_ANSWER["outputs"]
         assert set(answer) - {"id"} == set(INFER_ANSWER)
+
+
+def test_all_forms_of_the_scoring_path_are_described_and_answered(document: dict[str, Any]):
+    described = [path for path in document["paths"] if path.endswith("/invocations")]
+    assert len(described) == 4
+    for path in described:
+        address = parse_path(path.format(model="linear", version=1, label="stable"))
+        assert address is not None
+        assert address.dialect is Dialect.MLFLOW
+        refused = document["paths"][path]["post"]["responses"]["400"]["content"]["application/json"]["schema"]
+        assert refused == {"$ref": "#/components/schemas/ScoringError"}
+
+
+def test_the_examples_of_scoring_are_requests_that_work():
+    bodies = [(json.dumps(one["value"]).encode(), scoring.parse) for one in SCORING_EXAMPLES.values()]
+    bodies.append((LINES["examples"]["linear"]["value"].encode(), scoring.parse_csv))
+    for body, parse in bodies:
+        request = parse(Body(body, Dialect.MLFLOW), contract_of(LINEAR))
+        answers = [[round(2.0 * x - 3.4 * y + 4.2, 6)] for x, y in request.tensors["x"].tolist()]
+        assert answers == SCORING_ANSWER["predictions"]
 
 
 def test_the_example_s_answer_is_what_the_demo_s_line_gives():

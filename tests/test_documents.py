@@ -7,17 +7,15 @@ import re
 import sys
 import zipfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-import onnx
 import pytest
 import typer
-from onnx import TensorProto, helper, numpy_helper
 from typer.core import TyperGroup
-from typer.testing import CliRunner
 
 from gateway.openapi import operations
 from model_store import golden, registry
@@ -26,9 +24,10 @@ from model_store.database import connect, sessions_of, transaction
 from model_store.settings import StoreSettings
 from model_store.signature import Signature, TensorSpec
 from model_store.tables import Variant
-from sluice import demo
+from sluice import demo, demo_messages
 from sluice.cli import app
 from sluice.settings_table import table
+from tests.demo_kit import TEXTS, TONES, describe_all, undecided, write_examples
 from tests.deployment import ROOT
 from tests.documents import (
     ADDRESS,
@@ -43,7 +42,7 @@ from tests.documents import (
     spans,
 )
 from tests.keras_archives import layer, write_archive
-from tests.onnx_models import line
+from tests.onnx_models import digits, line
 from tests.system import System
 
 MNIST = Signature((TensorSpec("image", "float32", (None, 28, 28)),), (TensorSpec("output_0", "float32", (None, 10)),))
@@ -54,8 +53,8 @@ PASTED = tuple(path for path in DOCUMENTS if any(block.runs for block in blocks(
 UNDESCRIBED = {"/docs", "/openapi.json"}
 # Variables of the command and of Compose, which are no settings of a process.
 OTHER_VARIABLES = {
-    "URL", "CA", "CLIENT_CERTIFICATE", "CLIENT_KEY", "CLIENT_ID", "CLIENT_SECRET", "CREDENTIALS", "WORKER_TARGET",
-    "WEBHOOK_SECRET",
+    "URL", "CA", "CLIENT_CERTIFICATE", "CLIENT_KEY", "CLIENT_ID", "CLIENT_SECRET", "CREDENTIALS", "PROFILE",
+    "WORKER_TARGET", "WEBHOOK_SECRET",
 }  # fmt: skip
 # Documents whose tables list codes of errors and findings.
 CODES_IN = ("http-api.md", "jobs.md", "models.md")
@@ -78,15 +77,21 @@ def place(system: System, tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("checkout")
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / "sluice-data").symlink_to(system.data)
-    weights = line(folder / "linear.onnx", weights=[2.0, -3.4], bias=4.2)
-    pair = ({"x": np.array([[1, 2]], np.float32)}, {"y": np.array([[-0.6]], np.float32)})
+    # Found again from noisy points, as the demo's are: what a document asserts must not need exact ones.
+    weights = line(folder / "linear.onnx", weights=[2.0004, -3.4002], bias=4.1997)
+    pair = ({"x": np.array([[1, 2]], np.float32)}, {"y": np.array([[-0.6003]], np.float32)})
     serve(system, "linear", weights, LINEAR, golden.pack(*pair))
     serve(system, "mnist", digits(folder / "mnist.onnx"), MNIST)
+    serve(system, "topics", undecided(folder / "topics.onnx", TEXTS), TEXTS)
+    serve(system, "tones", undecided(folder / "tones.onnx", TONES), TONES)
     (system.data / "demo").mkdir(exist_ok=True)
     linear_keras(system.data / "demo" / "linear.keras")
     (system.data / "digit.json").write_text(json.dumps({"instances": np.zeros((1, 28, 28)).tolist()}))
+    write_examples(system.data)
     with system.admin() as admin:
-        made = admin.post("/admin/clients", {"name": "demo", "grants": [{"model": "mnist"}, {"model": "linear"}]})
+        describe_all(admin)
+        grants = [{"model": model} for model in ("linear", "mnist", "topics", "tones")]
+        made = admin.post("/admin/clients", {"name": "demo", "scopes": list(demo.SCOPES), "grants": grants})
     known = {
         "base_url": system.base_url,
         "client_id": made["id"],
@@ -129,7 +134,7 @@ def test_the_commands_work_when_they_are_pasted(path: Path, place: Place) -> Non
 
 def test_the_readme_opens_with_the_commands_that_the_demo_prints() -> None:
     first, second, *_ = blocks(ROOT / "README.md")
-    printed = demo.commands(ADDRESS, Path("sluice-data/demo.curl"), Path("sluice-data/digit.json"))
+    printed = demo_messages.commands(ADDRESS, Path("sluice-data/demo.curl"), Path("sluice-data/digit.json"))
 
     assert first.text == "make up\n"
     assert second.text.splitlines() == list(printed)
@@ -148,9 +153,8 @@ def test_links_lead_to_what_exists(path: Path) -> None:
 def test_commands_and_options_that_are_named_exist(path: Path) -> None:
     for text in commands(path):
         for named in re.findall(r"(?:^|[\s/(])sluice((?: [a-z][a-z-]*)+(?: +\S+)*)", text):
-            options, known = resolve(named.split())
+            options = resolve(named.split())
             assert set(re.findall(r"(?<!\S)--[a-z][a-z-]*", named)) <= options | {"--help"}, text
-            assert CliRunner().invoke(app, [*known, "--help"]).exit_code == 0
 
 
 @every_document
@@ -218,16 +222,22 @@ def test_blocks_of_json_are_json(path: Path) -> None:
             json.loads(block.text)
 
 
-def resolve(words: list[str]) -> tuple[set[str], list[str]]:
-    """The options of the command that these words begin with, and the words that name it; fails where there is none."""
-    command: Any = typer.main.get_command(app)
+@cache
+def everything() -> Any:  # noqa: ANN401 - typer's own kind of group
+    """All commands, of which each has help (tests/test_cli.py)."""
+    return typer.main.get_command(app)
+
+
+def resolve(words: list[str]) -> set[str]:
+    """The options of the command that these words begin with; fails where there is none."""
+    command: Any = everything()
     known: list[str] = []
     while isinstance(command, TyperGroup):
         assert words[len(known) :], f"sluice {' '.join(words)} is no whole command"
         known.append(words[len(known)])
         command = command.commands.get(known[-1])
     assert command is not None, f"there is no command sluice {' '.join(known)}"
-    return {name for option in command.params for name in (*option.opts, *option.secondary_opts)}, known
+    return {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
 
 
 def serve(system: System, model: str, path: Path, signature: Signature, samples: bytes | None = None) -> None:
@@ -251,23 +261,6 @@ def serve(system: System, model: str, path: Path, signature: Signature, samples:
             max_parallelism=2, batch_seconds=0.0001, report={"steps": []}, golden=kept,
         )  # fmt: skip
     engine.dispose()
-
-
-def digits(path: Path) -> Path:
-    """An ONNX file that takes images of 28x28 pixels and finds all ten digits equally likely where there are none."""
-    graph = helper.make_graph(
-        [
-            helper.make_node("Flatten", ["image"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "weights"], ["scores"]),
-            helper.make_node("Softmax", ["scores"], ["output_0"]),
-        ],
-        "digits",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 28, 28])],
-        [helper.make_tensor_value_info("output_0", TensorProto.FLOAT, ["batch", 10])],
-        [numpy_helper.from_array(np.ones((784, 10), np.float32), "weights")],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
 
 
 def linear_keras(path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from model_store.signature import Tensor
-from sluice.client import Sluice
+from sluice.client import Client
 from tests.bundle_kit import members
 from tests.environments import ROOT, install
 from tests.models import ModelFile
@@ -32,7 +32,7 @@ class Exported:
 
     model: ModelFile
     answered: Tensor
-    sluice: Sluice
+    sluice: Client
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +47,12 @@ def exported(system: System, model_files: dict[str, ModelFile]) -> Iterator[Expo
         offered = {variant["name"] for variant in prepared(admin)["variants"]}
         assert offered == set(VARIANTS)
         user = admin.post("/admin/clients", {"name": "devices", "grants": [{"model": MODEL}]})
-        with Sluice(system.base_url, user["id"], user["client_secret"]) as caller:
-            answered = np.array(caller.predict(MODEL, model.inputs["photo"]), np.float32)
+        with Client(system.base_url, user["id"], user["client_secret"]) as caller:
+            answered = caller.predict(MODEL, model.inputs["photo"])
         yield Exported(model, answered, admin)
 
 
-def prepared(admin: Sluice) -> dict[str, Any]:
+def prepared(admin: Client) -> dict[str, Any]:
     """The version's document once its preparation is done."""
     until = time.monotonic() + PREPARED_SECONDS
     while not (found := admin.get(f"/admin/models/{MODEL}/versions/1"))["preparation"]["done"]:

@@ -17,6 +17,7 @@ from tests.rights_kit import add_client, queue_job, serve, token
 EVERY_SCOPE = frozenset(Scope) - {Scope.CLIENTS_ADMIN}
 JOB = "j" * 24
 ROWS = {"instances": [[1.0, 2.0]]}
+EXAMPLES = {"examples": [{"x": [1.0, 2.0]}]}
 TENSORS = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1.0, 2.0]}]}
 
 # Of a model; then of one that the caller knows, a version and a label of it; then a job.
@@ -27,9 +28,23 @@ MODEL = [
     ("POST", "/v1/models/ghost:predict", ROWS), ("POST", "/v1/models/ghost:submit", ROWS),
     ("POST", "/v1/models/ghost/versions/1:predict", ROWS), ("POST", "/v1/models/ghost/labels/stable:predict", ROWS),
     ("POST", "/v1/models/ghost/versions/1:submit", ROWS), ("POST", "/v1/models/ghost/labels/stable:submit", ROWS),
+    ("POST", "/v1/models/ghost:classify", EXAMPLES), ("POST", "/v1/models/ghost/versions/1:regress", EXAMPLES),
+    ("POST", "/v1/models/ghost:explain", ROWS), ("POST", "/v1/models/ghost/labels/stable:explain", ROWS),
+    ("POST", "/v1/models/ghost:predict?validate_only=true", ROWS), ("GET", "/v1/models/ghost/openapi.json", None),
+    ("POST", "/v1/models/ghost:explain?validate_only=true", []), ("GET", "/admin/models/ghost/openapi.json", None),
+    ("GET", "/v1/models/ghost/versions/1/openapi.json", None),
+    ("GET", "/v1/models/ghost/labels/stable/openapi.json", None),
     ("GET", "/v2/models/ghost", None), ("GET", "/v2/models/ghost/ready", None),
     ("GET", "/v2/models/ghost/versions/1", None), ("GET", "/v2/models/ghost/versions/1/ready", None),
     ("POST", "/v2/models/ghost/infer", TENSORS), ("POST", "/v2/models/ghost/versions/1/infer", TENSORS),
+    ("POST", "/v2/models/ghost/labels/stable/infer", TENSORS),
+    ("GET", "/v2/models/ghost/stats", None), ("GET", "/v2/models/ghost/versions/1/stats", None),
+    ("GET", "/v2/models/ghost/config", None), ("GET", "/v2/models/ghost/versions/1/config", None),
+    ("POST", "/v2/repository/models/ghost/load", None), ("POST", "/v2/repository/any/models/ghost/unload", None),
+    ("GET", "/models/ghost/ping", None), ("GET", "/models/ghost/versions/1/version", None),
+    ("GET", "/models/ghost/labels/stable/health", None), ("POST", "/endpoints/ghost/invocations", ROWS),
+    ("POST", "/models/ghost/invocations", ROWS), ("POST", "/models/ghost/versions/1/invocations", ROWS),
+    ("POST", "/models/ghost/labels/stable/invocations", ROWS),
     ("GET", "/admin/models/ghost", None), ("GET", "/admin/models/ghost/versions/1", None),
     ("PUT", "/admin/models/ghost/versions", None), ("POST", "/admin/models/ghost/versions", None),
     ("POST", "/admin/models/ghost/versions/1/retire", None), ("DELETE", "/admin/models/ghost/versions/1", None),
@@ -38,17 +53,31 @@ MODEL = [
 VERSION = [
     ("GET", "/v1/models/known/versions/2", None), ("GET", "/v1/models/known/versions/2/metadata", None),
     ("POST", "/v1/models/known/versions/2:predict", ROWS), ("POST", "/v1/models/known/versions/2:submit", ROWS),
+    ("POST", "/v1/models/known/versions/2:classify", EXAMPLES),
+    ("POST", "/v1/models/known/versions/2:explain", ROWS), ("GET", "/v1/models/known/versions/2/openapi.json", None),
+    ("POST", "/v1/models/known/versions/2:predict?validate_only=true", ROWS),
     ("GET", "/v2/models/known/versions/2", None), ("GET", "/v2/models/known/versions/2/ready", None),
+    ("GET", "/v2/models/known/versions/2/stats", None), ("GET", "/v2/models/known/versions/2/config", None),
+    ("GET", "/models/known/versions/2/ping", None), ("POST", "/models/known/versions/2/invocations", ROWS),
     ("POST", "/v2/models/known/versions/2/infer", TENSORS), ("GET", "/admin/models/known/versions/2", None),
     ("POST", "/admin/models/known/versions/2/retire", None), ("DELETE", "/admin/models/known/versions/2", None),
 ]  # fmt: skip
 LABEL = [
     ("GET", "/v1/models/known/labels/canary", None), ("GET", "/v1/models/known/labels/canary/metadata", None),
     ("POST", "/v1/models/known/labels/canary:predict", ROWS), ("POST", "/v1/models/known/labels/canary:submit", ROWS),
+    ("POST", "/v1/models/known/labels/canary:classify", EXAMPLES),
+    ("POST", "/v1/models/known/labels/canary:explain", ROWS),
+    ("GET", "/v1/models/known/labels/canary/openapi.json", None),
+    ("POST", "/v1/models/known/labels/canary:predict?validate_only=true", ROWS),
+    ("POST", "/v2/models/known/labels/canary/infer", TENSORS),
+    ("GET", "/models/known/labels/canary/ping", None), ("POST", "/models/known/labels/canary/invocations", ROWS),
     ("PUT", "/admin/models/known/labels/canary", {"version": 1}), ("DELETE", "/admin/models/known/labels/canary", None),
 ]  # fmt: skip
 LISTS = [("GET", "/v1/models", None), ("GET", "/admin/models", None), ("GET", "/v1/models/known", None),
-         ("GET", "/admin/models/known", None), ("GET", "/v1/jobs", None)]  # fmt: skip
+         ("GET", "/admin/models/known", None), ("GET", "/v1/jobs", None), ("GET", "/v2/models", None),
+         ("GET", "/v2/models/stats", None), ("GET", "/v2/models/known/stats", None),
+         ("POST", "/v2/repository/index", None), ("POST", "/v2/repository/models/known/unload", None),
+         ("POST", "/v2/repository/models/known/load", None)]  # fmt: skip
 JOBS = [
     ("GET", f"/v1/jobs/{JOB}", None), ("GET", f"/v1/jobs/{JOB}/result", None), ("DELETE", f"/v1/jobs/{JOB}", None),
     ("POST", f"/v1/jobs/{JOB}/cancel", None), ("GET", f"/v1/jobs/{JOB}?wait=0.01", None),

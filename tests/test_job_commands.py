@@ -16,7 +16,7 @@ from auth.grants import GrantSpec, set_grants
 from auth.scopes import Scope
 from model_store.database import now_ms, transaction
 from sluice.cli import app
-from sluice.client import Refused, Sluice
+from sluice.client import Client, Refused
 from tests.processes import PEPPER, Cluster, wait_for
 from workers.tables import Job
 
@@ -27,7 +27,7 @@ class Shell:
     def __init__(self, url: str, client_id: str, secret: str) -> None:
         self._who = {"SLUICE_URL": url, "SLUICE_CLIENT_ID": client_id, "SLUICE_CLIENT_SECRET": secret}
         self.client_id = client_id
-        self.sluice = Sluice(url, client_id, secret)
+        self.sluice = Client(url, client_id, secret)
 
     def __call__(self, *arguments: str, fails: bool = False) -> Result:
         ended = CliRunner().invoke(app, arguments, env={**self._who, "COLUMNS": "200"})
@@ -61,11 +61,11 @@ def permitted(shell: Shell) -> bool:
 
 def test_a_job_is_listed_looked_at_awaited_fetched_and_deleted(run: Shell, tmp_path: Path):
     job = run.submit()
-    assert json.loads(run("jobs", "wait", job, "--seconds", "30").output)["predictions"] == [[2.0, 4.0]]
+    assert json.loads(run("jobs", "wait", job, "--seconds", "30", "--json").output)["predictions"] == [[2.0, 4.0]]
     assert [found["id"] for found in json.loads(run("jobs", "list", "--state", "succeeded", "--json").output)] == [job]
     assert run.client_id in run("jobs", "list", "--all").output
     assert "client" not in run("jobs", "list").output
-    assert json.loads(run("jobs", "show", job).output)["state"] == "succeeded"
+    assert json.loads(run("jobs", "show", job, "--json").output)["state"] == "succeeded"
     assert run("jobs", "result", job).output == '{"predictions":[[2.0,4.0]]}'
     run("jobs", "result", job, "--output", str(tmp_path / "answer.json"))
     assert (tmp_path / "answer.json").read_text() == '{"predictions":[[2.0,4.0]]}'
@@ -84,9 +84,9 @@ def test_dead_letters_are_replayed_and_purged(run: Shell, serving: Cluster):
         session.execute(update(Job).where(Job.id.in_((one, other))).values(**dead))
     chosen = ("--error", "worker_crashed", "--model", "double", "--client", run.client_id)
     assert {found["id"] for found in json.loads(run("dead-letters", "list", *chosen, "--json").output)} == {one, other}
-    assert json.loads(run("dead-letters", "show", one).output)["dead_letter"] is True
+    assert json.loads(run("dead-letters", "show", one, "--json").output)["dead_letter"] is True
     again = run("jobs", "replay", one).output.split()[-1]
-    assert json.loads(run("jobs", "wait", again).output)["replay_of"] == one
+    assert json.loads(run("jobs", "wait", again, "--json").output)["replay_of"] == one
     assert "already" in str(run("dead-letters", "replay", one, fails=True).exception)
     assert run("dead-letters", "replay", *chosen).output == "1 is tried again\n"
     assert "--every" in str(run("dead-letters", "purge", fails=True).exception)

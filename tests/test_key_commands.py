@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from auth.settings import AuthSettings
 from model_store.sealing import SealingKeys
 from sluice.moments import read_moment
+from tests.command_line import sluice, started, succeed
 from tests.system import plain_environment
-from tests.test_cli import sluice, succeed
 
 
 @pytest.fixture
@@ -33,6 +33,7 @@ def states(environment: dict[str, str]) -> list[str]:
     return [state for line in lines for state in ("published", "signing", "retiring", "ended") if state in line]
 
 
+@pytest.mark.long  # thirty starts of the command
 def test_keys_are_rotated_withdrawn_and_sealed_again(environment: dict[str, str]):
     first = succeed("keys", "rotate", "--compromised", environment=environment).split()[0]
     second = succeed("keys", "rotate", environment=environment).split()[0]
@@ -72,7 +73,7 @@ def test_a_wrong_database_is_told_in_a_sentence(environment: dict[str, str], tmp
 
 
 def test_settings_that_are_wrong_together_are_told_in_a_sentence(environment: dict[str, str]):
-    ended = sluice("gateway", environment={**environment, "SLUICE_TLS_CERTIFICATE": "/none.pem"})
+    ended = started("gateway", environment={**environment, "SLUICE_TLS_CERTIFICATE": "/none.pem"})
     assert (ended.returncode, "belong together" in ended.stderr, "Traceback" in ended.stderr) == (1, True, False)
 
 

@@ -21,6 +21,7 @@ import auth.limit_tables
 import auth.people_tables
 import auth.tables
 import auth.token_tables
+import model_store.deleted_models
 import model_store.evaluations
 import model_store.imports
 import model_store.job_policies
@@ -55,6 +56,7 @@ TABLES = (
     model_store.partial_uploads,
     model_store.imports,
     model_store.upload_signatures,
+    model_store.deleted_models,
     model_store.variant_policies,
     auth.tables,
     auth.audit_tables,

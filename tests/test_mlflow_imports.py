@@ -2,134 +2,34 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import shutil
-import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy.orm import Session
 
+from auth import clients, revocations
+from auth.grants import ADMINISTRATION, Action, GrantSpec, set_grants
 from auth.scopes import Scope
+from auth.tables import Client
+from auth.upload_authority import UploadAuthority, require_still
 from model_store import imports
-from model_store.artifacts import Artifacts
-from model_store.database import Sessions, connect, sessions_of, transaction
+from model_store.database import transaction
 from model_store.imports import ModelImport
 from model_store.migrations import migrate
 from model_store.settings import StoreSettings
 from model_store.tables import Version
 from tests.conftest import RedisServer, free_port
 from tests.live_gateway import EVERY_MODEL, live_gateway, refused
+from tests.mlflow_kit import FILES, PLACE, RUN, Mlflow, Office, serving
 from workers.mlflow import server as mlflow_server
 from workers.mlflow import uris
-from workers.mlflow.importing import run_import
-from workers.settings import BackgroundSettings
-
-RUN = "8e9063a3019c4ff5b1a59b0136d2dc70"
-PLACE = "mlflow-artifacts:/0/models/m-1/artifacts"
-FILES = {"MLmodel": b"flavors: {}", "data/model.keras": b"weights" * 100}
-
-Answer = tuple[int, object]
-
-
-class Mlflow:
-    """A server that answers as MLflow 3.17 does to what an import asks, and notes what it was asked."""
-
-    def __init__(self, place: str = PLACE, files: dict[str, bytes] | None = None) -> None:
-        self.place = place
-        self.files = FILES if files is None else files
-        self.asked: list[str] = []
-        self.credentials: list[str | None] = []
-        self.instead: Callable[[str], tuple[int, dict[str, str], bytes] | None] = lambda _: None
-        self.sizes: dict[str, int] = {}
-        self.url = ""
-
-    def answer(self, target: str) -> tuple[int, dict[str, str], bytes]:
-        self.asked.append(target)
-        if found := self.instead(target):
-            return found
-        parts = urlsplit(target.removeprefix("/api/2.0/"))
-        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        if parts.path.startswith("mlflow-artifacts/artifacts/"):
-            name = parts.path.removeprefix("mlflow-artifacts/artifacts/0/models/m-1/artifacts/")
-            return (200, {}, self.files[name]) if name in self.files else (404, {}, b"{}")
-        document = {
-            "mlflow/registered-models/alias": {"model_version": {"version": "3", "run_id": RUN, "status": "READY"}},
-            "mlflow/model-versions/get": {"model_version": {"version": "3", "run_id": RUN, "status": "READY"}},
-            "mlflow/model-versions/get-download-uri": {"artifact_uri": self.place},
-            "mlflow-artifacts/artifacts": {"files": self.listed(query.get("path", ""))},
-        }.get(parts.path)
-        return (404, {}, b"{}") if document is None else (200, {}, json.dumps(document).encode())
-
-    def listed(self, path: str) -> list[dict[str, object]]:
-        folder = path.removeprefix("0/models/m-1/artifacts").lstrip("/")
-        found: dict[str, dict[str, object]] = {}
-        for name, data in self.files.items():
-            if name.startswith(folder and f"{folder}/"):
-                rest = name.removeprefix(folder and f"{folder}/")
-                last, slash, _ = rest.partition("/")
-                size = self.sizes.get(name, len(data))
-                found[last] = {"path": last, "is_dir": bool(slash)} | ({} if slash else {"file_size": size})
-        return list(found.values())
-
-
-@contextmanager
-def serving(mlflow: Mlflow) -> Iterator[Mlflow]:
-    class Requests(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            mlflow.credentials.append(self.headers.get("authorization"))
-            status, headers, body = mlflow.answer(self.path)
-            self.send_response(status)
-            for name, value in {**headers, "content-length": str(len(body))}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Says nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Requests) as made:
-        mlflow.url = f"http://127.0.0.1:{made.server_address[1]}"
-        thread = threading.Thread(target=made.serve_forever)
-        thread.start()
-        try:
-            yield mlflow
-        finally:
-            made.shutdown()
-            thread.join()
-
-
-class Office:
-    """A background worker's work done in this process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.settings = BackgroundSettings(
-            database_url=f"sqlite:///{folder / 'sluice.db'}", store_dir=folder / "store", upload_limit_bytes=100_000
-        )
-        self.engine = connect(self.settings)
-        self.sessions: Sessions = sessions_of(self.engine)
-        self.artifacts = Artifacts.of(self.settings)
-
-    def ask(self, uri: str = "models:/digits@champion") -> str:
-        with transaction(self.sessions) as session:
-            return imports.request(session, "digits", uri, "somebody").id
-
-    def run(self, import_id: str, url: str, **settings: object) -> ModelImport:
-        own = self.settings.model_copy(update={"mlflow_url": url, **settings})
-        run_import(self.sessions, self.artifacts, own, import_id)
-        return self.look(import_id)
-
-    def look(self, import_id: str) -> ModelImport:
-        with transaction(self.sessions) as session:
-            return session.get_one(ModelImport, import_id)
-
-    def versions(self) -> int:
-        with transaction(self.sessions) as session:
-            return session.query(Version).count()
+from workers.mlflow.importing import ImportTookTooLong
+from workers.mlflow.sources import RemoteFile, Source
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +58,7 @@ def test_what_an_import_fetched_is_a_version_that_knows_where_it_came_from(offic
     assert ended.fetched_bytes == ended.total_bytes == sum(map(len, FILES.values()))
     with transaction(office.sessions) as session:
         version = session.get_one(Version, ("digits", 1))
-        assert (version.format, version.uploaded_by) == ("mlflow", "somebody")
+        assert (version.format, version.uploaded_by) == ("mlflow", office.client)
         source = json.loads(version.source or "{}")
     assert (source["uri"], source["run_id"]) == ("models:/digits@champion", RUN)
     with office.artifacts.opened(version.digest) as path:
@@ -309,6 +209,95 @@ def test_an_import_that_another_worker_has_taken_over_publishes_nothing(office: 
     assert not [path for path in office.artifacts.root.rglob("*") if path.is_file()]
 
 
+def withdraw_grant(session: Session, client: str) -> None:
+    set_grants(session, client, [GrantSpec("digits", actions=frozenset({Action.METADATA, Action.LABEL}))])
+
+
+def end_grant(session: Session, client: str) -> None:
+    set_grants(session, client, [GrantSpec("digits", actions=ADMINISTRATION, expires_at=1)])
+
+
+def take_scope(session: Session, client: str) -> None:
+    session.get_one(Client, client).scopes = str(Scope.MODELS_READ)
+
+
+WITHDRAWN: dict[str, Callable[[Session, str], object]] = {
+    "the grant": withdraw_grant,
+    "the grant's time": end_grant,
+    "the scope": take_scope,
+    "the client": lambda session, client: clients.set_disabled(session, client, True),
+    "all of its tokens": clients.revoke_tokens,
+    "its token": lambda session, client: revocations.revoke(session, "jti", client, 2**33),
+}
+
+
+@pytest.mark.parametrize("taken", WITHDRAWN.values(), ids=WITHDRAWN.keys())
+def test_who_lost_the_right_while_it_was_fetched_publishes_nothing(
+    office: Office, taken: Callable[[Session, str], object]
+):
+    import_id = office.ask()
+
+    def withdraw(target: str) -> None:
+        if target.endswith("model.keras"):
+            with transaction(office.sessions) as session:
+                taken(session, office.client)
+
+    with serving(Mlflow()) as mlflow:
+        mlflow.instead = withdraw
+        ended = office.run(import_id, mlflow.url)
+
+    assert (ended.state, ended.error_code, office.versions()) == ("failed", "upload_withdrawn", 0)
+
+
+def test_what_was_asked_for_before_rights_were_noted_is_asked_for_again(office: Office):
+    import_id = office.ask()
+    with transaction(office.sessions) as session:
+        session.get_one(ModelImport, import_id).authority = None
+    with serving(Mlflow()) as mlflow:
+        ended = office.run(import_id, mlflow.url)
+
+    assert (ended.state, ended.error_code, office.versions()) == ("failed", "upload_withdrawn", 0)
+
+
+def test_an_import_ends_after_as_long_as_it_may_take_in_all(office: Office):
+    import_id, pieces = office.ask(), []
+
+    def slow(target: str) -> None:
+        pieces.append(target)
+        # By the clock that counts: as if the attempts before had taken all of the time but a moment.
+        time.sleep(0.3)
+
+    with serving(Mlflow()) as mlflow:
+        mlflow.instead = slow
+        ended = office.run(import_id, mlflow.url, mlflow_import_seconds=0.2)
+        assert (ended.state, ended.error_code, office.versions()) == ("failed", "import_took_too_long", 0)
+        asked_once, again = len(pieces), office.ask()
+        with transaction(office.sessions) as session:
+            session.get_one(ModelImport, again).begun_at = 1
+        ended = office.run(again, mlflow.url)
+
+    assert (ended.state, ended.error_code) == ("failed", "import_took_too_long")
+    assert len(pieces) == asked_once, "what began so long ago asks for nothing any more"
+
+
+def test_a_file_that_never_ends_is_given_up_in_the_middle_of_it(office: Office):
+    left = [True]
+
+    def require_time() -> None:
+        if not left[0]:
+            raise ImportTookTooLong("no time is left")
+
+    large = RemoteFile("large", 4 * 1024**2)
+    with serving(Mlflow(files={"large": bytes(large.size_bytes)})) as mlflow:
+        settings = office.settings.model_copy(update={"mlflow_url": mlflow.url})
+        with mlflow_server.MlflowServer(settings, require_time) as server:
+            pieces = server.read(Source("models:/digits/3", PLACE.removeprefix("mlflow-artifacts:/")), large)
+            assert len(next(pieces)) < large.size_bytes
+            left[0] = False
+            with pytest.raises(ImportTookTooLong):
+                next(pieces)
+
+
 @pytest.mark.parametrize(
     "uri",
     [
@@ -330,6 +319,12 @@ def test_imports_are_asked_for_over_http_and_followed(redis_server: RedisServer,
     ):
         asked = admin.post("/admin/models/digits/imports", json={"uri": "models:/digits@champion"})
         assert asked.status_code == 202, asked.text
+        with transaction(gateway.parts.sessions) as session:
+            kept = session.get_one(ModelImport, asked.json()["id"])
+            authority = UploadAuthority.from_json(kept.requested_by, kept.authority or "")
+            assert set(authority.scopes) == {Scope.MODELS_WRITE, Scope.MODELS_READ}
+            assert len(authority.revocable) == 2
+            require_still(session, authority, "digits")
         shown = admin.get(asked.headers["location"]).json()
         assert (shown["state"], shown["version"], shown["error"]) == ("waiting", None, None)
         assert admin.get("/admin/models/digits/imports").json()["imports"] == [shown]

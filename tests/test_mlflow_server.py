@@ -151,7 +151,13 @@ def test_an_onnx_model_is_imported_by_its_version_and_the_same_again_by_its_run(
     caller: httpx.Client, registered: Registry
 ):
     first = imported(caller, "twice", "models:/twice/1")
-    assert served(caller, "twice", first["version"], {"instances": [[1.5, 2.0]]})["predictions"] == [[3.0, 4.0]]
+    shown = served(caller, "twice", first["version"], {"instances": [[1.5, 2.0]]})
+    assert shown["predictions"] == [[3.0, 4.0]]
+    # It was logged with an input example, on which its variants were compared.
+    steps = {step["name"]: step["detail"] for step in shown["version"]["report"]["steps"]}
+    assert steps["load"].endswith(", 1 of the upload's own example")
+    [sample] = caller.get("/admin/models/twice/samples").json()
+    assert (sample["kind"], sample["instances"], sample["version"]) == ("inputs", 1, first["version"])
 
     again = imported(caller, "twice", f"runs:/{registered.logged['onnx_run']}/model")
 

@@ -10,15 +10,22 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gateway.upload_formats import format_of
+from model_store import samples
+from model_store.database import transaction
 from model_store.formats import Format
+from model_store.samples import Kind, StoredExample
+from model_store.signature import Signature, TensorSpec
 from tests.models import ModelFile
 from tests.queue_kit import doubling_model
 from tests.shop import Ended, Shop
 from workers.errors import UploadRefused
-from workers.preparation import mlflow_folder
+from workers.preparation import evidence, mlflow_folder
+from workers.preparation.mlflow_upload import example_in
+from workers.preparation.pipeline import prepare
 
 # As `mlflow.onnx.log_model` and `mlflow.keras.log_model` of MLflow 3.17 write it, but for ids and times.
 MLMODEL = """\
@@ -155,6 +162,99 @@ def test_a_signature_of_another_precision_and_none_at_all_are_taken(
     ended = shop.prepare(packed(tmp_path, {"MLmodel": document(ONNX, said), "model.onnx": double}))
 
     assert ended.state == "AVAILABLE", ended.error_message
+
+
+def example(text: str, **said: str) -> dict[str, bytes]:
+    """Members of a folder whose example is this text; `said` replaces what MLmodel says of it."""
+    info = {"artifact_path": "input_example.json", "type": "ndarray", "serving_input_path": "serving.json"} | said
+    lines = "".join(f"\n  {name}: {value}" for name, value in info.items() if value)
+    described = ANYTHING + "\nsaved_input_example_info:" + lines
+    return {"MLmodel": document(ONNX, described), info["serving_input_path"] or "input_example.json": text.encode()}
+
+
+def test_an_input_example_is_what_variants_are_compared_on_and_becomes_the_models_sample(
+    shop: Shop, tmp_path: Path, double: bytes
+):
+    members = example('{"inputs": [[1.5, null], [2, 1e38]], "params": {"t": 1}}')
+    path = packed(tmp_path, {**members, "model.onnx": double})
+    name = shop.upload(path)
+
+    prepare(shop.sessions, shop.artifacts, shop.settings, name, 1)
+
+    steps = {step["name"]: step["detail"] for step in shop.look(name).report["steps"]}
+    assert steps["load"].endswith(", 2 of the upload's own example")
+    with transaction(shop.sessions) as session:
+        kept = samples.get(session, name, Kind.INPUTS)
+        assert (kept.instances, kept.version, kept.uploaded_by) == (2, 1, "t")
+        assert samples.find(session, name, Kind.INPUTS) == kept.digest
+        assert samples.find(session, name, Kind.INPUTS, uploaded=True) is None
+    signature = Signature((TensorSpec("x", "float32", (None, 2)),), ())
+    with shop.artifacts.opened(kept.digest) as archive:
+        found = evidence.read(archive, signature)["x"]
+    np.testing.assert_array_equal(found, np.array([[1.5, np.nan], [2, 1e38]], np.float32))
+
+
+def test_an_example_never_replaces_what_was_uploaded_nor_a_newer_versions(shop: Shop, tmp_path: Path, double: bytes):
+    name = shop.upload(packed(tmp_path, {"MLmodel": document(ONNX), "model.onnx": double, "note": b"samples"}))
+    stored = {number: StoredExample(f"{number}" * 64, 1, 1) for number in range(1, 5)}
+    with transaction(shop.sessions) as session:
+        assert samples.keep_example(session, name, 2, stored[2], "t")
+        assert not samples.keep_example(session, name, 1, stored[1], "t")
+        assert samples.keep_example(session, name, 3, stored[3], "t")
+        assert samples.find(session, name, Kind.INPUTS) == "3" * 64
+        samples.keep(session, name, Kind.INPUTS, digest="a" * 64, size_bytes=1, instances=1, uploaded_by="t")
+        assert not samples.keep_example(session, name, 4, stored[4], "t")
+        assert samples.find(session, name, Kind.INPUTS, uploaded=True) == "a" * 64
+        session.rollback()
+
+
+@pytest.mark.parametrize(
+    ("members", "why"),
+    [
+        pytest.param(example('{"inputs": [[1]]}'), "expected size: 2 at inputs[0]", id="another shape"),
+        pytest.param(example("[["), "JSON Parse error", id="no JSON"),
+        pytest.param(
+            {"MLmodel": example("", serving_input_path="../a")["MLmodel"]}, "is no file of the folder", id="a way out"
+        ),
+        pytest.param({"MLmodel": example("", serving_input_path="a")["MLmodel"]}, "there is no file 'a'", id="no file"),
+        pytest.param(
+            {"MLmodel": example("", serving_input_path='"a\\0"')["MLmodel"]}, "there is no file 'a\\x00'", id="no name"
+        ),
+        pytest.param(
+            {"MLmodel": example("", serving_input_path='"\\ud800"')["MLmodel"]}, "there is no file", id="no text"
+        ),
+        pytest.param(example("", serving_input_path="", type="sparse_matrix_csr"), "of the kind", id="another kind"),
+        pytest.param(example("[" + "1," * 5_000_000), "larger than 8,388,608", id="too large"),
+    ],
+)
+def test_what_is_wrong_with_an_example_is_said_and_refuses_nothing(
+    tmp_path: Path, double: bytes, members: dict[str, bytes], why: str
+):
+    path = packed(tmp_path, {**members, "model.onnx": double})
+    root, said = mlflow_folder.unpack(path, tmp_path / "unpacked", 10**8)
+
+    fault = mlflow_folder.leave_example(root, said, tmp_path / "example.json")
+    if not fault:
+        with pytest.raises(evidence.SamplesUnfit) as found:
+            example_in(
+                (tmp_path / "example.json").read_bytes(), Signature((TensorSpec("x", "float32", (None, 2)),), ())
+            )
+        fault = str(found.value)
+
+    assert why in fault
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("[[1.0, 2.0]]", "ndarray"), ('{"x": [[1.0, 2.0]]}', "ndarray"), ('{"data": [[1.0, 2.0]]}', "dataframe")],
+)
+def test_an_example_without_a_serving_form_is_read_as_what_it_is(tmp_path: Path, double: bytes, text: str, kind: str):
+    path = packed(tmp_path, {**example(text, type=kind, serving_input_path=""), "model.onnx": double})
+    root, said = mlflow_folder.unpack(path, tmp_path / "unpacked", 10**8)
+
+    assert mlflow_folder.leave_example(root, said, tmp_path / "example.json") == ""
+    signature = Signature((TensorSpec("x", "float32", (None, 2)),), ())
+    assert example_in((tmp_path / "example.json").read_bytes(), signature)["x"].tolist() == [[1, 2]]
 
 
 PYFUNC = """\

@@ -21,7 +21,7 @@ from gateway.plots import COLOURS, bars, table_of_counts
 from model_store.evaluations import Evaluation
 from model_store.model_settings import Metadata, ModelSettings
 from model_store.tables import State
-from sluice.client import Refused, Sluice
+from sluice.client import Client, Refused
 from sluice.preparation import follow
 from tests.browser import open_page
 from tests.onnx_models import classifier
@@ -41,7 +41,7 @@ def images() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def admin(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
+def admin(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """With a version of a classifier that has class names, and labels of which one is wrong."""
     folder = tmp_path_factory.mktemp("cards")
     labels = np.arange(16) % 8
@@ -57,14 +57,14 @@ def admin(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def caller(system: System, admin: Sluice) -> Iterator[Sluice]:
+def caller(system: System, admin: Client) -> Iterator[Client]:
     """A client that may use it."""
     made = admin.post("/admin/clients", {"name": "of-carded", "scopes": ["predict"], "grants": [{"model": MODEL}]})
-    with Sluice(system.base_url, made["id"], made["client_secret"]) as sluice:
+    with Client(system.base_url, made["id"], made["client_secret"]) as sluice:
         yield sluice
 
 
-def named(sluice: Sluice, body: dict[str, object]) -> list[list[dict[str, object]]]:
+def named(sluice: Client, body: dict[str, object]) -> list[list[dict[str, object]]]:
     """Predictions, once the worker knows of the class names."""
     until = time.monotonic() + 30
     while "ant" not in str(found := sluice.post(f"/v1/models/{MODEL}:predict", body)) and time.monotonic() < until:
@@ -72,7 +72,7 @@ def named(sluice: Sluice, body: dict[str, object]) -> list[list[dict[str, object
     return list(found["predictions"])
 
 
-def test_classes_are_told_by_name_in_both_dialects_and_in_jobs(caller: Sluice):
+def test_classes_are_told_by_name_in_both_dialects_and_in_jobs(caller: Client):
     rows = images()[:2].tolist()
     found = named(caller, {"instances": rows, "top_k": 1})
     assert [[(one["index"], one["class"]) for one in row] for row in found] == [[(0, "ant")], [(1, "bee")]]
@@ -95,7 +95,7 @@ def test_classes_are_told_by_name_in_both_dialects_and_in_jobs(caller: Sluice):
 
 
 @pytest.mark.long
-def test_a_version_is_evaluated_and_its_card_shows_it(admin: Sluice):
+def test_a_version_is_evaluated_and_its_card_shows_it(admin: Client):
     # when it has answered the labelled samples
     address = f"/admin/models/{MODEL}/versions/1"
     before = b"".join(admin.download(f"{address}/card")).decode()
@@ -127,7 +127,7 @@ def test_what_is_said_of_the_model_and_of_the_version_are_both_shown():
     assert "labels that point to it: of the model" in page
 
 
-def test_an_evaluation_needs_samples_and_a_version_that_serves(admin: Sluice):
+def test_an_evaluation_needs_samples_and_a_version_that_serves(admin: Client):
     with pytest.raises(Refused) as caught:
         admin.post(f"/admin/models/{MODEL}/versions/2/evaluation")
     assert caught.value.status == 404

@@ -101,7 +101,7 @@ def test_an_assertion_is_good_once_at_whichever_gateway(keyed: Keyed):
     assert_refused(keyed.post(text, keyed.second))
     # The name counts, not the text: the same `jti` in another assertion is the same.
     again = EC.token(assertion_claims(keyed.id, jti="named-once"))
-    renamed = RSA.token(assertion_claims(keyed.id, jti="named-once", exp=NOW + 200))
+    renamed = RSA.token(assertion_claims(keyed.id, jti="named-once", exp=int(time.time()) + 200))
     assert keyed.post(again).status_code == 200
     assert_refused(keyed.post(renamed, keyed.second))
     # Another client's is its own.

@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sluice.client import Refused, Sluice
+from sluice.client import Client, Refused
+from tests.command_line import sluice, succeed
 from tests.oauth_kit import elliptic
 from tests.quiet_gateway import bearer
 from tests.system import System, plain_environment
-from tests.test_cli import sluice, succeed
 
 
 def test_a_client_asks_about_its_own_token_and_takes_it_back(system: System, tmp_path: Path) -> None:
@@ -59,19 +59,19 @@ def test_keys_and_identities_of_a_client_are_set_and_shown_and_its_old_secret_st
     assert json.loads(emptied) == {"identities": []}
 
     succeed("clients", "rotate", name, "--grace-seconds", "60", "--json", environment=environment)
-    with Sluice(system.base_url, made["client_id"], made["client_secret"]) as old:
+    with Client(system.base_url, made["client_id"], made["client_secret"]) as old:
         assert old.get("/v1/models")["models"] == []
 
 
 def test_a_token_is_revoked_from_python(system: System) -> None:
     with system.admin() as admin:
         made = admin.post("/admin/clients", {"name": f"t-{secrets.token_hex(4)}"})
-        with Sluice(system.base_url, made["id"], made["client_secret"]) as client:
+        with Client(system.base_url, made["id"], made["client_secret"]) as client:
             client.get("/v1/models")
-            token = client._token
+            token = client.token()
             assert client.introspect(token)["active"] is True
             client.revoke(token)
             assert client.introspect(token) == {"active": False}
-        with Sluice(system.base_url, made["id"], "sls_wrong") as stranger, pytest.raises(Refused) as refused:
+        with Client(system.base_url, made["id"], "sls_wrong") as stranger, pytest.raises(Refused) as refused:
             stranger.revoke(token)
     assert (refused.value.status, refused.value.code) == (401, "invalid_client")

@@ -27,7 +27,11 @@ from tests.quiet_gateway import QuietGateway, bearer, quiet_gateway
 
 KEYCLOAK = "https://id.example/realms/work"
 RSA, EC, NEXT = rivest("rsa-2026"), elliptic("ec-2026"), elliptic("ec-2027")
-NOW = int(time.time())
+
+
+def now() -> int:
+    """Seconds since 1970, asked for at each use: tokens that were made while tests were collected may be old by now."""
+    return int(time.time())
 
 
 def trusted(server: OtherIssuer, **changes: object) -> TrustedIssuer:
@@ -50,7 +54,7 @@ def trusted(server: OtherIssuer, **changes: object) -> TrustedIssuer:
 def claims(**changes: object) -> dict[str, Any]:
     """What Keycloak 26 says of a client's service account; a claim that is `...` is left out."""
     said = {
-        "exp": NOW + 300, "iat": NOW, "jti": "trrtcc:1f8a5c0e", "iss": KEYCLOAK, "aud": ["sluice", "account"],
+        "exp": now() + 300, "iat": now(), "jti": "trrtcc:1f8a5c0e", "iss": KEYCLOAK, "aud": ["sluice", "account"],
         "sub": "0f2f-sub-of-the-service-account", "typ": "Bearer", "azp": "reading-room", "acr": "1",
         "allowed-origins": ["/*"], "realm_access": {"roles": ["offline_access", "predictor", "reader"]},
         "resource_access": {"account": {"roles": ["manage-account", "view-profile"]}}, "scope": "profile email",
@@ -90,13 +94,14 @@ def reason_of(found: FederatedVerifier, text: str) -> Reason:
 
 @pytest.mark.parametrize("signer", [RSA, EC], ids=["RS256", "ES256"])
 def test_a_token_of_keycloak_is_read(keycloak: FederatedVerifier, signer: Signer):
-    found = keycloak.verify(token(signer))
+    issued = now()
+    found = keycloak.verify(token(signer, iat=issued, exp=issued + 300))
     assert found == Claims(
         "reading-room",
         frozenset({Scope.PREDICT, Scope.JOBS, Scope.MODELS_READ}),
         "trrtcc:1f8a5c0e",
-        NOW,
-        NOW + 300,
+        issued,
+        issued + 300,
         signer.kid,
         issuer=KEYCLOAK,
     )
@@ -106,12 +111,12 @@ def test_a_token_of_keycloak_is_read(keycloak: FederatedVerifier, signer: Signer
 
 def test_our_own_tokens_are_verified_as_ever(keycloak: FederatedVerifier):
     own = KEY.public.kid
-    now = {"iat": NOW, "nbf": NOW, "exp": NOW + 900}
-    found = keycloak.verify(forged(claims=now))
+    times = {"iat": now(), "nbf": now(), "exp": now() + 600}
+    found = keycloak.verify(forged(claims=times))
     assert (found.client_id, found.issuer, found.key_id) == ("cli_1", "", own)
     assert reason_of(keycloak, RSA.token({**claims(), "iss": "sluice"}, {"typ": "at+jwt"})) is Reason.KEY_UNKNOWN
-    assert reason_of(keycloak, forged(claims={**now, "iss": KEYCLOAK})) is Reason.HEADER
-    ours_under_their_type = forged({"typ": "JWT"}, {**now, "iss": KEYCLOAK})
+    assert reason_of(keycloak, forged(claims={**times, "iss": KEYCLOAK})) is Reason.HEADER
+    ours_under_their_type = forged({"typ": "JWT"}, {**times, "iss": KEYCLOAK})
     assert reason_of(keycloak, ours_under_their_type) is Reason.KEY_UNKNOWN
 
 
@@ -124,11 +129,11 @@ REFUSED: dict[str, tuple[Callable[[], str], Reason]] = {
     "a refresh token": (lambda: token(typ=...), Reason.CLAIMS),
     "without a client": (lambda: token(azp=...), Reason.CLAIMS),
     "with a client that is a list": (lambda: token(azp=["reading-room"]), Reason.CLAIMS),
-    "expired": (lambda: token(iat=NOW - 400, exp=NOW - 100), Reason.EXPIRED),
+    "expired": (lambda: token(iat=now() - 400, exp=now() - 100), Reason.EXPIRED),
     "without an end": (lambda: token(exp=...), Reason.CLAIMS),
     "without a beginning": (lambda: token(iat=...), Reason.CLAIMS),
-    "of the future": (lambda: token(iat=NOW + 500, exp=NOW + 600), Reason.NOT_YET_VALID),
-    "that lives too long": (lambda: token(exp=NOW + 7200), Reason.LIFETIME),
+    "of the future": (lambda: token(iat=now() + 500, exp=now() + 600), Reason.NOT_YET_VALID),
+    "that lives too long": (lambda: token(exp=now() + 7200), Reason.LIFETIME),
     "with another typ": (lambda: token(header={"typ": "at+jwt"}), Reason.HEADER),
     "without typ": (lambda: token(header={"typ": ...}), Reason.HEADER),
     "of an unknown key": (lambda: token(NEXT), Reason.KEY_UNKNOWN),

@@ -10,6 +10,7 @@ import pytest
 from model_store.signature import Signature, Tensor, Tensors, TensorSpec
 from tests.dialect_kit import FLOATS, INTEGERS, LINEAR, TWO_INPUTS, same, taking
 from tests.open_inference_kit import binary_request, contract_of, json_request, parse_infer, raw, read_answer
+from workers.errors import InputInvalid
 from workers.protocols.body import TEXT
 
 ROW = np.array([[1.0, 2.0, 3.5]], np.float32)
@@ -47,6 +48,15 @@ def test_data_as_bytes_follows_the_json():
     request = parse_infer(body, LINEAR, head)
     assert same(request.tensors["x"], ROW)
     assert not request.tensors["x"].flags.owndata  # a view: nothing was copied
+
+
+def test_inputs_of_float32_take_bf16_which_is_its_upper_half():
+    halves = (ROW.view(np.uint32) >> 16).astype("<u2").tobytes()
+    described = {"name": "x", "shape": [1, 3], "datatype": "BF16", "parameters": {"binary_data_size": len(halves)}}
+    head = json.dumps({"inputs": [described]}).encode()
+    assert same(parse_infer(head + halves, LINEAR, len(head)).tensors["x"], ROW)
+    with pytest.raises(InputInvalid, match='datatype is "BF16"'):
+        parse_infer(head + halves, taking("int32", None, 3), len(head))
 
 
 @pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS, "bool"])

@@ -41,7 +41,8 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "an input twice": (json.dumps({"inputs": [X, X]}).encode(), 'inputs[1]: input "x" already exists in request'),
     "no datatype": (one(datatype=None), "inputs[0].datatype is null; input 'x' takes FP32 of shape [-1,3]"),
     "another datatype": (one(datatype="INT64"), "inputs[0].datatype is \"INT64\"; input 'x' takes FP32"),
-    "a datatype that no model has": (one(datatype="BF16"), 'inputs[0].datatype is "BF16"'),
+    "BF16 as JSON": (one(datatype="BF16"), "receiving BF16 data via JSON is not supported"),
+    "a datatype that nobody has": (one(datatype="FP8"), 'inputs[0].datatype is "FP8"'),
     "no shape": (one(shape=None), "inputs[0].shape must be a list of integers"),
     "a shape of fractions": (one(shape=[1.0, 3]), "inputs[0].shape must be a list of integers"),
     "a shape of booleans": (one(shape=[True, 3]), "inputs[0].shape must be a list of integers"),
@@ -170,8 +171,12 @@ def test_a_head_that_ends_within_the_json_is_refused():
         (LINEAR, 24, "24 bytes do not make up one instance"),
         (LINEAR, 0, "0 bytes do not make up one instance"),
         (taking("float32", None, None), 0, "0 bytes do not make up one instance"),
-        (taking("float32", None, None, None), 8, "more than one dimension is variable-sized"),
-        (taking("string", None, 2), 8, "For BYTES datatype raw input, the model must have input shape [1]"),
+        (
+            taking("float32", None, None, None),
+            8,
+            "can not be deduced because there are more than one variable-sized dimension",
+        ),
+        (taking("string", None, 2), 8, "For BYTE datatype raw input 'x', the model must have input shape [1]"),
     ],
 )
 def test_bytes_alone_whose_shape_does_not_follow_are_refused(signature: Signature, size: int, said: str):

@@ -13,7 +13,7 @@ import pytest
 
 from auth.scopes import Scope
 from model_store.signature import Tensor, Tensors
-from sluice.client import Sluice
+from sluice.client import Client
 from sluice.preparation import version_path
 from tests.models import NAMES, ModelFile
 from tests.processes import Cluster, wait_for
@@ -24,24 +24,25 @@ PREPARATION_SECONDS = 150
 
 
 @pytest.fixture(scope="module")
-def admin(system: System) -> Iterator[Sluice]:
+def admin(system: System) -> Iterator[Client]:
     with system.admin() as client:
         yield client
 
 
-@pytest.fixture(scope="module")
-def models(admin: Sluice, model_files: dict[str, ModelFile]) -> dict[str, ModelFile]:
-    """All models by name, uploaded as `parity-…` and granted to the administrator's client; being prepared."""
-    for name, model in model_files.items():
-        assert admin.upload(f"parity-{name}", model.path)["version"] == 1
+def uploaded(admin: Client, model: ModelFile) -> str:
+    """The name under which a model was uploaded and granted to the administrator's client, prepared or being so."""
+    name = f"parity-{model.name}"
+    if all(known["name"] != name for known in admin.get("/admin/models")["models"]):
+        assert admin.upload(name, model.path)["version"] == 1
     own = next(client["id"] for client in admin.get("/admin/clients")["clients"] if client["name"] == "tests")
-    grants = [{"model": f"parity-{name}"} for name in model_files]
-    admin.put(f"/admin/clients/{own}/grants", {"grants": grants + admin.get(f"/admin/clients/{own}/grants")["grants"]})
-    return model_files
+    grants = admin.get(f"/admin/clients/{own}/grants")["grants"]
+    if all(grant["model"] != name for grant in grants):
+        admin.put(f"/admin/clients/{own}/grants", {"grants": [*grants, {"model": name}]})
+    return name
 
 
 @pytest.fixture(scope="module")
-def bad_files(admin: Sluice, model_files: dict[str, ModelFile], tmp_path_factory: pytest.TempPathFactory) -> None:
+def bad_files(admin: Client, model_files: dict[str, ModelFile], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Uploaded as `bad-…`."""
     folder = tmp_path_factory.mktemp("bad")
     (folder / "no_model.keras").write_bytes(b"PK\x03\x04 and nothing that an archive has")
@@ -53,7 +54,7 @@ def bad_files(admin: Sluice, model_files: dict[str, ModelFile], tmp_path_factory
         admin.upload(f"bad-{file.stem}", file)
 
 
-def prepared(admin: Sluice, model: str) -> dict[str, Any]:
+def prepared(admin: Client, model: str) -> dict[str, Any]:
     """Version 1 as administrators see it, once its preparation has ended."""
     until = time.monotonic() + PREPARATION_SECONDS
     while (version := admin.get(version_path(model, 1)))["state"] not in ("AVAILABLE", "END"):
@@ -83,11 +84,18 @@ def assert_equal(predictions: list[Any], expected: Tensors) -> None:
         assert np.all(np.abs(found - wanted) <= 1e-5 + 1e-4 * np.abs(wanted)), name
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_an_uploaded_model_predicts_as_keras_does(admin: Sluice, models: dict[str, ModelFile], name: str):
+# The others are prepared in tests/test_preparation.py too.
+QUICK = ("dense", "text")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in NAMES]
+)
+def test_an_uploaded_model_predicts_as_keras_does(admin: Client, model_files: dict[str, ModelFile], name: str):
+    model = model_files[name]
+    path = f"/v1/models/{uploaded(admin, model)}"
     version = prepared(admin, f"parity-{name}")
     assert (version["state"], version["error"]) == ("AVAILABLE", None)
-    model, path = models[name], f"/v1/models/parity-{name}"
     body = {"instances": rows(model.inputs)}
     assert_equal(admin.post(f"{path}:predict", body)["predictions"], model.outputs)
 
@@ -106,10 +114,10 @@ def test_an_uploaded_model_predicts_as_keras_does(admin: Sluice, models: dict[st
 
 
 def test_a_model_that_onnx_cannot_express_is_served_by_tensorflow_and_its_report_says_why(
-    admin: Sluice, models: dict[str, ModelFile]
+    admin: Client, model_files: dict[str, ModelFile]
 ):
-    for name in models:
-        version = prepared(admin, f"parity-{name}")
+    for name in QUICK:
+        version = prepared(admin, uploaded(admin, model_files[name]))
         (chosen,) = [variant for variant in version["variants"] if variant["chosen"]]
         assert chosen["runtime"] == ("tensorflow" if name == "text" else "onnx")
         assert version["report"]["chosen"] == chosen["name"]
@@ -127,7 +135,7 @@ def test_a_model_that_onnx_cannot_express_is_served_by_tensorflow_and_its_report
         ("truncated_h5", "h5_structure", "not an HDF5 file, or truncated"),
     ],
 )
-def test_a_bad_file_ends_with_a_code_and_the_place(admin: Sluice, name: str, code: str, message: str):
+def test_a_bad_file_ends_with_a_code_and_the_place(admin: Client, name: str, code: str, message: str):
     version = prepared(admin, f"bad-{name}")
     assert version["state"] == "END"
     assert version["error"]["code"] == code
@@ -149,7 +157,8 @@ def test_a_model_whose_load_is_ended_by_its_limits_says_so_and_others_serve(
     wait_for(lambda: caller.get(place).json()["state"] == "END", PREPARATION_SECONDS)
     version = caller.get(place).json()
     assert version["error"] == {"code": "runner_timeout", "message": "the model took too long and was stopped"}
-    assert version["report"]["steps"][-1]["name"] == "load"
+    # On a slow machine, what comes before it takes a second already.
+    assert version["report"]["steps"][-1]["name"] in ("rebuild", "load")
     assert caller.post("/v1/models/endless:predict", json={"instances": [[1, 2]]}).status_code == 404
     assert caller.post("/v1/models/double:predict", json={"instances": [[1, 2]]}).status_code == 200
     with httpx.Client(base_url=caller.base_url, headers=serving.caller().headers) as granted:

@@ -21,7 +21,7 @@ from model_store import partial_uploads
 from model_store.database import transaction
 from model_store.partial_uploads import MOST_UPLOADS, ModelUpload
 from model_store.tables import Version
-from sluice.client import Refused, Sluice
+from sluice.client import Client, Refused
 from tests.live_gateway import KERAS, eventually
 from tests.quiet_gateway import QuietGateway, bearer, quiet_gateway
 from workers.files.keeping import sweep_files
@@ -282,7 +282,7 @@ def test_the_client_goes_on_by_itself_where_its_connections_break(gateway: Quiet
     gateway.parts.snapshot.refresh()
     way = Cutting(str(gateway.http.base_url), cuts=2, after_bytes=3 * MIB)
     seen: list[int] = []
-    with contextlib.closing(way), Sluice(way.url, client_id, secret) as sluice:
+    with contextlib.closing(way), Client(way.url, client_id, secret) as sluice:
         # when it is pushed
         answer = sluice.upload("pushed", file, progress=lambda sent, _: seen.append(sent))
     # then it is one whole version, of which not everything was sent three times
@@ -300,7 +300,7 @@ def test_the_client_says_what_is_wrong_with_a_large_file(gateway: QuietGateway, 
         set_grants(session, client_id, [GrantSpec("*", actions=ADMINISTRATION)])
     gateway.parts.snapshot.refresh()
     url = str(gateway.http.base_url)
-    with Sluice(url, client_id, secret) as sluice, pytest.raises(Refused) as caught:
+    with Client(url, client_id, secret) as sluice, pytest.raises(Refused) as caught:
         sluice.upload("refused", file)
     assert caught.value.code == "unsupported_format"
 

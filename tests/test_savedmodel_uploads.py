@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -23,6 +24,9 @@ from workers.errors import UploadRefused
 from workers.preparation import savedmodel_archive
 from workers.preparation.savedmodel_archive import unpack
 from workers.preparation.savedmodel_operators import OPERATORS
+from workers.protocols.body import Body, Dialect
+from workers.protocols.contract import Contract
+from workers.protocols.examples import parse_classify
 from workers.runtimes.loading import load
 
 ALLOWED = "keras,h5,onnx,savedmodel"
@@ -99,10 +103,26 @@ def test_another_signature_with_texts_is_chosen_by_the_uploader_and_served_by_te
 
     check_answers(shop, ended, answers(saved_models, "scorer-names"))
     assert ended.served is not None
+    # Who asks for it by that name still means this version's.
+    assert ended.served.signature.name == "names"
     assert ended.served.runtime == "tensorflow"
     # What was stored has no other signature, and none of the saver's functions, which read and write files.
     stored = shop.artifacts.path(ended.served.digest).read_bytes()
     assert b"ShardedFilename" not in stored
+
+
+@pytest.mark.long
+def test_a_model_that_parses_examples_classifies_those_of_a_request(shop: Shop, saved_models: Path, tmp_path: Path):
+    ended = prepared(shop, zipped(saved_models / "parser", tmp_path / "parser"))
+    assert ended.served is not None, ended.error_message
+    terms = Contract("m", 1, ended.served.signature, 8)
+    examples = b'[{"x": [1.0, 2.5]}, {"x": [3.0, 4.0], "bias": 0}]'
+    body = b'{"signature_name": "classify", "context": {"bias": 1}, "examples": %s}' % examples
+    request = parse_classify(Body(body, Dialect.CLASSIFY), terms)
+    predictor = load(ended.served, shop.artifacts, shop.settings)
+    answer = request.format(predictor.run(request.tensors), terms)
+    predictor.close()
+    assert json.loads(answer.data) == {"results": [[["left", 2.0], ["right", 3.5]], [["left", 3.0], ["right", 4.0]]]}
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from model_store import registry
 from model_store.database import transaction
 from model_store.generation import bump_generation
 from model_store.line_up import restore
-from model_store.model_settings import Metadata, ModelSettings, Serving, replace_settings
+from model_store.model_settings import Metadata, ModelSettings, Serving, replace_metadata, replace_settings
 from model_store.tables import Variant
 from tests.conftest import RedisServer
 from tests.queue_kit import (
@@ -109,6 +110,21 @@ def test_settings_take_effect_without_another_load(queue: Queue, child: Child):
     assert after.predictor is before.predictor
     assert after.turn is before.turn
     assert child.cache.figures().loads == 1
+
+
+def test_an_input_specification_takes_effect_though_nothing_else_changes(queue: Queue, child: Child):
+    def specified() -> str | None:
+        child.watch.look()
+        return child.cache.get("double", queue.version).contract.input_specification
+
+    of_all, of_one = (json.dumps({"kind": "image", "height": size, "width": 1}) for size in (2, 3))
+    with transaction(queue.sessions) as session:
+        replace_settings(session, "double", ModelSettings(metadata=Metadata(input_specification=of_all)))
+    assert specified() == of_all
+
+    with transaction(queue.sessions) as session:
+        replace_metadata(session, "double", queue.version, Metadata(input_specification=of_one))
+    assert specified() == of_one
 
 
 def test_a_retired_version_leaves_memory(queue: Queue, child: Child):

@@ -148,7 +148,7 @@ def test_a_free_inner_dimension_takes_the_length_that_the_request_has():
         ('{"instances": [[1, true, 3]]}', "JSON Value: true Type: True is not of expected type: float"),
         ('{"instances": [[1, 2, {"b64": "AA=="}]]}', "Type: Object is not of expected type: float"),
         ('{"instances": [[1, 2, 3], {"x": [1, 2, 3]}]}', "Expecting value/list but got object at item 1"),
-        ('{"instances": [{"x": [1, 2, 3]}, [1, 2, 3]]}', "Expecting object but got value/list at item 1"),
+        ('{"instances": [{"x": [1, 2, 3]}, [1, 2, 3]]}', "Expecting object but got list at item 1"),
         ('{"instances": [{"y": [1, 2, 3]}]}', "process element: 0 of 'instances' list. keys must be equal to: x"),
         ('{"instances": [{"x": [1, 2, 3]}, {"x": [1, 2]}]}', "at instances[1].x"),
         ('{"inputs": {"y": [[1, 2, 3]]}}', "Missing named input: x in 'inputs' object"),

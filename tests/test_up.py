@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import stat
 import subprocess
@@ -16,12 +17,13 @@ import pytest
 
 from sluice.data_folder import DataFolder, DataFolderInvalid
 from tests.conftest import free_port
+from tests.grpc_kit import connected
 from tests.system import System, plain_environment, start_up, stop_up, wait_for_output
 
 
-def run_up(data: Path, port: int, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_up(data: Path, port: int, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A `sluice up` that is expected to end by itself."""
-    command = [sys.executable, "-m", "sluice", "up", "--data", str(data), "--port", str(port)]
+    command = [sys.executable, "-m", "sluice", "up", "--data", str(data), "--port", str(port), *options]
     return subprocess.run(
         command, env=plain_environment() | environment, capture_output=True, text=True, timeout=60, check=False
     )
@@ -97,6 +99,17 @@ def test_a_port_that_is_taken_is_refused_with_what_to_do(system: System, tmp_pat
     assert second.returncode == 1
     assert f"port {port} is taken" in second.stderr
     assert "sluice up --port" in second.stderr
+
+
+def test_grpc_answers_on_the_port_that_the_folder_names(system: System, tmp_path: Path) -> None:
+    address = json.loads((system.data / "lock").read_text())["grpc"]
+    with connected(address) as stranger:
+        assert stranger.call("ServerReady").message.ready
+
+    taken = run_up(tmp_path / "data", free_port(), "--grpc-port", address.rpartition(":")[2])
+
+    assert taken.returncode == 1
+    assert "choose another one for gRPC" in taken.stderr
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
@@ -197,5 +210,5 @@ def test_nothing_is_left_when_it_is_killed_itself(own: Up) -> None:
 
     until(lambda: not [process for process in family if process.is_running() and process.status() != "zombie"])
     # and the folder is free for the next one
-    with DataFolder.at(own.data).lock("nowhere"):
+    with DataFolder.at(own.data).lock("nowhere", "nowhere"):
         pass

@@ -14,10 +14,10 @@ from auth import clients
 from auth.scopes import Scope
 from model_store.database import transaction
 from model_store.upload_signatures import key_id, public_text, sign
+from tests.command_line import sluice
 from tests.conftest import RedisServer
 from tests.live_gateway import LiveGateway, live_gateway
 from tests.system import plain_environment
-from tests.test_cli import sluice
 
 KERAS = b"PK\x03\x04 a model"
 DIGEST = hashlib.sha256(KERAS).hexdigest()

@@ -11,7 +11,7 @@ import pytest
 
 from model_store.database import transaction
 from model_store.evaluations import Evaluation, keep_evaluation
-from model_store.samples import Kind, keep
+from model_store.samples import Kind, StoredExample, keep, keep_example
 from model_store.signature import Tensor
 from model_store.tables import State
 from tests.live_gateway import refused
@@ -213,6 +213,11 @@ def test_versions_are_compared_on_what_was_uploaded(
     }
     for kind in kinds:
         give(serving, model, kind, **told[kind])
+    if Kind.INPUTS not in kinds:
+        # an example that came with the version that is tried decides nothing
+        digest = give(serving, model, Kind.CALIBRATION, **told[Kind.INPUTS])
+        with transaction(serving.sessions) as session:
+            assert keep_example(session, model, 2, StoredExample(digest, 1, 600), "t")
     address = f"/admin/models/{model}/labels/stable"
     done(admin.put(address, json={"version": 1}))
     done(admin.put(f"{address}/gates", json={"golden": {}, "agreement": {"least": 0.1}}))

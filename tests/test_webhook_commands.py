@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from sluice.received_webhook import TOLERANCE_SECONDS, WebhookInvalid, verify
+from tests.command_line import sluice
 from tests.system import plain_environment
 from workers.webhooks import secrets as webhook_secrets
 
@@ -78,13 +77,8 @@ def test_the_command_says_whether_files_are_genuine(tmp_path: Path, changed: byt
     (tmp_path / "headers").write_text("\r\n".join(["Host: a", *lines]))
     (tmp_path / "body").write_bytes(BODY + changed)
 
-    ended = subprocess.run(
-        [sys.executable, "-m", "sluice", "webhooks", "verify", str(tmp_path / "headers"), str(tmp_path / "body")],
-        env=plain_environment() | {"SLUICE_WEBHOOK_SECRET": SECRET},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    files = (str(tmp_path / "headers"), str(tmp_path / "body"))
+    ended = sluice("webhooks", "verify", *files, environment=plain_environment() | {"SLUICE_WEBHOOK_SECRET": SECRET})
 
     assert ended.returncode == code
     assert said in ended.stdout + ended.stderr

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model_store.errors import SluiceError
-from model_store.signature import Tensors
+from model_store.signature import Tensor, Tensors
 from workers.batches import Loaded, Outcome, predict_all
 from workers.entries import Entry, Group, settle
 from workers.errors import ModelQuarantined, RunnerFailed, WorkerCrashed
@@ -16,13 +18,18 @@ from workers.job_batches import JobBatches
 from workers.lanes import Answer
 from workers.outbox import Outbox, Parcel, pushes
 from workers.protocols.body import Body
+from workers.protocols.contract import Contract
 from workers.protocols.dialects import GRAMMARS
+from workers.protocols.file_reading import FileReader, FilesAside, Given
 from workers.running import Running
 
 log = logging.getLogger(__name__)
 
 INLINE_BODY_BYTES = 256 * 1024
 INLINE_BYTES = 2 * 1024 * 1024
+# Requests with files that are read before their inference, where reading the ones before took no longer than this.
+MOST_FILES = 16
+FILES_SECONDS = 0.1
 
 Asked = tuple[bytes, int, Body]
 """Where the answer goes, the prediction's number there, and its body."""
@@ -52,7 +59,9 @@ class Answering:
             return False
         self.running.watchdog.inline(group.version)
         try:
-            answers = self._answers(_asked(group.bundles), loaded, None)
+            answers, _ = self._answers(_asked(group.bundles), loaded, None, _without_files(loaded.contract, SLOW_FILES))
+        except DecodingSlow:
+            return False
         except Exception:  # the loop's edge: one version's unforeseen failure must not end everybody's session
             log.exception("a batch of %s failed unexpectedly; it runs again in a thread", group.version)
             return False
@@ -104,36 +113,87 @@ class Answering:
             self.outbox.send([*commands, *settle(group.jobs)])
 
     def _bundles(self, group: Group) -> None:
-        """Answers a batch at a time: whoever was answered asks again while the others' batches run."""
-        left = _asked(group.bundles)
+        """Answers a batch at a time: whoever was answered asks again while the others' batches run.
+
+        Files come last, one lane's after another's: to decode one may take as long as hundreds of inferences.
+        """
+        left, aside = _asked_in_turn(group.bundles), list[Asked]()
+        given_up = time.monotonic() + max((entry.limit_seconds for entry in group.bundles), default=0.0)
         try:
             with self.running.loaded(group.version) as loaded:
+                run, numbers_alone = self.running.watched(loaded), _without_files(loaded.contract, ASIDE)
                 while left:
-                    self.outbox.send(
-                        pushes(self._answers(left[: loaded.portion], loaded, self.running.watched(loaded)))
-                    )
+                    answers, files = self._answers(left[: loaded.portion], loaded, run, numbers_alone)
+                    self.outbox.send(pushes(answers))
+                    aside += files
                     left = left[loaded.portion :]
+                size = 1
+                # Whoever is left then has been told that it took too long.
+                while aside and (began := time.monotonic()) < given_up:
+                    self.outbox.send(pushes(self._answers(aside[:size], loaded, run)[0]))
+                    aside = aside[size:]
+                    # Small ones share inferences as numbers do; nobody waits for many large ones of others.
+                    size = min(2 * size, MOST_FILES) if time.monotonic() - began < FILES_SECONDS else 1
         except RunnerFailed:
             # Once more, and singly: the one that the runner died of must not take its neighbours along again.
-            self.outbox.send([command for alone in left for command in self._once(group.version, alone)])
+            self.outbox.send([command for alone in left + aside for command in self._once(group.version, alone)])
         except SluiceError as error:
-            self.outbox.send(pushes(_refusals(left, error)))
+            self.outbox.send(pushes(_refusals(left + aside, error)))
 
     def _once(self, version: Version, alone: Asked) -> list[bytes]:
         try:
             with self.running.loaded(version) as loaded:
-                return pushes(self._answers([alone], loaded, self.running.watched(loaded)))
+                return pushes(self._answers([alone], loaded, self.running.watched(loaded))[0])
         except SluiceError as error:
             return pushes(_refusals([alone], error))
 
     def _answers(
-        self, asked: Sequence[Asked], loaded: Loaded, run: Callable[[Tensors], Tensors] | None
-    ) -> dict[bytes, list[Answer]]:
-        outcomes = predict_all(loaded, [body for _, _, body in asked], run)
+        self,
+        asked: Sequence[Asked],
+        loaded: Loaded,
+        run: Callable[[Tensors], Tensors] | None,
+        contract: Contract | None = None,
+    ) -> tuple[dict[bytes, list[Answer]], list[Asked]]:
+        """The answers, and what was set aside since it has files."""
+        outcomes = predict_all(loaded, [body for _, _, body in asked], run, contract)
         answers: dict[bytes, list[Answer]] = {}
-        for (reply_to, number, body), outcome in zip(asked, outcomes, strict=True):
-            answers.setdefault(reply_to, []).append(_answer(number, body.dialect, outcome))
-        return answers
+        aside: list[Asked] = []
+        for one, outcome in zip(asked, outcomes, strict=True):
+            reply_to, number, body = one
+            if isinstance(outcome, FilesAside):
+                aside.append(one)
+            else:
+                answers.setdefault(reply_to, []).append(_answer(number, body.dialect, outcome))
+        return answers, aside
+
+
+class DecodingSlow(Exception):
+    """A request has files: to wait for a runner in the loop would hold up other versions."""
+
+
+class SlowFiles:
+    """Stands for a reader of files in the loop: what has any runs in a thread."""
+
+    def read(self, _given: Given) -> Tensor:
+        raise DecodingSlow
+
+
+SLOW_FILES = SlowFiles()
+
+
+class FilesLater:
+    """Stands for a reader of files until everything else is answered."""
+
+    def read(self, _given: Given) -> Tensor:
+        raise FilesAside("the files of this request are read later")
+
+
+ASIDE = FilesLater()
+
+
+def _without_files(contract: Contract, files: FileReader) -> Contract | None:
+    """The same terms with another reader; None for a version's own contract, which takes no files anyway."""
+    return None if contract.input_specification is None else replace(contract, files=files)
 
 
 def takes_long_to_read(group: Group) -> bool:
@@ -152,9 +212,18 @@ def _asked(entries: Sequence[Entry]) -> list[Asked]:
     ]
 
 
+def _asked_in_turn(entries: Sequence[Entry]) -> list[Asked]:
+    """The same, the first of each lane before the second of any: who sends many does not keep the others waiting."""
+    lanes: dict[bytes, list[Entry]] = {}
+    for entry in entries:
+        lanes.setdefault(entry.lane_key, []).append(entry)
+    ranks = itertools.zip_longest(*[_asked(mine) for mine in lanes.values()])
+    return [one for rank in ranks for one in rank if one is not None]
+
+
 def _answer(number: int, dialect: int, outcome: Outcome) -> Answer:
     if isinstance(outcome, SluiceError):
-        return Answer(number, outcome.status, GRAMMARS[dialect].format_error(outcome.message))
+        return Answer(number, outcome.status, GRAMMARS[dialect].format_error(outcome.message, outcome.status))
     return Answer(number, 200, outcome.data, outcome.head, outcome.instances)
 
 

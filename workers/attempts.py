@@ -16,6 +16,7 @@ BACK_OFF_SECONDS = (1, 4, 16)
 # The machine, the runner or the disk: another attempt may meet a better one.
 TRIED_AGAIN = frozenset(
     {
+        "decoding_unavailable",
         "internal",
         "lockdown_unavailable",
         "runner_crashed",

@@ -15,17 +15,20 @@ from model_store.errors import SluiceError
 from model_store.signature import Signature, Tensor, Tensors
 from model_store.standings import Standing
 from monitoring import metrics
-from workers.errors import InputInvalid, PredictionFailed, RunnerFailed
+from workers.errors import DecodingUnavailable, InputInvalid, PredictionFailed, RunnerFailed
 from workers.origin import NOWHERE, Origin
 from workers.protocols.body import Body
 from workers.protocols.contract import Contract, Request
 from workers.protocols.dialects import GRAMMARS
+from workers.protocols.file_reading import FilesAside
 from workers.runtimes.predictor import Predictor
 
 # What takes less than this may run between two reads of the loop; anything slower would hold up other versions.
 INLINE_SECONDS = 0.002
 # How much longer instances may take singly than in the best batch, for a version whose requests are read ahead.
 AHEAD = 1.25
+# Of files, kilobytes may become megabytes of numbers: where any may come, so many are read before an inference.
+BATCH_BYTES = 256 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +115,47 @@ Outcome = Body | SluiceError
 Run = Callable[[Tensors], Tensors]
 
 
-def predict_all(loaded: Loaded, bodies: Sequence[Body], run: Run | None = None) -> list[Outcome]:
+def predict_all(
+    loaded: Loaded, bodies: Sequence[Body], run: Run | None = None, contract: Contract | None = None
+) -> list[Outcome]:
     """Answer each body, in order; one that does not fit, or that the model fails on, spoils no other.
 
-    `run` stands for `loaded.run` where each inference is to be watched. Raises RunnerFailed where the runtime itself
-    died: nothing is known about any of the inputs then.
+    `run` stands for `loaded.run` where each inference is to be watched, `contract` for the version's own where the
+    bodies are to be read by another. Raises RunnerFailed where the runtime itself died: nothing is known about any of
+    the inputs then.
     """
+    terms = loaded.contract if contract is None else contract
+    if terms.files is not None and terms.input_specification is not None:
+        return _predict_some(loaded, bodies, run, terms, BATCH_BYTES)
+    return _predict_some(loaded, bodies, run, terms, math.inf)
+
+
+def _predict_some(
+    loaded: Loaded, bodies: Sequence[Body], run: Run | None, terms: Contract, most_bytes: float
+) -> list[Outcome]:
+    """The same, where no more numbers than that wait for their inference; a request alone may have more."""
+    outcomes: list[Outcome] = []
     requests: list[Request] = []
     found: list[SluiceError | None] = []
+    waiting_bytes = 0
     for body in bodies:
         try:
-            requests.append(GRAMMARS[body.dialect].parse(body, loaded.contract))
+            requests.append(GRAMMARS[body.dialect].parse(body, terms))
             found.append(None)
-        except InputInvalid as error:
+        except (InputInvalid, DecodingUnavailable, FilesAside) as error:
             found.append(error)
+            continue
+        if most_bytes < math.inf:
+            waiting_bytes += sum(tensor.nbytes for tensor in requests[-1].tensors.values())
+            if waiting_bytes >= most_bytes:
+                outcomes += _outcomes(loaded, requests, found, run)
+                requests, found, waiting_bytes = [], [], 0
+    return outcomes + _outcomes(loaded, requests, found, run)
+
+
+def _outcomes(
+    loaded: Loaded, requests: Sequence[Request], found: Sequence[SluiceError | None], run: Run | None
+) -> list[Outcome]:
     outcomes = iter(predict_requests(loaded, requests, run))
     return [next(outcomes) if error is None else error for error in found]
 

@@ -14,11 +14,13 @@ from model_store.registry import Served, served
 from model_store.standings import Standing, standings
 from workers import redis_link
 from workers.batches import Loaded
+from workers.decoding.file_runner import FileRunner
 from workers.lookout import UseCount
 from workers.origin import origin_of
 from workers.pools import AssignedPools
 from workers.predictor_cache import PredictorCache
 from workers.protocols.contract import Contract
+from workers.protocols.file_reading import FileReader
 from workers.publisher import Publisher
 from workers.runtimes.loading import load
 from workers.runtimes.predictor import Predictor
@@ -50,7 +52,8 @@ def make_child(settings: WorkerSettings, publisher: Publisher) -> Child:
     def expect(found: Served) -> None:
         cache.expect(found.model, found.number, found.memory_bytes)
 
-    cache = PredictorCache(settings.predictor_budget_bytes, loader(settings, sessions, artifacts, expect))
+    files = FileRunner(settings)
+    cache = PredictorCache(settings.predictor_budget_bytes, loader(settings, sessions, artifacts, files, expect))
     pools = AssignedPools(settings.pool)
     return Child(
         settings,
@@ -60,13 +63,17 @@ def make_child(settings: WorkerSettings, publisher: Publisher) -> Child:
         cache,
         publisher,
         pools,
-        ServedWatch(sessions, cache, pools, describer(settings, sessions)),
+        ServedWatch(sessions, cache, pools, describer(settings, sessions, files)),
         UseCount(cache),
     )
 
 
 def loader(
-    settings: WorkerSettings, sessions: Sessions, artifacts: Artifacts, expect: Callable[[Served], None]
+    settings: WorkerSettings,
+    sessions: Sessions,
+    artifacts: Artifacts,
+    files: FileReader,
+    expect: Callable[[Served], None],
 ) -> Callable[[str, int], Loaded]:
     """How a version is loaded on its first use: looked up in SQL, verified by digest, warmed up.
 
@@ -77,18 +84,18 @@ def loader(
         with transaction(sessions, write=False) as session:
             found, standing = _served(session, model, version)
         expect(found)
-        return _loaded(found, standing, load(found, artifacts, settings), settings)
+        return _loaded(found, standing, load(found, artifacts, settings), settings, files)
 
     return load_version
 
 
-def describer(settings: WorkerSettings, sessions: Sessions) -> Callable[[Loaded], Loaded]:
+def describer(settings: WorkerSettings, sessions: Sessions, files: FileReader) -> Callable[[Loaded], Loaded]:
     """How a loaded version is described anew after its model's settings changed, with the predictor that it has."""
 
     def describe(loaded: Loaded) -> Loaded:
         with transaction(sessions, write=False) as session:
             found, standing = _served(session, loaded.model, loaded.version)
-        return replace(_loaded(found, standing, loaded.predictor, settings), turn=loaded.turn)
+        return replace(_loaded(found, standing, loaded.predictor, settings, files), turn=loaded.turn)
 
     return describe
 
@@ -99,9 +106,11 @@ def _served(session: Session, model: str, version: int) -> tuple[Served, Standin
     return served(session, model, version), standing
 
 
-def _loaded(found: Served, standing: Standing | None, predictor: Predictor, settings: WorkerSettings) -> Loaded:
+def _loaded(
+    found: Served, standing: Standing | None, predictor: Predictor, settings: WorkerSettings, files: FileReader
+) -> Loaded:
     return Loaded(
-        contract=contract_of(found, settings),
+        contract=contract_of(found, settings, files),
         predictor=predictor,
         max_batch=found.max_batch,
         max_parallelism=found.max_parallelism,
@@ -112,7 +121,15 @@ def _loaded(found: Served, standing: Standing | None, predictor: Predictor, sett
     )
 
 
-def contract_of(found: Served, settings: WorkerSettings) -> Contract:
+def contract_of(found: Served, settings: WorkerSettings, files: FileReader) -> Contract:
     """The terms by which a version's requests are read."""
     allowed = found.serving.instances(settings.max_instances)
-    return Contract(found.model, found.number, found.signature, allowed, found.metadata.class_names or ())
+    return Contract(
+        found.model,
+        found.number,
+        found.signature,
+        allowed,
+        found.metadata.class_names or (),
+        found.metadata.input_specification,
+        files,
+    )

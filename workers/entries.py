@@ -31,6 +31,11 @@ class Entry:
         """What it takes of a turn, in predictions: a job is claimed and finished in SQL besides."""
         return len(self.bundle.predictions) if self.bundle else max(JOB_PREDICTIONS, self.instances)
 
+    @property
+    def limit_seconds(self) -> float:
+        """How long a synchronous entry's callers wait from when it was laid; 0 for a job, for which nobody does."""
+        return self.bundle.limit_ms / 1000 if self.bundle else 0.0
+
     def expired(self, now_ms: float) -> bool:
         """Whether a synchronous entry's deadline has passed by Redis's clock: nobody waits for it any more."""
         return self.bundle is not None and entry_ms(self.id) + self.bundle.limit_ms < now_ms

@@ -94,6 +94,17 @@ class UploadRefused(SluiceError):
         self.code = code
 
 
+class DecodingUnavailable(SluiceError):
+    """No file can be decoded here: a package is missing, or no runner may read it."""
+
+    status = 503
+    code = "decoding_unavailable"
+
+
+class DecodingAway(DecodingUnavailable):
+    """No runner could be started just now, which passes: the machine is short of processes, memory or disk."""
+
+
 class PoolDeserted(SluiceError):
     """A model may be served by the workers of one pool only, and there has been none for ten seconds."""
 

@@ -21,6 +21,7 @@ from workers import jobs
 from workers.attempts import TRIED_AGAIN
 from workers.batches import Loaded, Outcome, predict_all
 from workers.entries import Group
+from workers.errors import DecodingAway, DecodingUnavailable
 from workers.files.row_batches import answer_chunk
 from workers.heart import Heart
 from workers.hot_lanes import Version
@@ -34,6 +35,8 @@ DATABASE_PAUSE_SECONDS = 0.5
 # For a store that is away: longer than a call that nobody answers keeps a slot from what needs no store.
 STORE_PAUSE_SECONDS = 5.0
 DATABASE_WAIT_SECONDS = 60.0
+# Jobs whose tensors are much larger than their bodies: several at once would be more than a worker has room for.
+ALONE = frozenset({Dialect.ROWS.label, Dialect.EXPLAIN.label})
 
 T = TypeVar("T")
 
@@ -89,7 +92,8 @@ class JobBatches:
         """What runs together, one after the other: short jobs at their first attempt do.
 
         After a crash a job runs alone: the one that kills its worker must not take others with it again. So does one of
-        several inferences, which can be stopped between two of them once it is canceled, and a chunk of a file.
+        several inferences, which can be stopped between two of them once it is canceled, a chunk of a file, and an
+        explanation: the copies of a hundred of them together would be more than a worker has room for.
         """
         if self.running.cache.peek(*version) is None and claimed:
             # The first loads the version, which says how long an inference may be.
@@ -99,7 +103,7 @@ class JobBatches:
         most = math.inf if loaded is None else loaded.max_batch
 
         def is_short(job: jobs.Claimed) -> bool:
-            return job.attempt == 1 and job.instances <= most and job.dialect != Dialect.ROWS.label
+            return job.attempt == 1 and job.instances <= most and job.dialect not in ALONE
 
         short = [job for job in claimed if is_short(job)]
         if short:
@@ -125,7 +129,7 @@ class JobBatches:
             if len(claimed) > 1:
                 # Whose fault it was, a run of its own tells: it may be one job's input that is gone from the store.
                 return [ending for job in claimed for ending in self._run_jobs(version, [job])]
-            if isinstance(error, StoreUnavailable):
+            if isinstance(error, StoreUnavailable | DecodingAway):
                 return self._waits(claimed[0])
             return self._retried(claimed[0], error)
         pairs = zip(claimed, outcomes, strict=True)
@@ -167,11 +171,15 @@ class JobBatches:
         return []
 
     def _waits(self, job: jobs.Claimed) -> list[jobs.Ending]:
-        """The store is away, which no attempt of a job's is used up on."""
+        """The store is away, or what decodes files, which no attempt of a job's is used up on."""
         self._put_back([job.number], STORE_PAUSE_SECONDS)
         return []
 
     def _kept(self, job: jobs.Claimed, outcome: Outcome, origin: str) -> list[jobs.Ending]:
+        if isinstance(outcome, DecodingAway):
+            return self._waits(job)
+        if isinstance(outcome, DecodingUnavailable):
+            return self._retried(job, outcome)
         if isinstance(outcome, SluiceError):
             return [_ending(job, outcome)]
         result, name = stored(outcome), jobs.result_name(job.id, job.fence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, ScalarSelect, func, or_, select
+from sqlalchemy import ColumnElement, ScalarSelect, func, or_, select, union
 from sqlalchemy.orm import Session
 
 from model_store.database import clock_ms, now_ms
@@ -86,6 +86,14 @@ def unfinished(session: Session, model: str, version: int) -> bool:
     # Files are in no lane.
     files = select(Job.number).where(in_lane(NO_LANE), Job.model == model, Job.version == version)
     return session.scalar(select(or_(queued.exists(), running.exists(), files.exists()))) is True
+
+
+def waited_for(session: Session, model: str) -> list[int]:
+    """The versions of a model for which jobs wait or run."""
+    queued = select(LaneCount.version).where(LaneCount.model == model, LaneCount.queued > 0)
+    running = select(Job.version).where(RUNNING, Job.model == model)
+    files = select(Job.version).where(in_lane(NO_LANE), Job.model == model)
+    return sorted(session.scalars(union(queued, running, files)))
 
 
 def _first_created() -> ScalarSelect[int]:

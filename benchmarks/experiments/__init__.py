@@ -10,7 +10,7 @@ from benchmarks.experiments.compute import COMPUTE
 from benchmarks.experiments.crowds import CLIENTS, GATEWAYS, VERSIONS
 from benchmarks.experiments.estimates import ESTIMATES
 from benchmarks.experiments.fairness import FAIRNESS
-from benchmarks.experiments.formats import FORMAT, INSTANCES
+from benchmarks.experiments.formats import FORMAT, INSTANCES, PHOTOGRAPH
 from benchmarks.experiments.limits import LIMITS, RATE
 from benchmarks.experiments.many_models import MANY_MODELS
 from benchmarks.experiments.slowness import SLOWNESS
@@ -22,6 +22,7 @@ ALL = (
     ANSWERS,
     THROUGHPUT,
     FORMAT,
+    PHOTOGRAPH,
     INSTANCES,
     COMPUTE,
     SUBMITS,

@@ -34,7 +34,7 @@ from model_store.database import transaction
 from model_store.generation import bump_generation
 from model_store.settings import StoreSettings
 from model_store.tables import Model, Variant, Version
-from sluice.client import Sluice
+from sluice.client import Client
 from sluice.preparation import follow
 
 GIBIBYTE = 1024**3
@@ -213,9 +213,9 @@ def _wait_until_known(system: System, token: str, names: Sequence[str]) -> None:
         time.sleep(0.1)
 
 
-def _administrator(bench: Bench, system: System) -> Sluice:
+def _administrator(bench: Bench, system: System) -> Client:
     known = read_clients(bench.installation.clients_file)["administrator"]
-    return Sluice(system.address, known["client_id"], known["client_secret"])
+    return Client(system.address, known["client_id"], known["client_secret"])
 
 
 def _figures(bench: Bench, system: System) -> dict[str, float]:

@@ -20,7 +20,7 @@ from benchmarks.peers.models import IMAGE
 from benchmarks.peers.peer import HOST, LOOK_SECONDS, Target, free_ports, inherited
 from benchmarks.peers.processes import Group, running
 from benchmarks.peers.workload import DIGITS, PHOTOGRAPHS, Workload
-from sluice.client import Sluice, SluiceFailed
+from sluice.client import Client, SluiceFailed
 from sluice.data_folder import DataFolder
 from sluice.preparation import follow
 
@@ -97,7 +97,7 @@ class SluiceItself:
     def _add(self, model: str, file: Path) -> None:
         """Upload and prepare a model, and let the demo's client use it."""
         known = json.loads(self.folder.demo_json.read_text())
-        with Sluice.from_file(self.folder.demo_json, admin=True) as sluice:
+        with Client.from_file(self.folder.demo_json, admin=True) as sluice:
             uploaded = sluice.upload(model, file)
             follow(sluice, model, uploaded["version"], lambda _: None)
             grants = [{"model": name} for name in (MNIST, "linear", model)]

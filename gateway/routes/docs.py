@@ -8,13 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi import APIRouter, Depends, HTTPException, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, Response
 
 from auth.scopes import Scope
 from gateway.dependencies import Reader
 
 FILES = Path(__file__).resolve().parent.parent / "static"
 ASSETS = {
+    "chooser.js": "text/javascript",
     "docs.css": "text/css",
     "docs.js": "text/javascript",
     "favicon-32x32.png": "image/png",
@@ -50,5 +51,5 @@ async def send_asset(name: str) -> FileResponse:
 
 
 @router.get("/openapi.json")
-def show_description(request: Request) -> JSONResponse:
-    return JSONResponse(request.app.openapi(), headers=NO_CACHE)
+def show_description(request: Request) -> Response:
+    return Response(request.app.openapi.text, media_type="application/json", headers=NO_CACHE)

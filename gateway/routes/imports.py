@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from auth.grants import Action
 from auth.scopes import Scope
+from auth.upload_authority import UploadAuthority
 from gateway.admission import Caller
 from gateway.audit_trail import note
 from gateway.dependencies import TokenFirst, open_session, parts, read_session
@@ -150,7 +151,8 @@ def begin_import(
         raise SignatureMissing("uploads must be signed here, which imports are not: fetch, sign and push the model")
     check_allowed(Format.MLFLOW, settings.upload_formats)
     uris.parse(body.uri)
-    made = imports.request(session, model, body.uri, admin.client_id)
+    by = UploadAuthority(admin.client_id, tuple(admin.scopes), admin.revocable, admin.rights.tokens_not_before)
+    made = imports.request(session, model, body.uri, admin.client_id, by.to_json())
     note(request, uri=body.uri, import_id=made.id)
     log.info("import of %s as a version of model %s asked for by %s", body.uri, model, admin.client_id)
     # After the commit, which background tasks follow; should the message be lost, the dispatcher sends another one.

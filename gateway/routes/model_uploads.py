@@ -16,6 +16,7 @@ from gateway.dependencies import TokenFirst, parts
 from gateway.parts import Parts
 from gateway.resumable_uploads import (
     UploadShown,
+    UploadsShown,
     UploadWanted,
     announced_bytes,
     known_format,
@@ -120,6 +121,16 @@ def begin_upload(  # noqa: PLR0913 - what FastAPI is to pass
     note(request, upload=begun.id)
     response.headers["location"] = f"/admin/models/{model}/uploads/{begun.id}"
     return show(begun)
+
+
+@router.get(
+    "/{model}/uploads",
+    summary="List unfinished uploads",
+    description="One's own uploads of this model that may still go on, what came last first; at most 16.",
+)
+def list_uploads(admin: Uploader, session: Reading, model: ModelName) -> UploadsShown:
+    found = partial_uploads.unfinished(session, model, admin.client_id)
+    return UploadsShown(uploads=[show(upload) for upload in found])
 
 
 @router.put("/{model}/uploads/{upload_id}", response_model=Accepted | UploadShown, **PIECE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
@@ -12,7 +13,7 @@ from auth.scopes import Scope
 from gateway.admission import Caller
 from gateway.dependencies import Require, parts
 from gateway.model_status import ModelMetadata, ModelStatus, metadata_of, status_of
-from gateway.visible_models import malformed_request, model_name, version_number, visible_model
+from gateway.visible_models import malformed_request, model_name, used_models, version_number, visible_model
 from model_store.catalog import label_not_found, not_found
 from model_store.errors import VersionNotReady
 
@@ -41,6 +42,9 @@ NOT_READY: dict[int | str, dict[str, Any]] = {
 }
 
 
+VERSION_ASKED = re.compile(r"(?P<model>[^/:]+)/versions/(?P<version>[0-9]+):(predict|submit|classify|regress)")
+
+
 class ModelNames(BaseModel):
     """Names of models (KServe V1)."""
 
@@ -51,8 +55,7 @@ class ModelNames(BaseModel):
 
 @router.get("", summary="List the models that this client may use")
 async def list_models(request: Request, caller: KnownCaller) -> ModelNames:
-    sight = parts(request).admission.sight(caller)
-    return ModelNames(models=sorted(name for name, model in sight.catalog.models.items() if sight.uses(model)))
+    return ModelNames(models=used_models(request, caller))
 
 
 @router.get("/{model}/versions/{version}/metadata", summary="A version's signature", responses=NOT_FOUND | NOT_READY)
@@ -106,8 +109,17 @@ async def model_status(request: Request, caller: KnownCaller, model: ModelName) 
     return status_of(model, list(found.versions.values()))
 
 
+@router.api_route("", methods=["POST"], include_in_schema=False)
+async def unnamed(request: Request, caller: KnownCaller) -> None:  # noqa: ARG001 - asking for the caller is the check
+    raise malformed_request(request)
+
+
 @router.api_route("/{rest:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
 async def malformed(request: Request, caller: KnownCaller) -> None:  # noqa: ARG001 - asking for the caller is the check
+    asked = VERSION_ASKED.fullmatch(request.path_params["rest"])
+    if asked is not None and request.method == "POST":
+        # A prediction's address but for its version, which is higher than any.
+        raise not_found(asked["model"], version_number(asked["version"]))
     raise malformed_request(request)
 
 

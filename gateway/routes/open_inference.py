@@ -15,7 +15,8 @@ from auth.grants import Action
 from auth.scopes import Scope
 from gateway.admission import Caller
 from gateway.dependencies import Require, parts
-from gateway.visible_models import model_name, version_number, visible_model
+from gateway.routes.models import ModelNames
+from gateway.visible_models import model_name, used_models, version_number, visible_model
 from model_store.errors import VersionNotReady
 from model_store.signature import TensorSpec
 from model_store.tables import State
@@ -23,7 +24,15 @@ from model_store.tensors import element_type
 
 # `<project>_<format>`, as the protocol wants it for what it has no name for.
 PLATFORM = "sluice_model"
-EXTENSIONS = ("binary_tensor_data",)
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "schedule_policy",
+    "statistics",
+)
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
 
@@ -44,7 +53,7 @@ class ServerMetadata(BaseModel):
 
     name: str = Field(examples=["sluice"])
     version: str = Field(examples=["0.1.0"])
-    extensions: list[str] = Field(examples=[["binary_tensor_data"]])
+    extensions: list[str] = Field(examples=[["binary_tensor_data", "statistics"]])
 
 
 class Live(BaseModel):
@@ -117,6 +126,11 @@ async def ready(request: Request, response: Response) -> Ready:
         response.status_code = 503
         response.headers["Retry-After"] = "1"
     return Ready(ready=found)
+
+
+@router.get("/models", summary="List the models that this client may use")
+async def list_models(request: Request, caller: KnownCaller) -> ModelNames:
+    return ModelNames(models=used_models(request, caller))
 
 
 @router.get("/models/{model}/ready", summary="Can the highest version be asked", responses=NOT_FOUND | NOT_READY)

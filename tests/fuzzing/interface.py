@@ -22,8 +22,12 @@ REQUIREMENTS = HERE / "requirements.txt"
 ENVIRONMENT = ROOT / "build" / "fuzzing" / "schemathesis"
 # TensorFlow Serving answers 400 for a method that a path does not take, in words that its clients know.
 IN_ITS_WORDS = ("--exclude-checks", "unsupported_method")
-# What would make the token void with which the rest is asked for: it has a run of its own, as the last with a token.
-DEADLY = r"^/admin/(keys|clients/\{client_id\})"
+# What would make the token void with which the rest is asked for, or delete the models that it is asked of: it has a
+# run of its own, as the last with a token.
+DEADLY = r"^/admin/(keys|clients/\{client_id\}|models/\{model\}$)"
+
+# A model's own document.
+OF_A_MODEL = "/v1/models/double/openapi.json"
 
 # Bodies of these are files, which schemathesis cannot write: tests/test_file_formats.py breaks them.
 FILES = r":batch$"
@@ -31,7 +35,7 @@ FILES = r":batch$"
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzzing.interface", description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=int, default=18, help="length of each of the three runs")
+    parser.add_argument("--seconds", type=int, default=18, help="length of each of the four runs")
     parser.add_argument("--seed", type=int, help="repeat a run")
     parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="more options of `schemathesis run`")
     options = parser.parse_args()
@@ -62,6 +66,8 @@ def fuzz(folder: Path, redis_url: str, options: argparse.Namespace) -> int:
                 f"{DEADLY}|{FILES}",
                 *IN_ITS_WORDS,
             ),
+            # Its bodies fit the model, so that they reach what the others are refused before.
+            run(url, options, "--header", f"Authorization: {first}", *IN_ITS_WORDS, document=OF_A_MODEL),
             run(url, options, "--header", f"Authorization: {second}", "--include-path-regex", DEADLY),
             run(url, options, "--exclude-path-regex", FILES),
         ]
@@ -72,9 +78,9 @@ def fuzz(folder: Path, redis_url: str, options: argparse.Namespace) -> int:
     return max(found) or int(bool(unforeseen))
 
 
-def run(url: str, options: argparse.Namespace, *more: str) -> int:
+def run(url: str, options: argparse.Namespace, *more: str, document: str = "/openapi.json") -> int:
     command: list[str | Path] = [ENVIRONMENT / "bin" / "schemathesis", "--config-file", HERE / "schemathesis.toml"]
-    command += ["run", f"{url}/openapi.json", "--max-time", str(options.seconds), "--checks", "all", *more]
+    command += ["run", f"{url}{document}", "--max-time", str(options.seconds), "--checks", "all", *more]
     seed: Sequence[str] = [] if options.seed is None else ["--seed", str(options.seed)]
     return subprocess.run([*command, *seed, *options.more], check=False, cwd=ENVIRONMENT).returncode
 

@@ -10,10 +10,16 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
+
 from auth.errors import TokenInvalid
 from auth.tokens import Verifier
 from gateway.basic_credentials import CredentialsMalformed, read_basic
-from gateway.errors import MOST_CHARACTERS, render
+from gateway.errors import MOST_CHARACTERS, RequestTooLarge, render
+from gateway.file_bodies import files_of
+from gateway.grpc_services import example_messages, predict_messages
+from gateway.grpc_services.failures import CallFailed
+from gateway.grpc_services.messages import message
 from model_store.errors import SluiceError
 from model_store.signature import Signature, TensorSpec
 from tests.forgery import HEADER, KEY, NOW, FixedKeys, encoded
@@ -21,12 +27,13 @@ from tests.hostile.bait import archive as archive_of
 from tests.keras_archives import METADATA, dense, layer, sequential
 from workers.errors import InputInvalid, UploadRefused
 from workers.preparation import archive, budget, strict_json, structure
-from workers.protocols import open_inference, tensorflow_serving
+from workers.protocols import examples, files, mlflow_scoring, open_inference, tensorflow_serving
 from workers.protocols.body import TEXT, Body, Dialect
 from workers.protocols.contract import Contract
+from workers.protocols.file_reading import UNREAD
 
 LIMIT = 1024**2
-PATHS = ("/v1/models/a:predict", "/v2/models/a/infer", "/admin/models", "/oauth/token", "/")
+PATHS = ("/v1/models/a:predict", "/v2/models/a/infer", "/models/a/invocations", "/admin/models", "/oauth/token", "/")
 CONTRACTS = tuple(
     Contract(f"m{number}", 1, Signature((spec,), (spec,)), 100)
     for number, spec in enumerate(
@@ -39,6 +46,32 @@ CONTRACTS = tuple(
         )
     )
 )
+FILE_CONTRACTS = tuple(
+    Contract(f"f{number}", 1, Signature((spec,), (spec,)), 100, input_specification=said, files=UNREAD)
+    for number, (spec, said) in enumerate(
+        (
+            (
+                TensorSpec("x", "float32", (None, 2, 3)),
+                '{"kind":"image","height":2,"width":3,"channels":1,"resize":"none","range":[0,1]}',
+            ),
+            (TensorSpec("x", "float32", (None, 8)), '{"kind":"audio","sample_rate":8,"channels":1,"range":[-1,1]}'),
+            (TensorSpec("x", "string", (None,)), '{"kind":"text","lowercase":true,"max_characters":3}'),
+            (TensorSpec("x", "float32", (None, 2)), None),
+        )
+    )
+)
+EXAMPLE_CONTRACTS = tuple(
+    Contract(f"e{number}", 1, Signature((spec,), (TensorSpec("y", "float32", (None, 1)),)), 100)
+    for number, spec in enumerate(
+        (
+            TensorSpec("x", "float32", (None, 2)),
+            TensorSpec("x", "int8", (None, None, 2)),
+            TensorSpec("x", "bool", (None,)),
+            TensorSpec("inputs", "string", (None,)),
+        )
+    )
+)
+PredictRequest, Input = message("tensorflow.serving.PredictRequest"), message("tensorflow.serving.Input")
 VERIFIER = Verifier(FixedKeys(KEY), issuer="sluice", audience="sluice", max_seconds=900, clock=lambda: NOW)
 
 
@@ -97,6 +130,52 @@ def read_infer(data: bytes) -> None:
             assert request.tensors["x"].dtype == contract.signature.inputs[0].numpy_dtype()
 
 
+def read_scoring(data: bytes) -> None:
+    """A body of MLflow's scoring protocol, as JSON and as CSV."""
+    if not data:
+        return
+    contract = CONTRACTS[data[0] % len(CONTRACTS)]
+    for parse in (mlflow_scoring.parse, mlflow_scoring.parse_csv):
+        with contextlib.suppress(InputInvalid):
+            request = parse(Body(data[1:], Dialect.MLFLOW), contract)
+            assert request.tensors["x"].dtype == contract.signature.inputs[0].numpy_dtype()
+
+
+def read_file(data: bytes) -> None:
+    """A body that is a file, or a form of files, as the gateway reads it: by its beginning."""
+    if not data:
+        return
+    contract = FILE_CONTRACTS[data[0] % len(FILE_CONTRACTS)]
+    spec = contract.signature.inputs[0]
+    for take_apart in (False, True):
+        with contextlib.suppress(InputInvalid):
+            sent = files_of(b"multipart/form-data; boundary=b", data[1:]) if take_apart else [(None, data[1:])]
+            request = files.parse(files.body_of(sent), contract)
+            assert request.tensors["x"].dtype == spec.numpy_dtype()
+            assert request.instances == len(sent)
+
+
+def read_examples(data: bytes) -> None:
+    """A body of `:classify` and `:regress`, for inputs of several kinds and for a model that parses examples itself."""
+    if not data:
+        return
+    contract = EXAMPLE_CONTRACTS[data[0] % len(EXAMPLE_CONTRACTS)]
+    spec = contract.signature.inputs[0]
+    for parse in (examples.parse_classify, examples.parse_regress):
+        with contextlib.suppress(InputInvalid):
+            request = parse(Body(data[1:], Dialect.CLASSIFY), contract)
+            assert request.tensors[spec.name].dtype == spec.numpy_dtype()
+
+
+def read_tensors(data: bytes) -> None:
+    """A message of TensorFlow Serving: tensors of bounded size and whole bodies of examples, or a refusal."""
+    with contextlib.suppress(DecodeError, InputInvalid, RequestTooLarge):
+        body, _ = predict_messages.body_of(PredictRequest.FromString(data), LIMIT)
+        assert len(body) < 2 * LIMIT
+    with contextlib.suppress(DecodeError, InputInvalid, RequestTooLarge, CallFailed):
+        assert isinstance(json.loads(example_messages.body_of(Input.FromString(data), "", LIMIT)), dict)
+
+
 def verify_token(data: bytes) -> None:
     """Nothing but a token that we signed is verified, and nothing but TokenInvalid is raised."""
     with contextlib.suppress(TokenInvalid):
@@ -130,6 +209,10 @@ TARGETS: dict[str, Target] = {
     "configuration": walk_configuration,
     "predict": read_predict,
     "infer": read_infer,
+    "scoring": read_scoring,
+    "file": read_file,
+    "examples": read_examples,
+    "tensors": read_tensors,
     "token": verify_token,
     "credentials": read_credentials,
     "problem": write_problem,
@@ -145,6 +228,28 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
     "configuration": (b"\0" + _MODEL, b"\1" + _MODEL),
     "predict": (b'\0{"instances": [[1.0, 2]]}', b'\1{"inputs": [[1, 2]]}', b'\2{"instances": [{"b64": "YQ=="}, "a"]}'),
     "infer": (b"\0\0\0" + _INFER, b"\0" + struct.pack("<H", len(_BINARY)) + _BINARY + b"\0" * 8),
+    "scoring": (b'\0{"dataframe_split": {"columns": ["a", "b"], "data": [[1.0, 2]]}}', b'\0a,"b"\n1.0,2\n'),
+    "file": (
+        b"\0\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\3\0\0\0\2",
+        b"\0\xff\xd8\xff\xe0\0\4ab\xff\xc0\0\x0b\x08\0\2\0\3",
+        b"\0RIFF\0\0\0\0WEBPVP8X\0\0\0\0\0\0\0\0\2\0\0\1\0\0",
+        b"\1fLaC",
+        b"\2caf\xc3\xa9",
+        b'\2--b\r\nContent-Disposition: form-data; name="x"\r\n\r\na\r\n--b--\r\n',
+        b'\3--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n[1, 2.5]\r\n--b--\r\n',
+    ),
+    "examples": (b'\0{"context": {"x": 1}, "examples": [{"x": [1.0, 2]}]}', b'\3{"examples": [{"a": [1.5, 2]}, {}]}'),
+    "tensors": (
+        PredictRequest(
+            inputs={"x": {"dtype": 1, "tensor_shape": {"dim": [{"size": 2}]}, "float_val": [1, 2]}}
+        ).SerializeToString(),
+        PredictRequest(
+            inputs={"x": {"dtype": 7, "tensor_shape": {"dim": [{"size": 2}]}, "string_val": [b"a"]}}
+        ).SerializeToString(),
+        Input(
+            example_list={"examples": [{"features": {"feature": {"x": {"int64_list": {"value": [1, -1]}}}}}]}
+        ).SerializeToString(),
+    ),
     "token": (".".join([encoded(json.dumps(HEADER).encode()), encoded(b'{"iss": "sluice"}'), "AA"]).encode(),),
     "credentials": (b"YTpi", b"Y2xpX2E6c2VjcmV0"),
     "problem": (b"\0no such model", b"\2\xed\xa0\x80"),

@@ -54,6 +54,21 @@ class Reader(tf.Module):
         return {"y": x + tf.cast(length, tf.float32)}
 
 
+class Parser(tf.Module):
+    """Takes serialized examples and classifies them, as TensorFlow Serving's own models do."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "inputs")])
+    def classify(self, inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        features = {
+            "x": tf.io.FixedLenFeature([2], tf.float32),
+            "bias": tf.io.FixedLenFeature([], tf.int64, 0),
+            "words": tf.io.VarLenFeature(tf.string),
+        }
+        found = tf.io.parse_example(inputs, features)
+        scores = found["x"] + tf.cast(found["bias"], tf.float32)[:, None]
+        return {"scores": scores, "classes": tf.tile([["left", "right"]], [tf.shape(scores)[0], 1])}
+
+
 class Plain(tf.Module):
     """Without any signature."""
 
@@ -77,6 +92,8 @@ def main(folder: Path) -> None:
     for kind in (Writer, Reader):
         made = kind()
         tf.saved_model.save(made, folder / kind.__name__.lower(), signatures={"serving_default": made.serve})
+    parser = Parser()
+    tf.saved_model.save(parser, folder / "parser", signatures={"classify": parser.classify})
     plain = Plain()
     plain.run(tf.zeros([1]))
     tf.saved_model.save(plain, folder / "plain")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -31,6 +32,19 @@ RATIO_LIMIT = 100
 RATIO_FREE_BYTES = 1024**2
 ENCRYPTED = 0x1
 STORED_OR_DEFLATED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+# What Pillow's plug-ins raise on broken files has no common base.
+BROKEN = (
+    *(OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, AttributeError, OverflowError),
+    *(struct.error, zlib.error, ZeroDivisionError),
+)
+# Of an image's bytes, what they are decoded to; below, blank pages and drawings may be packed as well as they can be.
+IMAGE_RATIO = 200
+IMAGE_FREE_BYTES = 16 * 1024**2
+PNG_MARK = b"\x89PNG\r\n\x1a\n"
+PNG_DEPTH_AT = 24
+DEEP = 16
 
 
 class ImageUnfit(Exception):
@@ -80,7 +94,7 @@ def read_rows(held: dict[str, Any], arguments: dict[str, Any], _tensors: Tensors
     wrong: dict[int, str] = {}
     for row, member in enumerate(members):
         try:
-            values[row] = layout.scaled(_pixels(_content(found.archive, member), layout))
+            values[row] = layout.scaled(pixels_of(_content(found.archive, member), layout))
         except ImageUnfit as error:
             wrong[row] = f"{_shown(member.filename)}: {error}"
     return answer(len(members), wrong, {layout.name: values})
@@ -115,18 +129,21 @@ def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     return content
 
 
-def _pixels(content: bytes, layout: Layout) -> Tensor:
-    """Shape (height, width, channels), uint8."""
+def pixels_of(content: bytes, layout: Layout) -> Tensor:
+    """What an image shows, in the size that the version takes: shape (height, width, channels), uint8.
+
+    Raises ImageUnfit by the image's header, before anything is decoded, or where it cannot be decoded.
+    """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _require_fit(image.size, image.mode, layout)
+            _require_plain(image, content)
             decoded = np.asarray(_fitted(image.convert(layout.mode), layout))
     except ImageUnfit:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, Image.DecompressionBombError):
-        # What Pillow's plug-ins raise on broken files has no common base.
+    except (*BROKEN, Image.DecompressionBombError):
         raise ImageUnfit(f"it is no {', '.join(FORMATS)} image that can be read") from None
     return decoded.reshape(layout.height, layout.width, layout.channels)
 
@@ -141,6 +158,9 @@ def _fitted(image: Any, layout: Layout) -> Any:  # noqa: ANN401 - Pillow is impo
     if layout.resize == "stretch":
         return image.resize(size, Image.Resampling.BILINEAR)
     if layout.resize == "pad":
+        # Pillow makes that a picture without a pixel, and nothing but black of it.
+        if round(min(size[0] / image.width, size[1] / image.height) * min(image.size)) == 0:
+            raise ImageUnfit(f"it has {image.width} x {image.height} pixels, of which nothing would be left")
         return ImageOps.pad(image, size, Image.Resampling.BILINEAR, color=0)
     return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
 
@@ -153,7 +173,22 @@ def _require_fit(size: tuple[int, int], mode: str, layout: Layout) -> None:
     elif size != (layout.width, layout.height):
         raise ImageUnfit(f"it has {size[0]} x {size[1]} pixels, and {layout.width} x {layout.height} are taken")
     if mode not in layout.modes:
-        raise ImageUnfit(f"its mode is {mode}; {', '.join(layout.modes)} are taken")
+        grey = ": make it grey first" if mode == "RGB" else ""
+        raise ImageUnfit(f"its mode is {mode}; {', '.join(layout.modes)} are taken{grey}")
+
+
+def _require_plain(image: Any, content: bytes) -> None:  # noqa: ANN401 - as above
+    """Refuses what would be lost without a word: transparency, all pictures but the first, half of 16 bits."""
+    if "transparency" in image.info:
+        raise ImageUnfit("it has transparency; lay it on a background")
+    if content.startswith(PNG_MARK) and content[PNG_DEPTH_AT] == DEEP:
+        raise ImageUnfit("it has 16 bits a channel, and 8 are taken")
+    # A telephone's JPEG may carry a second picture that nobody is meant to see.
+    if image.format in ("PNG", "WEBP") and getattr(image, "is_animated", False):
+        raise ImageUnfit("it is animated; send one picture")
+    decoded_bytes = image.size[0] * image.size[1] * len(image.getbands())
+    if decoded_bytes > IMAGE_FREE_BYTES + IMAGE_RATIO * len(content):
+        raise ImageUnfit(f"it unpacks to more than {IMAGE_RATIO} times its size")
 
 
 def _shown(name: str) -> str:

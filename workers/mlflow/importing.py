@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 import time
 import zipfile
+from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from celery import Celery
 
+from auth.upload_authority import UploadAuthority, UploadWithdrawn, require_still
 from model_store import imports, registry
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, connect, sessions_of, transaction
@@ -42,6 +44,13 @@ class ImportBrokenOff(SluiceError):
 
     status = 500
     code = "import_broken_off"
+
+
+class ImportTookTooLong(SluiceError):
+    """It was not there after as long as an import may take."""
+
+    status = 504
+    code = "import_took_too_long"
 
 
 class ImportLost(Exception):
@@ -99,7 +108,7 @@ def _fetch(
     # Here, since it brings an HTTP client, which no background worker needs that imports nothing.
     from workers.mlflow.server import MlflowServer
 
-    with MlflowServer(settings) as server:
+    with MlflowServer(settings, _clock(settings, held)) as server:
         source = server.resolve(held.uri, uris.parse(held.uri))
         files = server.files(source)
         total = sum(file.size_bytes for file in files)
@@ -131,6 +140,17 @@ def _teller(sessions: Sessions, held: Claimed, total: int) -> _Told:
     return tell
 
 
+def _clock(settings: MlflowAccessSettings, held: Claimed) -> Callable[[], None]:
+    """What raises ImportTookTooLong once it did. How long the server may be silent is a limit of its own."""
+    until = time.monotonic() + settings.mlflow_import_seconds - held.age_ms / 1000
+
+    def require_time() -> None:
+        if time.monotonic() > until:
+            raise ImportTookTooLong(f"the import is not there after {settings.mlflow_import_seconds:g} seconds")
+
+    return require_time
+
+
 def _pack(server: MlflowServer, source: Source, files: list[RemoteFile], receipt: Receipt, told: _Told) -> int:
     """Writes the archive; returns how many bytes its files have."""
     fetched = 0
@@ -149,6 +169,8 @@ def _pack(server: MlflowServer, source: Source, files: list[RemoteFile], receipt
 
 def _publish(sessions: Sessions, held: Claimed, source: Source, stored: Stored) -> int:
     with transaction(sessions) as session:
+        # Fetching takes minutes, in which whoever asked may have lost the right.
+        require_still(session, _authority(held), held.model)
         version, new = registry.publish(
             session,
             held.model,
@@ -163,6 +185,12 @@ def _publish(sessions: Sessions, held: Claimed, source: Source, stored: Stored) 
             version.source = source.to_json()
             schedule.create(session, held.model, version.number)
         return version.number
+
+
+def _authority(held: Claimed) -> UploadAuthority:
+    if held.authority is None:
+        raise UploadWithdrawn("it was asked for under a release that did not note by what right; ask again")
+    return UploadAuthority.from_json(held.requested_by, held.authority)
 
 
 class _Written:

@@ -7,7 +7,7 @@ itself (`mlflow-artifacts:`) is fetched from it, and any other place is refused,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -27,9 +27,13 @@ SCHEME = "mlflow-artifacts"
 
 
 class MlflowServer:
-    """Raises RegistryUnavailable in every method, SourceNotFound for what is not there."""
+    """Raises RegistryUnavailable in every method, SourceNotFound for what is not there.
 
-    def __init__(self, settings: MlflowAccessSettings) -> None:
+    `require_time` is asked before each request and at each piece that comes, and raises when there is no more.
+    """
+
+    def __init__(self, settings: MlflowAccessSettings, require_time: Callable[[], None]) -> None:
+        self._require_time = require_time
         token = "" if settings.mlflow_token is None else settings.mlflow_token.get_secret_value()
         user, colon, password = token.partition(":")
         headers = {"authorization": f"Bearer {token}"} if token and not colon else {}
@@ -79,11 +83,14 @@ class MlflowServer:
 
     def read(self, source: Source, file: RemoteFile) -> Iterator[bytes]:
         """A file's bytes, in pieces."""
+        self._require_time()
         try:
             with self._client.stream("GET", f"{SCHEME}/artifacts/{quote(f'{source.artifacts}/{file.path}')}") as answer:
                 _require_ok(answer, f"the file {file.path}")
                 # Not gathered to larger pieces: each one that comes renews the import's lease.
-                yield from answer.iter_bytes()
+                for piece in answer.iter_bytes():
+                    self._require_time()
+                    yield piece
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _away(error) from error
 
@@ -127,11 +134,13 @@ class MlflowServer:
         return [_table(entry) for entry in listed]
 
     def _asked(self, route: str, /, **query: str) -> dict[str, Any]:
+        self._require_time()
         try:
             with self._client.stream("GET", route, params=query) as answer:
                 _require_ok(answer, "this")
                 body = b""
                 for piece in answer.iter_bytes():
+                    self._require_time()
                     body += piece
                     if len(body) > ANSWER_BYTES:
                         raise RegistryUnavailable("the MLflow server's answer has no end")

@@ -26,6 +26,15 @@ class MlflowAccessSettings(MlflowSettings):
     mlflow_token: SecretStr | None = Field(
         None, description="Bearer token for the MLflow server; or `user:password` for its basic authentication."
     )
+    mlflow_import_seconds: float = Field(
+        3600.0,
+        gt=0,
+        le=86_400,
+        description=(
+            "How long an import may take in all, from when it is first fetched for to its version, attempts and pauses "
+            "between them included."
+        ),
+    )
     mlflow_seconds: float = Field(
         30.0, gt=0, le=600, description="How long the MLflow server may be silent before a request to it is given up."
     )

@@ -15,7 +15,8 @@ from model_store.artifacts import Artifacts
 from model_store.environment import Environment
 from model_store.errors import ArtifactMissing
 from model_store.formats import check_allowed
-from model_store.signature import Tensors
+from model_store.samples import StoredExample
+from model_store.signature import Signature, Tensors
 from model_store.tables import Variant
 from model_store.upload_options import UploadOptions
 from model_store.variant_policies import DEFAULT, NAMES, ONNX, SAVEDMODEL, VariantPolicy
@@ -70,6 +71,7 @@ class Prepared:
     known: proof.Reference
     golden: str | None
     environment: Environment
+    example: StoredExample | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class Attempt:
         self._report = report
         self._digest = digest
         self._held = contextlib.ExitStack()
+        self._example: evidence.Example | None = None
 
     def run(self, upload_format: str, options: UploadOptions) -> Prepared:
         """Raises UploadRefused, RunnerFailed and the store's errors; Interrupted, LeaseLost."""
@@ -130,7 +133,8 @@ class Attempt:
             known = proof.reference(upload, loaded, seed=int(self._digest[:8], 16))
             loaded = replace(loaded, signature=known.signature)
             report.signature = loaded.signature
-            if self._asked.signature not in {None, loaded.signature.to_json()}:
+            asked = self._asked.signature
+            if asked is not None and Signature.from_json(asked) != loaded.signature:
                 raise refused("signature_changed", "the signature is not the one that callers of this version know")
             known, told_of_samples = self._evidence(upload, known)
             step.detail += told_of_samples
@@ -168,6 +172,13 @@ class Attempt:
                 told = f", {len(next(iter(inputs.values()))):,} uploaded instances"
             except evidence.SamplesUnfit as error:
                 told = f", without the uploaded instances: {error}"
+        try:
+            self._example = evidence.brought(upload, known)
+        except evidence.SamplesUnfit as error:
+            told += f", without the upload's own example: {error}"
+        if self._example is not None:
+            further += self._example.pairs
+            told += f", {self._example.instances:,} of the upload's own example"
         if self._wanted:
             further += evidence.seeded(upload, known)
         return replace(known, further=tuple(further)), told
@@ -226,8 +237,9 @@ class Attempt:
         floor = acceptance.policy.top1_floor
         environment = replace(here(), absolute=bounds.absolute, relative=bounds.relative, top1_floor=floor)
         return Prepared(
-            stored[chosen.name], list(stored.values()), measured, known, self._store_samples(known), environment
-        )
+            stored[chosen.name], list(stored.values()), measured, known, self._store_samples(known), environment,
+            self._store_example(),
+        )  # fmt: skip
 
     def _stored(self, candidate: Candidate) -> Variant:
         stored = self._artifacts.add_file(candidate.path)
@@ -249,6 +261,14 @@ class Attempt:
         path = self._folder() / "golden.npz"
         path.write_bytes(samples)
         return self._artifacts.add_file(path).digest
+
+    def _store_example(self) -> StoredExample | None:
+        if self._example is None:
+            return None
+        path = self._folder() / "example.npz"
+        path.write_bytes(self._example.archive)
+        stored = self._artifacts.add_file(path)
+        return StoredExample(stored.digest, stored.size_bytes, self._example.instances)
 
     def _runner(self) -> Runner:
         try:

@@ -7,10 +7,12 @@ import math
 import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from model_store import golden
 from model_store.signature import STRING, Signature, Tensor, Tensors, TensorSpec
 from workers.errors import PredictionFailed
 from workers.preparation import parity
@@ -28,6 +30,15 @@ SUFFIX = ".npy"
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 Pair = tuple[Tensors, Tensors]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """The example that came with an upload, as an archive of samples, and its pairs with the model's own outputs."""
+
+    archive: bytes
+    instances: int
+    pairs: tuple[Pair, ...]
 
 
 class SamplesUnfit(Exception):
@@ -58,6 +69,20 @@ def uploaded(upload: Upload, known: Reference, inputs: Tensors) -> Iterator[Pair
         if reason := parity.misfit(known.signature, piece, outputs):
             raise SamplesUnfit(reason)
         yield piece, outputs
+
+
+def brought(upload: Upload, known: Reference) -> Example | None:
+    """What came with the upload, if anything did. Raises SamplesUnfit, RunnerFailed."""
+    inputs = upload.example(known.signature)
+    if inputs is None:
+        return None
+    if not all(spec.batched for spec in known.signature.inputs):
+        raise SamplesUnfit("an input has no free first dimension, so that it is not of instances")
+    pairs = tuple(uploaded(upload, known, inputs))
+    try:
+        return Example(golden.packed_inputs(inputs), len(next(iter(inputs.values()))), pairs)
+    except golden.GoldenInvalid as error:
+        raise SamplesUnfit(str(error)) from error
 
 
 def read(path: Path, signature: Signature) -> Tensors:

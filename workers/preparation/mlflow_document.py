@@ -29,13 +29,19 @@ Table = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What an MLmodel file says; `inputs` and `outputs` are its signature's, as MLflow writes them, if it has one."""
+    """What an MLmodel file says; `inputs` and `outputs` are its signature's, as MLflow writes them, if it has one.
+
+    `example` names the file of the input example and `example_kind` its form; `serving_example` that of the same as a
+    request to MLflow's scoring server.
+    """
 
     flavor: str
     terms: Table
     inputs: list[Table] | None
     outputs: list[Table] | None
     example: str | None
+    example_kind: str
+    serving_example: str | None
     mlflow_version: str
     run_id: str | None
 
@@ -59,6 +65,8 @@ def read(data: bytes) -> Document:
         _columns(signature.get("inputs"), "inputs"),
         _columns(signature.get("outputs"), "outputs"),
         _text(example.get("artifact_path")),
+        _text(example.get("type")) or "",
+        _text(example.get("serving_input_path")),
         _text(document.get("mlflow_version")) or "",
         _text(document.get("run_id")),
     )

@@ -19,6 +19,11 @@ from workers.preparation.mlflow_document import Document
 UPLOADED, MODEL, UNPACKED = "upload.mlflow", "model.mlflow", "mlflow"
 DOCUMENT = "MLmodel"
 PICKLES = re.compile(r".*\.(?:pkl|pickle|cloudpickle|joblib|dill|pt|pth|py|pyc|so)", re.IGNORECASE)
+# The input example, as a request to MLflow's scoring server; longer ones are left.
+NO_EXAMPLE = "there is none"
+EXAMPLE, EXAMPLE_BYTES = "example.json", 8 * 1024**2
+# Which of a scoring request's forms an example of this kind is.
+EXAMPLE_FORMS = {"ndarray": "inputs", "json_object": "inputs", "dataframe": "dataframe_split"}
 # The opcode PROTO and a version (pickletools): what every pickle since protocol 2 begins with.
 PICKLED = re.compile(rb"\x80[\x02-\x05]")
 # What the Keras and TensorFlow flavors call their model, below `data`.
@@ -33,7 +38,8 @@ def open_mlflow(
 ) -> tuple[dict[str, Any], Tensors]:
     """Unpacks upload.mlflow into at most `limit_bytes` and leaves its model as model.mlflow, a SavedModel zipped.
 
-    Answers `kind`, the model's format, and `document`, the fields of a Document without its terms. Raises as `unpack`.
+    Answers `kind`, the model's format, `document`, the fields of a Document without its terms, and `example`: whether
+    example.json is left as well, or why not. Raises as `unpack`.
     """
     packed = Path(UPLOADED)
     root, document = unpack(packed, Path(UNPACKED), int(arguments["limit_bytes"]))
@@ -44,8 +50,9 @@ def open_mlflow(
         pack(model, Path(MODEL))
     else:
         model.rename(MODEL)
+    example = leave_example(root, document, Path(EXAMPLE))
     shutil.rmtree(UNPACKED)
-    return {"kind": kind, "document": asdict(replace(document, terms={}))}, {}
+    return {"kind": kind, "document": asdict(replace(document, terms={})), "example": example}, {}
 
 
 def unpack(path: Path, folder: Path, limit_bytes: int) -> tuple[Path, Document]:
@@ -78,6 +85,32 @@ def locate(root: Path, document: Document) -> Path:
         if candidate.is_file() or (candidate / "saved_model.pb").is_file():
             return candidate
     raise refused("mlflow_document", f"the flavor {document.flavor} names {shown(data)}, where no model is")
+
+
+def leave_example(root: Path, document: Document, target: Path) -> str:
+    """Writes the input example as a scoring request; returns "" where it did, else why there is none.
+
+    What is wrong with an example is no reason to refuse its model.
+    """
+    form = "" if document.serving_example else EXAMPLE_FORMS.get(document.example_kind, "")
+    name = document.serving_example or document.example
+    if name is None:
+        return NO_EXAMPLE
+    if not document.serving_example and not form:
+        return f"examples of the kind {shown(document.example_kind)} are not read"
+    path = PurePosixPath(name)
+    if len(path.parts) != 1 or name == "..":
+        return f"{shown(name)} is no file of the folder"
+    try:
+        with (root / path).open("rb") as file:
+            text = file.read(EXAMPLE_BYTES + 1)
+    except (OSError, ValueError):
+        # The second is for what cannot be a file's name: a NUL, half of a surrogate pair.
+        return f"there is no file {shown(name)}"
+    if len(text) > EXAMPLE_BYTES:
+        return f"it is larger than {EXAMPLE_BYTES:,} bytes"
+    target.write_bytes(b'{"%s": %s}' % (form.encode(), text) if form else text)
+    return ""
 
 
 def kind_of(model: Path, document: Document) -> str:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from model_store.formats import check_allowed
-from model_store.signature import STRING, Tensors, TensorSpec
+from model_store.signature import STRING, Signature, Tensors, TensorSpec
+from workers.errors import InputInvalid
 from workers.preparation.candidates import Candidate
+from workers.preparation.evidence import UPLOADED_INSTANCES, SamplesUnfit
 from workers.preparation.findings import refused, shown
 from workers.preparation.keras_uploads import KerasArchive, KerasH5
 from workers.preparation.mlflow_document import Document
-from workers.preparation.mlflow_folder import MODEL, UPLOADED
+from workers.preparation.mlflow_folder import EXAMPLE, EXAMPLE_BYTES, MODEL, NO_EXAMPLE, UPLOADED
 from workers.preparation.onnx_upload import OnnxUpload
 from workers.preparation.report import VariantFigures
 from workers.preparation.savedmodel_upload import SavedModelUpload
 from workers.preparation.uploads import Loaded, Upload
+from workers.protocols.json_text import parse_json
+from workers.protocols.mlflow_scoring import parse_document
 from workers.runner.process import Runner
 
 KINDS: dict[str, type[Upload]] = {
@@ -31,6 +36,8 @@ class MlflowUpload(Upload):
 
     _inner: Upload
     _document: Document
+    _example: Path | None
+    _no_example: str
 
     def inspect(self) -> str:
         # In the runner: the archive and its headers are read by libraries that take what memory and time they say.
@@ -40,6 +47,8 @@ class MlflowUpload(Upload):
         check_allowed(kind, self._settings.upload_formats)
         model = self._take(MODEL)
         self._document = document
+        self._no_example = str(answer["example"])
+        self._example = None if self._no_example else self._take(EXAMPLE)
         self._inner = KINDS[kind](model, self._runner, self._folder, self._settings, self._options)
         return f"flavor {document.flavor} of MLflow {shown(document.mlflow_version)}: {self._inner.inspect()}"
 
@@ -60,6 +69,27 @@ class MlflowUpload(Upload):
 
     def reference(self, tensors: Tensors) -> Tensors:
         return self._inner.reference(tensors)
+
+    def example(self, signature: Signature) -> Tensors | None:
+        if self._example is None:
+            if self._no_example == NO_EXAMPLE:
+                return None
+            raise SamplesUnfit(self._no_example)
+        with self._example.open("rb") as file:
+            text = file.read(EXAMPLE_BYTES * 2)
+        return example_in(text, signature)
+
+
+def example_in(text: bytes, signature: Signature) -> Tensors:
+    """The inputs in an example that is a request to MLflow's scoring server; raises SamplesUnfit."""
+    try:
+        document = parse_json(text)
+        if isinstance(document, dict):
+            # They are for the model's code, and are not part of its inputs.
+            document.pop("params", None)
+        return parse_document(document, signature, UPLOADED_INSTANCES).tensors
+    except InputInvalid as error:
+        raise SamplesUnfit(error.message) from error
 
 
 def agree(columns: Sequence[Mapping[str, Any]] | None, specs: Sequence[TensorSpec], what: str) -> str:

@@ -18,7 +18,7 @@ from model_store.artifacts import Artifacts
 from model_store.database import Sessions, transaction
 from model_store.errors import DatabaseUnavailable, SluiceError, StoreFull, StoreUnavailable
 from model_store.model_settings import serving_of
-from model_store.samples import Kind
+from model_store.samples import Kind, StoredExample
 from model_store.tables import State, Version
 from model_store.upload_options import UploadOptions
 from model_store.variant_policies import VariantPolicy, policy_of
@@ -132,9 +132,16 @@ def _publish(sessions: Sessions, claim: Claim, prepared: Prepared, report: Repor
             if not schedule.finish(session, claim):
                 raise LeaseLost
             serves = _write_down(session, claim, prepared, report, settings)
+            if serves and prepared.example is not None:
+                _keep_example(session, claim, prepared.example)
         return "available" if serves else "retired"
 
     return _patiently(write)
+
+
+def _keep_example(session: Session, claim: Claim, example: StoredExample) -> None:
+    uploaded_by = session.get_one(Version, (claim.model, claim.version)).uploaded_by
+    samples.keep_example(session, claim.model, claim.version, example, uploaded_by)
 
 
 def _write_down(

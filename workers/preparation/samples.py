@@ -23,7 +23,7 @@ class Range:
     """What sensible values of one input are: integers `below` a bound, one of `choices`, or texts made of `words`."""
 
     below: int | None = None
-    choices: tuple[int | str, ...] = ()
+    choices: tuple[int | str | bytes, ...] = ()
     words: tuple[str, ...] = ()
 
     @classmethod
@@ -77,11 +77,11 @@ class Samples:
         flat = texts.reshape(-1)
         for index in range(flat.size):
             if limits.choices:
-                text = str(self.random.choice(np.array(limits.choices, object)))
+                text = limits.choices[self.random.integers(len(limits.choices))]
             else:
                 known = [*limits.words, *WORDS]
                 text = " ".join(self.random.choice(known, self.random.integers(1, LONGEST_TEXT + 1)).tolist())
-            flat[index] = text.encode()
+            flat[index] = text if isinstance(text, bytes) else str(text).encode()
         return texts
 
 

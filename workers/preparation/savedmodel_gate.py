@@ -7,6 +7,7 @@ TensorFlow 1 around them) is left out of the new file.
 
 from __future__ import annotations
 
+import base64
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +19,7 @@ from model_store.signature import Tensors
 from workers.preparation import savedmodel_archive
 from workers.preparation.converted_files import SAVEDMODEL
 from workers.preparation.findings import refused, shown
+from workers.preparation.savedmodel_examples import examples_for
 from workers.preparation.savedmodel_operators import OPERATORS
 from workers.runner import archive
 from workers.runner.savedmodel import SIGNATURE
@@ -41,7 +43,8 @@ def open_savedmodel(
 ) -> tuple[dict[str, Any], Tensors]:
     """Unpacks upload.archive into at most `limit_bytes` and checks its graph.
 
-    Answers `files`, `functions`, `nodes`, `signatures` (their names) and `half` (whether it computes in 16 bits).
+    Answers `files`, `functions`, `nodes`, `signatures` (their names), `half` (whether it computes in 16 bits), and
+    `examples` in base64 where it parses such.
     Raises UploadRefused: savedmodel_archive, savedmodel_structure, savedmodel_operator, savedmodel_signature.
     """
     packed = Path(UPLOAD)
@@ -62,6 +65,7 @@ def open_savedmodel(
         "nodes": len(nodes),
         "signatures": sorted(_signatures(graph)),
         "half": any(attribute.type in _HALF for node in nodes for attribute in node.attr.values()),
+        "examples": [base64.b64encode(example).decode() for example in examples_for(functions)],
     }
     return answer, {}
 

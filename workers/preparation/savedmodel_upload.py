@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+from dataclasses import replace
 from pathlib import Path
 
-from model_store.signature import Tensors
+from model_store.signature import STRING, Signature, Tensors
 from workers.errors import UploadRefused
 from workers.preparation.candidates import Candidate, OnnxCandidate, SavedModelCandidate
 from workers.preparation.converted_files import ONNX, SAVEDMODEL
@@ -21,6 +23,7 @@ class SavedModelUpload(Upload):
     """A SavedModel of TensorFlow 2, one of whose signatures is served."""
 
     _clean: Path
+    _chosen: str
 
     def inspect(self) -> str:
         self._runner.give(UPLOADED, self._path)
@@ -33,14 +36,14 @@ class SavedModelUpload(Upload):
     def rebuild(self) -> str:
         answer = self._call("preparation_rebuild_savedmodel", signature=self._options.signature)
         self._clean = self._take(SAVEDMODEL)
-        chosen = str(answer["signature"])
-        others = ", ".join(ascii(name) for name in self._found["signatures"] if name != chosen)
-        return f"the signature {chosen!a}" + (f"; not served: {others}" if others else "")
+        self._chosen = str(answer["signature"])
+        others = ", ".join(ascii(name) for name in self._found["signatures"] if name != self._chosen)
+        return f"the signature {self._chosen!a}" + (f"; not served: {others}" if others else "")
 
     def load(self, trial: Runner) -> Loaded:  # noqa: ARG002 - for formats that ONNX Runtime loads
         self._runner.give(KNOWN, self._clean)
-        signature = signature_of(self._call("preparation_load_savedmodel"))
-        return Loaded(signature, [Range()] * len(signature.inputs), half=bool(self._found["half"]), detail="")
+        signature = replace(signature_of(self._call("preparation_load_savedmodel")), name=self._chosen)
+        return Loaded(signature, self._ranges(signature), half=bool(self._found["half"]), detail="")
 
     def convert(self, loaded: Loaded, trial: Runner) -> tuple[list[Candidate], list[VariantFigures]]:
         candidates: list[Candidate] = []
@@ -56,6 +59,11 @@ class SavedModelUpload(Upload):
     def reference(self, tensors: Tensors) -> Tensors:
         seconds = self._settings.preparation_seconds
         return self._runner.call("preparation_predict_savedmodel", {}, tensors, timeout_seconds=seconds)[1]
+
+    def _ranges(self, signature: Signature) -> list[Range]:
+        """Texts of a model that parses examples are such."""
+        examples = tuple(base64.b64decode(text) for text in self._found["examples"])
+        return [Range(choices=examples) if spec.dtype == STRING else Range() for spec in signature.inputs]
 
     def _converted(self, trial: Runner) -> Path:
         """The graph, through the gate for ONNX; raises UploadRefused where there is none."""

@@ -65,6 +65,10 @@ class Upload(ABC):
     def reference(self, tensors: Tensors) -> Tensors:
         """The model's own outputs, which variants are compared with. Raises as `load` does."""
 
+    def example(self, signature: Signature) -> Tensors | None:  # noqa: ARG002 - for formats that bring one
+        """Inputs that came with the upload, where there are such; raises SamplesUnfit where they do not fit."""
+        return None
+
     def _call(self, command: str, **arguments: object) -> dict[str, Any]:
         return self._runner.call(command, arguments, {}, timeout_seconds=self._settings.preparation_seconds)[0]
 

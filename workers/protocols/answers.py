@@ -44,11 +44,26 @@ def _tensorflow_serving(document: object) -> Tensors:
         rows = document["predictions"]
         if isinstance(rows, list) and rows and isinstance(rows[0], dict):
             return {name: _tensor([row[name] for row in rows]) for name in rows[0]}
+        if isinstance(rows, dict):  # several outputs in MLflow's scoring protocol
+            return {name: _tensor(value) for name, value in rows.items()}
         return {"": _tensor(rows)}
+    if "results" in document:
+        return _results(document["results"])
     outputs = document["outputs"]
     if isinstance(outputs, dict):
         return {name: _tensor(value) for name, value in outputs.items()}
     return {"": _tensor(outputs)}
+
+
+def _results(results: list[object]) -> Tensors:
+    """Of `:classify` labels and scores, of `:regress` values."""
+    if not all(isinstance(one, list) for one in results):
+        return {"": _tensor(results)}
+    classes: list[list[list[object]]] = results  # type: ignore[assignment]  # what else it may be fails below
+    return {
+        "classes": _tensor([[label for label, _ in row] for row in classes]),
+        "scores": _tensor([[score for _, score in row] for row in classes]),
+    }
 
 
 def _open_inference(body: Body) -> Tensors:

@@ -8,6 +8,7 @@ from typing import Protocol
 from model_store.signature import Signature, Tensors, TensorSpec
 from workers.protocols.body import Body
 from workers.protocols.errors import invalid, shown_name
+from workers.protocols.file_reading import FileReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,8 @@ class Contract:
     """One version as its callers know it; `max_instances` bounds one request.
 
     `class_names` are what the numbers of the last dimension of an output mean; only answers are written by them.
-    `input_specification` (JSON, model_store/input_specification.py) is what files of images are read by.
+    `input_specification` (JSON, model_store/input_specification.py) is what files of images and
+    recordings are read by, and `files` what reads them; without it, none are taken.
     """
 
     model: str
@@ -25,6 +27,7 @@ class Contract:
     # What is remembered of requests does not depend on them.
     class_names: tuple[str, ...] = field(default=(), compare=False)
     input_specification: str | None = field(default=None, compare=False)
+    files: FileReader | None = field(default=None, compare=False)
 
     def __hash__(self) -> int:
         # What is remembered of requests is kept by contract: hashing a whole signature would cost more than it saves.

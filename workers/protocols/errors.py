@@ -20,7 +20,7 @@ def invalid(message: str) -> InputInvalid:
     return InputInvalid(message[: MESSAGE_CHARACTERS - 1] + "…")
 
 
-def error_text(message: str) -> bytes:
+def error_text(message: str, _status: int = 400) -> bytes:
     """The body of a refusal in TensorFlow Serving and the Open Inference Protocol alike: `{"error": message}`."""
     return orjson.dumps({"error": message})
 

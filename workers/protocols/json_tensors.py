@@ -13,7 +13,9 @@ from typing import TypeGuard
 import numpy as np
 
 from model_store.signature import STRING, Tensor, TensorSpec
+from workers.protocols.contract import Contract
 from workers.protocols.errors import excerpt, invalid, json_type, shown_name
+from workers.protocols.file_inputs import tensor_of_files
 
 # What TensorFlow calls them in its messages; the other dtypes have numpy's names there too.
 TENSORFLOW_NAMES = {"float16": "half", "float32": "float", "float64": "double"}
@@ -35,11 +37,14 @@ class Place:
         return self.root + "".join(steps)
 
 
-def tensor_of(value: object, spec: TensorSpec, place: Place) -> Tensor:
+def tensor_of(value: object, spec: TensorSpec, place: Place, contract: Contract | None = None) -> Tensor:
     """The array of shape and dtype `spec` that `value` (lists to the depth of its rank) spells out.
 
-    Strings become an object array of bytes. Raises InputInvalid with the first wrong place and what was expected there.
+    Strings become an object array of bytes, and files in the place of instances of numbers are read by the contract.
+    Raises InputInvalid with the first wrong place and what was expected there.
     """
+    if spec.dtype != STRING and type(value) is list and value and is_b64(value[0]):
+        return files_of(value, spec, place, contract)
     values: list[object] = [value]
     shape: list[int] = []
     for expected in spec.shape:
@@ -47,6 +52,15 @@ def tensor_of(value: object, spec: TensorSpec, place: Place) -> Tensor:
         shape.append(size)
         values = list(chain.from_iterable(values))  # type: ignore[arg-type]  # list_size has seen that all are lists
     return leaves(values, shape, spec, place).reshape(shape)
+
+
+def files_of(values: list[object], spec: TensorSpec, place: Place, contract: Contract | None) -> Tensor:
+    """Instances that are files, each as `{"b64": "…"}`."""
+    try:
+        files = [file_bytes(value, number) for number, value in enumerate(values)]
+    except LeafInvalid as error:
+        raise invalid(f"{error} at {place.at([error.number])}; {expectation(spec)}") from None
+    return tensor_of_files(contract, spec, files, lambda number: place.at([number]))
 
 
 def expectation(spec: TensorSpec) -> str:
@@ -177,6 +191,24 @@ def string_bytes(value: object, number: int) -> bytes:
         except (binascii.Error, ValueError):
             raise LeafInvalid(number, "Unable to base64 decode") from None
     raise LeafInvalid(number, f"JSON Value: {excerpt(value)} not formatted correctly for base64 data")
+
+
+def file_bytes(value: object, number: int) -> bytes:
+    """The bytes of `{"b64": "…"}`, in which a file comes."""
+    if not is_b64(value):
+        raise LeafInvalid(number, f"Expecting a file, as the others, but got {described(value)}")
+    return string_bytes(value, number)
+
+
+def decoded_base64(texts: Tensor, place: Place) -> Tensor:
+    """The bytes that strings stand for where JSON cannot hold them otherwise; raises InputInvalid."""
+    found = np.empty(texts.shape, object)
+    for number, text in enumerate(texts.reshape(-1).tolist()):
+        try:
+            found.reshape(-1)[number] = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise invalid(f"Unable to base64 decode {place.at([number])}: in JSON, a file is base64") from None
+    return found
 
 
 def is_b64(value: object) -> TypeGuard[dict[str, str]]:

@@ -8,6 +8,7 @@ its text. In a request that is all JSON, the plan is remembered by what stands a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,7 +19,8 @@ from workers.errors import InputInvalid
 from workers.protocols.body import TEXT, Body
 from workers.protocols.byte_strings import read_strings
 from workers.protocols.contract import Contract
-from workers.protocols.errors import invalid
+from workers.protocols.errors import invalid, shown_name
+from workers.protocols.file_inputs import places_of, tensor_of_files
 from workers.protocols.json_text import parse_json
 from workers.protocols.number_buffer import ERRORS, NumberBuffer, parsed
 from workers.protocols.number_text import NUMBER_AND_SPACE, REMEMBERED_BYTES, grid_shape
@@ -57,9 +59,10 @@ class Part:
     start: int
     size: int
     tensor: Tensor | None
+    short: bool = False
 
     def read(self, data: bytes, head: int) -> Tensor:
-        """A view of the bytes, perhaps not aligned; strings and booleans are copied."""
+        """A view of the bytes, perhaps not aligned; strings, booleans and BF16 are copied."""
         if self.tensor is not None:
             return self.tensor
         at = head + self.start
@@ -67,6 +70,8 @@ class Part:
             view = memoryview(data)[at : at + self.size]
             return read_strings(view, math.prod(self.shape), self.place).reshape(self.shape)
         found: Tensor = np.ndarray(self.shape, self.dtype, data, at)
+        if self.short:
+            return (found.astype(np.uint32) << 16).view(np.float32)
         # A byte that is neither 0 nor 1 is no boolean that a runtime could take as it is.
         return found.astype(bool) if self.spec.dtype == "bool" else found
 
@@ -80,6 +85,7 @@ class Plan:
     instances: int
     form: Form
     opening: bytes
+    files: tuple[TensorSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,8 @@ def parse(body: Body, contract: Contract) -> InferRequest:
     if len(data) - head != plan.size:
         raise invalid(f"{len(data) - head} bytes follow the JSON, but its inputs have {plan.size} bytes of binary data")
     tensors = {part.spec.name: part.read(data, head) for part in plan.parts}
+    if plan.files:
+        read_files(tensors, plan.files, contract)
     return InferRequest(tensors, plan.instances, plan.form, plan.opening)
 
 
@@ -120,7 +128,7 @@ def plan_of(text: bytes, contract: Contract) -> Plan:
         parts[found.spec.name] = part_of(found, start)
         start += found.size or 0
     ordered = tuple(parts[spec.name] for spec in contract.signature.inputs)
-    return Plan(ordered, start, head.instances, head.form, head.opening)
+    return Plan(ordered, start, head.instances, head.form, head.opening, files_in(head))
 
 
 remembered_plan = lru_cache(maxsize=PLANS)(plan_of)
@@ -131,7 +139,10 @@ def part_of(found: Described, start: int) -> Part:
     if found.size is None:
         tensor = tensor_in(found)
         tensor.flags.writeable = False  # it may serve many requests
-    return Part(found.spec, found.place, found.shape, stored_dtype(found.spec), start, found.size or 0, tensor)
+    # What files become is not remembered: the input specification may change.
+    spec = TensorSpec(found.spec.name, STRING, found.shape) if found.as_files else found.spec
+    dtype = np.dtype("<u2") if found.short else stored_dtype(spec)
+    return Part(spec, found.place, found.shape, dtype, start, found.size or 0, tensor, short=found.short)
 
 
 def stored_dtype(spec: TensorSpec) -> np.dtype[np.generic]:
@@ -149,9 +160,13 @@ def raw_plan(size: int, contract: Contract) -> Plan:
     known = math.prod(size for size in sizes if size is not None)
     if spec.dtype == STRING:
         if known != 1 or None in sizes:
-            raise invalid(f"For BYTES datatype raw input, the model must have input shape [1]; {takes(spec)}")
+            name = shown_name(spec.name)
+            raise invalid(f"For BYTE datatype raw input '{name}', the model must have input shape [1]; {takes(spec)}")
     elif sizes.count(None) > 1:
-        raise invalid(f"The shape can not be deduced: more than one dimension is variable-sized; {takes(spec)}")
+        raise invalid(
+            f"The shape of the raw input '{shown_name(spec.name)}' can not be deduced because there are more than one "
+            f"variable-sized dimension; {takes(spec)}"
+        )
     else:
         width = known * spec.numpy_dtype().itemsize
         free = size // max(width, 1) if None in sizes else 1
@@ -180,7 +195,20 @@ def parse_exactly(text: bytes, contract: Contract) -> InferRequest:
     head = read_head(parse_json(text), contract, bytes_follow=False)
     found = {described.spec.name: tensor_in(described) for described in head.inputs}
     tensors = {spec.name: found[spec.name] for spec in contract.signature.inputs}
+    read_files(tensors, files_in(head), contract)
     return InferRequest(tensors, head.instances, head.form, head.opening)
+
+
+def files_in(head: Head) -> tuple[TensorSpec, ...]:
+    """The inputs whose instances came as files."""
+    return tuple(found.spec for found in head.inputs if found.as_files)
+
+
+def read_files(tensors: Tensors, specs: Sequence[TensorSpec], contract: Contract) -> None:
+    """Puts the numbers of these inputs in the place of the files that they came as; raises InputInvalid."""
+    for spec in specs:
+        files = tensors[spec.name].reshape(-1).tolist()
+        tensors[spec.name] = tensor_of_files(contract, spec, files, places_of(spec))
 
 
 def cut_out(text: bytes) -> tuple[bytes, bytes] | None:
@@ -210,7 +238,7 @@ def remembered_text_plan(frame: bytes, contract: Contract) -> TextPlan | None:
         return None
     found = head.inputs[0]
     numbers = NumberBuffer.of(found.spec.numpy_dtype())
-    if numbers is None or found.spec.dtype == HALF:
+    if numbers is None or found.spec.dtype == HALF or found.as_files:
         return None
     return TextPlan(found.spec, found.shape, found.count, numbers, head.instances, head.form, head.opening)
 

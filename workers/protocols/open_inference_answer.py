@@ -17,6 +17,7 @@ from model_store.tensors import element_type
 from workers.protocols.body import TEXT, Body, Dialect
 from workers.protocols.byte_strings import write_strings
 from workers.protocols.contract import Contract
+from workers.protocols.open_inference_schedule import AT_ANY_TIME, Schedule
 from workers.protocols.tensor_text import tensor_text
 from workers.protocols.top_classes import Ranking
 
@@ -28,13 +29,14 @@ Layout = tuple[tuple[tuple[int, ...], int | None], ...]
 class Form:
     """What an answer holds: outputs in the order in which they were asked for, and which of them as bytes.
 
-    Of those in `ranking` it holds the best classes, as strings.
+    Of those in `ranking` it holds the best classes, as strings. `schedule` says by when it is wanted.
     """
 
     model: str
     version: int
     outputs: tuple[tuple[TensorSpec, bool], ...]
     ranking: Ranking = ()
+    schedule: Schedule = AT_ANY_TIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +49,12 @@ class Asked:
 
 
 @lru_cache(maxsize=1024)
-def form_of(contract: Contract, asked: tuple[Asked, ...]) -> Form:
+def form_of(contract: Contract, asked: tuple[Asked, ...], schedule: Schedule = AT_ANY_TIME) -> Form:
     """The one form, as an object, of these outputs."""
     specs = contract.signature.outputs
     outputs = tuple((_answered(specs[one.place], one), one.binary) for one in asked)
     ranking = tuple((specs[one.place].name, one.classes) for one in asked if one.classes is not None)
-    return Form(contract.model, contract.version, outputs, ranking)
+    return Form(contract.model, contract.version, outputs, ranking, schedule)
 
 
 def _answered(spec: TensorSpec, asked: Asked) -> TensorSpec:

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model_store.signature import STRING, Tensor, TensorSpec
 from model_store.tensors import element_type
 from workers.protocols.contract import Contract, common_count, instance_count
 from workers.protocols.errors import excerpt, invalid, json_type, shown_name
-from workers.protocols.json_tensors import Place, tensor_of
+from workers.protocols.file_inputs import SETTING, takes_files
+from workers.protocols.json_tensors import Place, decoded_base64, tensor_of
 from workers.protocols.open_inference_answer import Asked, Form, form_of, opening_of
+from workers.protocols.open_inference_schedule import schedule_in
 from workers.protocols.top_classes import asked_count, require_scores
 
 HALF = "float16"
+# The upper half of a float32's bits: no signature has it, and inputs of float32 take it as well.
+SHORT_FLOAT = "BF16"
+BYTES = "BYTES"
 SHOWN_SIZES = 8
 # More than any body can hold: larger numbers are refused where they are read, and need no thought anywhere else.
 MOST_ELEMENTS = 2**31 - 1
@@ -39,6 +44,10 @@ class Described:
     count: int
     data: object
     size: int | None
+    # The elements are files, from which the input's numbers are read.
+    as_files: bool = False
+    # The elements are BF16.
+    short: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,10 @@ def described_input(
     document: dict[str, object], spec: TensorSpec, place: str, contract: Contract, *, bytes_follow: bool
 ) -> Described:
     datatype = element_type(spec.dtype).open_inference
-    if document.get("datatype") != datatype:
+    short = document.get("datatype") == SHORT_FLOAT and spec.dtype == "float32"
+    if document.get("datatype") != datatype and not short:
+        if document.get("datatype") == BYTES and spec.dtype != STRING:
+            return described_files(document, spec, place, contract, bytes_follow=bytes_follow)
         raise invalid(f"{place}.datatype is {excerpt(document.get('datatype'))}; {takes(spec)}")
     shape = fitting_shape(document.get("shape"), spec, f"{place}.shape")
     if spec.batched:
@@ -99,19 +111,34 @@ def described_input(
     if (size is None) == (data is None):
         raise invalid(f"{place} must have either data or the parameter binary_data_size; {takes(spec)}")
     if size is None:
-        if spec.dtype == HALF:
-            raise invalid(f"{place}: receiving FP16 data via JSON is not supported; send it as binary data")
+        if short or spec.dtype == HALF:
+            raise invalid(
+                f"{place}: receiving {document['datatype']} data via JSON is not supported; send it as binary data"
+            )
         return Described(spec, place, shape, count, data, None)
     if not bytes_follow:
         raise invalid(f"{place} has binary data, but the request has no Inference-Header-Content-Length")
     # A string takes the four bytes of its length at least: what follows is checked when it is read.
-    least = count * (4 if spec.dtype == STRING else spec.numpy_dtype().itemsize)
+    least = count * (4 if spec.dtype == STRING else 2 if short else spec.numpy_dtype().itemsize)
     if size < least or (size > least and spec.dtype != STRING):
         raise invalid(
-            f"{place}: binary_data_size is {excerpt(size)}, but {datatype} of shape {shown_shape(shape)} "
+            f"{place}: binary_data_size is {excerpt(size)}, but {document['datatype']} of shape {shown_shape(shape)} "
             f"takes {least} bytes{' or more' if spec.dtype == STRING else ''}"
         )
-    return Described(spec, place, shape, count, None, size)
+    return Described(spec, place, shape, count, None, size, short=short)
+
+
+def described_files(
+    document: dict[str, object], spec: TensorSpec, place: str, contract: Contract, *, bytes_follow: bool
+) -> Described:
+    """BYTES in the place of numbers: each element is a file, and one instance."""
+    if not takes_files(contract, spec):
+        raise invalid(f'{place}.datatype is "BYTES"; {takes(spec)}, and files need an input specification: {SETTING}')
+    shape = document.get("shape")
+    rank = len(shape) if isinstance(shape, list) else 1
+    elements = TensorSpec(spec.name, STRING, (None, 1) if rank == 2 else (None,))
+    found = described_input(document, elements, place, contract, bytes_follow=bytes_follow)
+    return replace(found, spec=spec, as_files=True)
 
 
 def name_in(document: object, place: str) -> str:
@@ -191,7 +218,7 @@ def wanted(document: dict[str, object], contract: Contract) -> Form:
             raise invalid(
                 f"sending FP16 data via JSON is not supported; ask for output '{shown_name(name)}' as binary data"
             )
-    return form_of(contract, tuple(asked.values()))
+    return form_of(contract, tuple(asked.values()), schedule_in(general))
 
 
 def asked_output(parameters: dict[str, object], number: int, place: str, contract: Contract, *, binary: bool) -> Asked:
@@ -215,6 +242,9 @@ def tensor_in(found: Described) -> Tensor:
     """The tensor whose values the JSON holds, flat in row-major order or nested by its shape."""
     spec, shape, data = found.spec, found.shape, found.data
     place = Place(f"{found.place}.data")
+    if found.as_files:
+        texts = tensor_in(replace(found, spec=TensorSpec(spec.name, STRING, shape), as_files=False))
+        return decoded_base64(texts, place)
     if isinstance(data, list) and len(shape) > 1 and data and type(data[0]) is list:
         return tensor_of(data, TensorSpec(spec.name, spec.dtype, shape), place)
     if not isinstance(data, list) or len(data) != found.count:

@@ -22,13 +22,13 @@ from workers.protocols.errors import excerpt, invalid, shown_name
 from workers.protocols.json_tensors import Place, expectation, is_b64, tensor_of
 from workers.protocols.json_text import parse_json
 from workers.protocols.number_text import NumberReader
+from workers.protocols.signature_names import PREDICT_METHOD, check_signature_name
 from workers.protocols.tensor_text import tensor_text
 from workers.protocols.top_classes import asked_count, require_scores, rows_of_classes
 
 INSTANCES = "instances"
 INPUTS = "inputs"
 TOP_K = "top_k"
-SIGNATURE_NAMES = ("", "serving_default")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +53,21 @@ class PredictRequest:
 
 def parse(body: Body, contract: Contract) -> PredictRequest:
     """The request in a body of a caller of one version; raises InputInvalid."""
-    return parse_predict(body.data, contract.signature, max_instances=contract.max_instances)
+    return parse_predict(body.data, contract.signature, max_instances=contract.max_instances, contract=contract)
 
 
-def parse_predict(body: bytes | memoryview, signature: Signature, *, max_instances: int) -> PredictRequest:
-    """The request in `body`; raises InputInvalid, whose message names the place and what was expected there."""
+def parse_predict(
+    body: bytes | memoryview, signature: Signature, *, max_instances: int, contract: Contract | None = None
+) -> PredictRequest:
+    """The request in `body`; raises InputInvalid, whose message names the place and what was expected there.
+
+    Without a `contract`, files in the place of numbers are refused.
+    """
     text = body if isinstance(body, bytes) else bytes(body)
     reader = number_reader(signature)
     found = None if reader is None else reader.read(text)
     if found is None:
-        return parse_exactly(text, signature, max_instances)
+        return parse_exactly(text, signature, max_instances, contract)
     key, tensor = found
     spec = signature.inputs[0]
     return PredictRequest(
@@ -73,18 +78,26 @@ def parse_predict(body: bytes | memoryview, signature: Signature, *, max_instanc
 number_reader = lru_cache(maxsize=1024)(lambda signature: NumberReader.of(signature.inputs))
 
 
-def parse_exactly(body: bytes, signature: Signature, max_instances: int) -> PredictRequest:
+def parse_exactly(
+    body: bytes, signature: Signature, max_instances: int, contract: Contract | None = None
+) -> PredictRequest:
     """The same for any body, at any speed; what `NumberReader` accepts gives the same tensors here."""
-    document = parse_json(body)
+    return parse_document(parse_json(body), signature, max_instances, contract)
+
+
+def parse_document(
+    document: object, signature: Signature, max_instances: int, contract: Contract | None = None
+) -> PredictRequest:
+    """The same for JSON that was read already."""
     if not isinstance(document, dict):
         raise invalid(f"JSON Value: {excerpt(document)} Is not object")
-    check_signature_name(document)
+    check_signature_name(document, signature, PREDICT_METHOD)
     if INSTANCES in document and INPUTS in document:
         raise invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
     if INSTANCES in document:
-        request = from_rows(document[INSTANCES], signature, max_instances)
+        request = from_rows(document[INSTANCES], signature, max_instances, contract)
     elif INPUTS in document:
-        request = from_columns(document[INPUTS], signature, max_instances)
+        request = from_columns(document[INPUTS], signature, max_instances, contract)
     else:
         raise invalid("Missing 'inputs' or 'instances' key")
     return request if TOP_K not in document else replace(request, top_k=asked_top(document[TOP_K], signature))
@@ -97,15 +110,9 @@ def asked_top(value: object, signature: Signature) -> int:
     return asked_count(value, TOP_K)
 
 
-def check_signature_name(document: dict[str, object]) -> None:
-    name = document.get("signature_name", "")
-    if not isinstance(name, str):
-        raise invalid("JSON object not formatted correctly. 'signature_name' key must be a string value.")
-    if name not in SIGNATURE_NAMES:
-        raise invalid(f"Serving signature name: {excerpt(name)} not found in signature def; use 'serving_default'")
-
-
-def from_rows(listed: object, signature: Signature, max_instances: int) -> PredictRequest:
+def from_rows(
+    listed: object, signature: Signature, max_instances: int, contract: Contract | None = None
+) -> PredictRequest:
     """`instances`: a list of values, or of objects with a value for each input."""
     if not isinstance(listed, list):
         raise invalid("Expecting 'instances' value to be an list/array")
@@ -115,7 +122,8 @@ def from_rows(listed: object, signature: Signature, max_instances: int) -> Predi
     if is_member_object(listed[0]):
         columns = columns_of(listed, signature)
         tensors = {
-            spec.name: tensor_of(columns[spec.name], spec, Place(INSTANCES, spec.name)) for spec in signature.inputs
+            spec.name: tensor_of(columns[spec.name], spec, Place(INSTANCES, spec.name), contract)
+            for spec in signature.inputs
         }
         return PredictRequest(tensors, count, row_form=True)
     if len(signature.inputs) > 1:
@@ -127,7 +135,7 @@ def from_rows(listed: object, signature: Signature, max_instances: int) -> Predi
     if number is not None:
         raise invalid(f"Expecting value/list but got object at item {number} of input list")
     spec = signature.inputs[0]
-    return PredictRequest({spec.name: tensor_of(listed, spec, Place(INSTANCES))}, count, row_form=True)
+    return PredictRequest({spec.name: tensor_of(listed, spec, Place(INSTANCES), contract)}, count, row_form=True)
 
 
 def is_member_object(value: object) -> TypeGuard[dict[str, object]]:
@@ -140,7 +148,7 @@ def columns_of(listed: list[object], signature: Signature) -> dict[str, list[obj
     columns: dict[str, list[object]] = {spec.name: [] for spec in signature.inputs}
     for number, row in enumerate(listed):
         if not is_member_object(row):
-            raise invalid(f"Expecting object but got value/list at item {number} of input list")
+            raise invalid(f"Expecting object but got list at item {number} of input list")
         if row.keys() != columns.keys():
             raise invalid(
                 f"Failed to process element: {number} of 'instances' list. keys must be equal to: {names_of(signature)}"
@@ -154,10 +162,12 @@ def names_of(signature: Signature) -> str:
     return ",".join(shown_name(spec.name) for spec in signature.inputs)
 
 
-def from_columns(columns: object, signature: Signature, max_instances: int) -> PredictRequest:
+def from_columns(
+    columns: object, signature: Signature, max_instances: int, contract: Contract | None = None
+) -> PredictRequest:
     """`inputs`: the one tensor, or an object with a tensor for each input."""
     if is_member_object(columns):
-        tensors = {spec.name: named_tensor(columns, spec, max_instances) for spec in signature.inputs}
+        tensors = {spec.name: named_tensor(columns, spec, max_instances, contract) for spec in signature.inputs}
     elif len(signature.inputs) > 1:
         raise invalid(
             "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
@@ -165,21 +175,24 @@ def from_columns(columns: object, signature: Signature, max_instances: int) -> P
         )
     else:
         spec = signature.inputs[0]
-        tensors = {spec.name: column_tensor(columns, spec, Place(INPUTS), max_instances)}
+        tensors = {spec.name: column_tensor(columns, spec, Place(INPUTS), max_instances, contract)}
     counts = {spec.name: len(tensors[spec.name]) for spec in signature.inputs if spec.batched}
     return PredictRequest(tensors, common_count(counts), row_form=False)
 
 
-def named_tensor(columns: dict[str, object], spec: TensorSpec, max_instances: int) -> Tensor:
+def named_tensor(columns: dict[str, object], spec: TensorSpec, max_instances: int, contract: Contract | None) -> Tensor:
     if spec.name not in columns:
         raise invalid(f"Missing named input: {shown_name(spec.name)} in 'inputs' object; {expectation(spec)}")
-    return column_tensor(columns[spec.name], spec, Place(f"{INPUTS}.{shown_name(spec.name)}"), max_instances)
+    place = Place(f"{INPUTS}.{shown_name(spec.name)}")
+    return column_tensor(columns[spec.name], spec, place, max_instances, contract)
 
 
-def column_tensor(value: object, spec: TensorSpec, place: Place, max_instances: int) -> Tensor:
+def column_tensor(
+    value: object, spec: TensorSpec, place: Place, max_instances: int, contract: Contract | None
+) -> Tensor:
     if isinstance(value, list):
         instance_count(spec, len(value), max_instances)
-    return tensor_of(value, spec, place)
+    return tensor_of(value, spec, place, contract)
 
 
 def format_predict(outputs: Tensors, signature: Signature, row_form: bool) -> bytes:

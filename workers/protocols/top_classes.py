@@ -58,7 +58,7 @@ def rows_of_classes(scores: Tensor, count: int, names: tuple[str, ...]) -> list[
         return [b"[]"] * len(scores)
     members = [
         _member(number, name_of(number, names, scores.shape[1]), text)
-        for number, text in zip(numbers.reshape(-1).tolist(), _texts(best_scores), strict=True)
+        for number, text in zip(numbers.reshape(-1).tolist(), score_texts(best_scores), strict=True)
     ]
     width = numbers.shape[1]
     return [b"[" + b",".join(members[at : at + width]) + b"]" for at in range(0, len(members), width)]
@@ -76,12 +76,12 @@ def _labels(scores: Tensor, count: int, names: tuple[str, ...]) -> Tensor:
         return found.reshape(numbers.shape)
     found[:] = [
         _label(number, name_of(number, names, scores.shape[1]), text)
-        for number, text in zip(numbers.reshape(-1).tolist(), _texts(best_scores), strict=True)
+        for number, text in zip(numbers.reshape(-1).tolist(), score_texts(best_scores), strict=True)
     ]
     return found.reshape(numbers.shape)
 
 
-def _texts(scores: Tensor) -> list[bytes]:
+def score_texts(scores: Tensor) -> list[bytes]:
     """Each score as JSON writes it; one text of all of them is cut, since numbers hold no commas."""
     # Halves have no text of their own; as floats they are the same numbers.
     plain = scores.astype(np.float32) if scores.dtype == np.float16 else scores

@@ -39,6 +39,7 @@ COMMANDS: dict[str, str] = {
     "decoding_read_parquet": "workers.decoding.parquet:read_rows",
     "decoding_open_images": "workers.decoding.images:open_file",
     "decoding_read_images": "workers.decoding.images:read_rows",
+    "decoding_read_files": "workers.decoding.given:read_files",
     "variant_halve": "workers.preparation.onnx_variants:halve",
     "variant_quantise": "workers.preparation.onnx_variants:quantise",
     "variant_prune": "workers.preparation.onnx_variants:prune",
