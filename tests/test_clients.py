@@ -245,7 +245,7 @@ def test_pages_together_hold_every_client_once(sessions: Sessions):
 def test_a_scope_written_by_a_newer_release_is_passed_over(sessions: Sessions):
     client_id, _ = create(sessions)
     with transaction(sessions) as session:
-        session.execute(update(Client).where(Client.id == client_id).values(scopes="predict explain"))
+        session.execute(update(Client).where(Client.id == client_id).values(scopes="predict imagine"))
     with transaction(sessions, write=False) as session:
         assert load_rights(session).clients[client_id].scopes == {Scope.PREDICT}
 
@@ -254,7 +254,7 @@ def test_scopes_are_read_strictly_and_written_in_one_order():
     assert parse_scopes("jobs predict jobs") == {Scope.PREDICT, Scope.JOBS}
     assert format_scopes({Scope.JOBS, Scope.MODELS_READ, Scope.PREDICT}) == "predict jobs models:read"
     assert format_scopes(DEFAULT) == "predict jobs models:read"
-    assert known_scopes("predict  explain") == {Scope.PREDICT}
+    assert known_scopes("predict  imagine") == {Scope.PREDICT}
     for text in (
         "",
         " ",

@@ -82,6 +82,7 @@ def test_waiting_requests_are_answered_by_another_attempt_after_a_kill(installat
     assert firsts == pytest.approx([0.0, 2.0, 4.0, 6.0])
 
 
+@pytest.mark.long  # the lease must end first
 def test_jobs_run_again_after_a_kill_in_the_middle_of_a_batch(installation: Cluster):
     caller = installation.caller("slow")
     jobs = [submit(caller, "slow", float(i), float(SECOND_OF_ROUNDS)) for i in range(3)]

@@ -86,7 +86,8 @@ JOBS = [
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[QuietGateway]:
-    with quiet_gateway(tmp_path) as running:
+    # An explanation is waited for as long as a prediction, and no worker is there.
+    with quiet_gateway(tmp_path, synchronous_seconds=1) as running:
         # It looks for changes by itself, which is not to be counted as part of an answer.
         running.parts.snapshot.close()
         yield running

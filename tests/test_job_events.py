@@ -90,6 +90,7 @@ def test_who_comes_back_is_told_only_what_is_newer_and_after_the_end_not_to_come
 def test_a_job_that_is_tried_again_and_one_that_goes_on_say_so(gateway: LiveGateway, mine: Line):
     job = mine.accept()
     with reading(mine.client, f"/v1/jobs/{job}/events") as stream:
+        stream.wait(1)
         claimed = mine.start(job)
         with transaction(gateway.parts.sessions) as session:
             assert jobs.progress(session, claimed.number, claimed.fence, 3, 10)

@@ -28,7 +28,7 @@ from workers.drafts import CHUNK, FILE, PREDICTION
 from workers.tables import Job
 
 # 10,000 examples in all, or as many as a build has time for. In rounds: hypothesis remembers each example of one.
-ROUNDS, EXAMPLES = (10, 500) if os.environ.get("SLUICE_TEST_ALL") else (1, 15)
+ROUNDS, EXAMPLES = (10, 500) if os.environ.get("SLUICE_TEST_ALL") else (1, 6)
 STEPS = 40
 WORKERS = ("default:a:1", "default:b:1", "default:b:2")
 
