@@ -24,6 +24,8 @@ from tests.live_gateway import LiveGateway, eventually, live_gateway, refused
 from workers.lanes import Keys
 from workers.tables import Job
 
+pytestmark = pytest.mark.long  # it waits for what takes its time
+
 
 @contextlib.contextmanager
 def gateway_at(folder: Path, redis_url: str, prefix: str = "", **settings: object) -> Iterator[LiveGateway]:

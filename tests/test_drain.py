@@ -30,6 +30,8 @@ from workers.protocols.body import Body
 from workers.recovery import ENTRIES_A_TIME
 from workers.session import run_session
 
+pytestmark = pytest.mark.long  # it waits for what takes its time
+
 
 @pytest.fixture
 def queue(redis_server: RedisServer, tmp_path: Path) -> Iterator[Queue]:

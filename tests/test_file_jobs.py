@@ -24,6 +24,8 @@ from workers import redis_link
 from workers.files.tables import Batch, File
 from workers.tables import Job
 
+pytestmark = pytest.mark.long  # it waits for what takes its time
+
 KEY = "b29vb29vb29vb29vb29vb29vb29vb29vb29vb29vb28"
 CHUNK_ROWS = 32  # of `slow`, by what its version says that it takes
 ROUNDS = 150  # of its work for a batch of eight: about 15 ms

@@ -184,11 +184,11 @@ def test_a_stream_counts_as_one_short_request(mine: Line):
     with reading(mine.client, "/v1/events") as stream:
         eventually(lambda: stream.last_id != "")
         eventually(lambda: metrics.EVENT_STREAMS._value.get() == 1)
-        assert not stream.over.wait(1.5)
+        assert not stream.over.wait(5)
     eventually(lambda: metrics.EVENT_STREAMS._value.get() == 0)
     eventually(lambda: ("/v1/events", "", "") in metrics.REQUEST_SECONDS.series)
     longest = metrics.REQUEST_SECONDS.series["/v1/events", "", ""]._sum.get()
-    assert longest < 1.5
+    assert longest < 5
 
 
 def test_streams_say_that_they_live_last_so_long_and_end_with_their_gateway(

@@ -127,16 +127,19 @@ def test_whoever_keeps_to_a_rate_is_told_what_is_left_and_whoever_does_not_when_
 def test_two_gateways_share_a_clients_rate(pair: Pair):
     begun = time.monotonic()
     both = pair.clients({"requests_per_second": 40, "burst": 4})
-    admitted, stop = [0, 0], time.monotonic() + 2
+    first = time.monotonic()
+    asked, admitted, stop = [0, 0], [0, 0], first + 2
 
     def flood(place: int) -> None:
         while time.monotonic() < stop:
+            asked[place] += 1
             admitted[place] += both[place].post(SUBMIT, json=ONE).status_code == 202
 
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(flood, range(2)))
-    allowed = 4 + 40 * (time.monotonic() - begun)
-    assert 0.6 * allowed < sum(admitted) < 1.1 * allowed
+    ended = time.monotonic()
+    # A slow machine may not ask for as many as are allowed.
+    assert 0.6 * min(sum(asked), 4 + 40 * (ended - first)) < sum(admitted) < 1.1 * (4 + 40 * (ended - begun))
     assert min(admitted) > 0
 
 

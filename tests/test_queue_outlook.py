@@ -26,6 +26,8 @@ from workers.lane_counts import count_out
 from workers.lanes import Lane, Priority
 from workers.tables import Job
 
+pytestmark = pytest.mark.long  # it waits for what takes its time
+
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[QuietGateway]:

@@ -24,6 +24,8 @@ from workers.layout import ahead_limit
 from workers.running_bounds import RunningBounds
 from workers.tables import Job
 
+pytestmark = pytest.mark.long  # it waits for what takes its time
+
 
 @pytest.fixture
 def queue(redis_server: RedisServer, database_url: str, tmp_path: Path) -> Iterator[Queue]:

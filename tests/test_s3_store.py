@@ -278,8 +278,8 @@ def test_a_slow_store_only_takes_longer(server: S3Server, artifacts: Artifacts):
 def test_an_upload_in_parts_that_nobody_ended_is_never_seen_and_ended_by_the_sweep(artifacts: Artifacts):
     bucket = bucket_of(artifacts)
     key = f"{bucket._prefix}blobs/aa/{'a' * 64}"
-    begun = bucket._call("put", "create_multipart_upload", 2, Key=key)
-    bucket._call("put", "upload_part", 2, Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=b"half")
+    begun = bucket._call("put", "create_multipart_upload", 20, Key=key)
+    bucket._call("put", "upload_part", 20, Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=b"half")
 
     assert keys_of(artifacts) == []
     assert not artifacts.exists("a" * 64)

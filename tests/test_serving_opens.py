@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from model_store import registry
 from model_store.database import transaction
 from model_store.tables import Variant
@@ -11,6 +13,8 @@ from tests.conftest import RedisServer
 from tests.opened_files import opened_files
 from tests.processes import cluster
 from tests.queue_kit import SIGNATURE, doubling_model
+
+pytestmark = pytest.mark.long  # it waits for what takes its time
 
 
 def test_a_worker_that_serves_a_converted_version_never_opens_the_uploaded_file(
