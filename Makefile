@@ -37,12 +37,12 @@ test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium, promet
 	@for program in redis-server chromium promtool wrk; do command -v $$program >/dev/null || { \
 		echo "$$program is missing: apt-get install redis-server chromium prometheus wrk libfaketime python3-torch" >&2; exit 1; }; done
 	SLUICE_TEST_REDIS="$$(command -v redis-server)" $(BIN)/python -m pytest -q -m "debian or not debian" \
-		tests/test_debian.py tests/test_drain.py tests/test_hot_lanes.py tests/test_submission.py tests/test_dispatch.py \
-		tests/test_faults.py tests/test_load.py tests/test_benchmarks.py tests/test_sentinels.py \
-		tests/test_job_watch.py tests/test_file_jobs.py tests/test_rolling.py tests/chaos
+		tests/test_debian.py tests/test_hot_lanes.py tests/test_faults.py tests/test_load.py tests/test_benchmarks.py \
+		tests/test_rolling.py tests/chaos
 	SLUICE_TEST_REDIS="$$(command -v redis-server)" $(BIN)/python -m pytest $(PYTEST) -m "debian or not debian" \
 		tests/test_documents.py tests/test_live_canaries.py tests/test_canary_restarts.py tests/test_many_models.py \
-		tests/test_model_cards.py tests/test_variants.py tests/test_torchscript_uploads.py
+		tests/test_model_cards.py tests/test_variants.py tests/test_torchscript_uploads.py tests/test_drain.py \
+		tests/test_submission.py tests/test_dispatch.py tests/test_sentinels.py tests/test_job_watch.py tests/test_file_jobs.py
 	$(BIN)/python -m pytest $(PYTEST) -m "not debian" \
 		tests/test_every_dialect.py tests/test_grpc_clients.py tests/test_triton_client.py tests/test_kserve_client.py \
 		tests/test_mlflow_client.py tests/test_tensorflow_serving_client.py tests/test_openai_client.py \
