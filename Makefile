@@ -46,7 +46,7 @@ test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium, promet
 	$(BIN)/python -m pytest $(PYTEST) -m "not debian" \
 		tests/test_every_dialect.py tests/test_grpc_clients.py tests/test_triton_client.py tests/test_kserve_client.py \
 		tests/test_mlflow_client.py tests/test_tensorflow_serving_client.py tests/test_openai_client.py \
-		tests/test_client_alone.py tests/test_demo.py tests/test_demo_files.py tests/test_key_commands.py tests/test_parity.py \
+		tests/test_client_alone.py tests/test_demo.py tests/test_demo_files.py tests/test_parity.py \
 		tests/test_running_bounds.py tests/test_client_events.py tests/test_queue_outlook.py tests/test_serving_opens.py
 
 test-all: $(STAMP)  ## Run every test: the whole corpus of hostile and of honest models too (10 minutes more)

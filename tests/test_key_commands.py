@@ -13,6 +13,7 @@ from auth.settings import AuthSettings
 from model_store.sealing import SealingKeys
 from sluice.moments import read_moment
 from tests.command_line import sluice, started, succeed
+from tests.processes import wait_for
 from tests.system import plain_environment
 
 
@@ -33,9 +34,10 @@ def states(environment: dict[str, str]) -> list[str]:
     return [state for line in lines for state in ("published", "signing", "retiring", "ended") if state in line]
 
 
-@pytest.mark.long  # thirty starts of the command
 def test_keys_are_rotated_withdrawn_and_sealed_again(environment: dict[str, str]):
     first = succeed("keys", "rotate", "--compromised", environment=environment).split()[0]
+    # It signs as soon as every gateway has heard of it.
+    wait_for(lambda: states(environment) == ["signing"], 20)
     second = succeed("keys", "rotate", environment=environment).split()[0]
     assert states(environment) == ["published", "retiring"]
     succeed("keys", "withdraw", second, environment=environment)
