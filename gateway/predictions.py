@@ -113,13 +113,14 @@ class PredictionEndpoint:
             headers += said
         headers += [(b"content-length", str(len(body)).encode()), (b"x-request-id", request_id)]
         headers += SECURITY_HEADERS
+        # Before it is sent: what is thrown away after a refusal took no time of ours.
+        request_metrics(address.route, model, version).observe(outcome_of(status), time.perf_counter() - started)
         if status == 413:
             await send_and_linger(receive, send, status, headers, body)
         else:
             await send_whole(send, status, headers, body)
         if resolved and self._audit.share and "dry_run" not in scope:
             self._audit.predicted(scope, address, resolved[0], status, request_id)
-        request_metrics(address.route, model, version).observe(outcome_of(status), time.perf_counter() - started)
 
     def _address(self, path: str) -> Address | None:
         try:

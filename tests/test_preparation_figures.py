@@ -179,6 +179,7 @@ def test_the_time_that_a_call_only_waits_does_not_count_as_its_own():
     assert trial.wall_seconds(lambda: time.sleep(0.05)) >= 0.05
     # Other threads of this process may take their time meanwhile, but not each time.
     assert min(trial.undisturbed_seconds(lambda: time.sleep(0.05)) for _ in range(20)) < 0.05
+    assert min(trial.median_seconds(lambda: time.sleep(0.02), trial.undisturbed_seconds) for _ in range(5)) < 0.02
 
 
 def test_a_size_that_was_disturbed_is_measured_again():
