@@ -14,8 +14,8 @@ from auth.audit_heads import Head, is_due, put_head
 from auth.audit_verification import Findings, Trust, one_picture, verify_database
 from auth.keys import PublicKey, SigningKey
 from model_store.database import Sessions, clock_ms, connect, sessions_of, transaction
-from model_store.migrations import migrate
 from model_store.settings import StoreSettings
+from tests.databases import make_tables
 
 SQLITE = "sqlite:///{}"
 
@@ -29,7 +29,7 @@ def new_key() -> SigningKey:
 def audit_database(database_url: str) -> Iterator[Sessions]:
     """A migrated database."""
     settings = StoreSettings(database_url=database_url)
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings)
     yield sessions_of(engine)
     engine.dispose()

@@ -25,9 +25,10 @@ from gateway.settings import GatewaySettings
 from model_store import registry
 from model_store.artifacts import Artifacts
 from model_store.database import transaction
-from model_store.migrations import migrate
 from model_store.signature import Signature, TensorSpec
 from model_store.tables import Variant
+from tests.databases import make_tables
+from tests.plain_http import NO_TLS
 
 KERAS = b"PK\x03\x04 and what else belongs to an archive"
 # Of who administers every model, but no clients.
@@ -55,11 +56,10 @@ class LiveGateway:
             made, secret = clients.create(session, f"c{self._count}", scopes, self.parts.settings.pepper)
             grants.set_grants(session, made.id, grants_of)
         self.parts.snapshot.refresh()
-        answer = httpx.post(
-            f"{self.url}/oauth/token", data={"grant_type": "client_credentials"}, auth=(made.id, secret)
-        )
-        token = answer.raise_for_status().json()["access_token"]
-        return httpx.Client(base_url=self.url, headers={"authorization": f"Bearer {token}"}, timeout=30)
+        form = {"grant_type": "client_credentials"}
+        answer = httpx.post(f"{self.url}/oauth/token", data=form, auth=(made.id, secret), verify=NO_TLS)
+        headers = {"authorization": f"Bearer {answer.raise_for_status().json()['access_token']}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, verify=NO_TLS)
 
     def make_available(self, model: str, number: int, signature: Signature = DIGITS) -> None:
         """What the preparation of a good model ends with."""
@@ -100,7 +100,7 @@ def live_gateway(folder: Path, **settings: object) -> Iterator[LiveGateway]:
             **settings,
         }
     )
-    migrate(made)
+    make_tables(made)
     app = create_app(made)
     with listening(app) as url:
         yield LiveGateway(url, app.state.parts)

@@ -14,6 +14,7 @@ from auth.passwords import Passwords
 from auth.people_tables import Person
 from auth.roles import Role
 from model_store.database import transaction
+from tests.plain_http import NO_TLS
 from tests.quiet_gateway import QuietGateway
 
 PASSWORD = "correct horse battery"
@@ -58,7 +59,7 @@ class Browser:
 
     def __init__(self, gateway: QuietGateway) -> None:
         self._parts = gateway.parts
-        self.http = httpx.Client(base_url=gateway.http.base_url, timeout=30)
+        self.http = httpx.Client(base_url=gateway.http.base_url, timeout=30, verify=NO_TLS)
 
     def __enter__(self) -> Browser:
         return self

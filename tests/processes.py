@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -17,10 +18,11 @@ import httpx
 from auth import clients
 from auth.grants import GrantSpec, set_grants
 from auth.scopes import Scope
-from model_store import migrations
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, connect, sessions_of, transaction
 from tests.conftest import free_port
+from tests.databases import make_tables
+from tests.plain_http import NO_TLS
 from tests.queue_kit import doubling_model, serve_model, slow_model, worker_settings
 from tests.system import plain_environment
 
@@ -96,18 +98,18 @@ class Cluster:
         with transaction(self.sessions) as session:
             made, secret = clients.create(session, f"caller-{len(self.clients)}", scopes, PEPPER.encode())
             set_grants(session, made.id, [GrantSpec(model) for model in models])
-        url = self.gateways[gateway]
-        token: list[str] = []
+        of_this_gateway = functools.partial(httpx.Client, base_url=self.gateways[gateway], timeout=60, verify=NO_TLS)
+        signing_in = of_this_gateway()
 
         def signed_in() -> bool:
             form = {"grant_type": "client_credentials"}
-            answer = httpx.post(f"{url}/oauth/token", data=form, auth=(made.id, secret))
-            token.append(answer.json().get("access_token", ""))
-            headers = {"authorization": f"Bearer {token[-1]}"}
-            return all(httpx.get(f"{url}/v1/models/{model}", headers=headers).status_code == 200 for model in models)
+            answer = signing_in.post("/oauth/token", data=form, auth=(made.id, secret))
+            signing_in.headers["authorization"] = f"Bearer {answer.json().get('access_token', '')}"
+            return all(signing_in.get(f"/v1/models/{model}").status_code == 200 for model in models)
 
         wait_for(signed_in, 10)
-        client = httpx.Client(base_url=url, headers={"authorization": f"Bearer {token[-1]}"}, timeout=60)
+        signing_in.close()
+        client = of_this_gateway(headers=signing_in.headers)
         self.clients.append(client)
         return client
 
@@ -129,7 +131,7 @@ class Cluster:
 def cluster(folder: Path, redis_url: str, database_url: str) -> Iterator[Cluster]:
     """An installation with the models `double` (fast) and `slow`, no processes yet."""
     settings = worker_settings(redis_url, database_url, folder)
-    migrations.migrate(settings)
+    make_tables(settings)
     sessions = sessions_of(connect(settings))
     artifacts = Artifacts.of(settings)
     serve_model(sessions, artifacts, doubling_model(folder / "double.onnx"))
@@ -161,7 +163,7 @@ def answers(url: str) -> bool:
 def ready(url: str) -> dict[str, object]:
     """What `/health/ready` says; empty where nobody listens."""
     try:
-        found: dict[str, object] = httpx.get(f"{url}/health/ready", timeout=5).json()
+        found: dict[str, object] = httpx.get(f"{url}/health/ready", timeout=5, verify=NO_TLS).json()
     except httpx.HTTPError:
         return {}
     return found

@@ -19,11 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 from auth import clients
 from auth.grants import Action, GrantSpec, set_grants
 from auth.scopes import Scope
-from model_store import migrations, registry
+from model_store import registry
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, connect, sessions_of, transaction
 from model_store.signature import Signature, TensorSpec
 from model_store.tables import Variant
+from tests.databases import make_tables
 from workers import redis_link
 from workers.bells import ring
 from workers.broker import broker
@@ -184,7 +185,7 @@ class Queue:
 
 
 def make_queue(settings: WorkerSettings, folder: Path) -> Queue:
-    migrations.migrate(settings)
+    make_tables(settings)
     sessions = sessions_of(connect(settings))
     artifacts = Artifacts.of(settings)
     version = serve_model(sessions, artifacts, doubling_model(folder / "double.onnx"))

@@ -14,8 +14,9 @@ from gateway.app import create_app
 from gateway.parts import Parts
 from gateway.settings import GatewaySettings
 from model_store.database import transaction
-from model_store.migrations import migrate
+from tests.databases import make_tables
 from tests.live_gateway import listening
+from tests.plain_http import NO_TLS
 
 
 class QuietGateway:
@@ -62,13 +63,13 @@ def quiet_gateway(folder: Path, **settings: object) -> Iterator[QuietGateway]:
             **settings,
         }
     )
-    migrate(made)
+    make_tables(made)
     app = create_app(made)
     parts: Parts = app.state.parts
     parts.snapshot.start()
     try:
         # Without its lifespan, which starts what belongs to the queue.
-        with listening(app, lifespan="off") as url, httpx.Client(base_url=url, timeout=30) as http:
+        with listening(app, lifespan="off") as url, httpx.Client(base_url=url, timeout=30, verify=NO_TLS) as http:
             yield QuietGateway(http, parts)
     finally:
         parts.snapshot.close()

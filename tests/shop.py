@@ -13,10 +13,10 @@ import pytest
 from model_store import registry
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, connect, sessions_of, transaction
-from model_store.migrations import migrate
 from model_store.registry import Served
 from model_store.tables import Version
 from model_store.upload_options import UploadOptions
+from tests.databases import make_tables
 from workers.preparation import schedule
 from workers.preparation.pipeline import prepare
 from workers.settings import WorkerSettings
@@ -93,7 +93,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         scratch_dir=root / "scratch",
         redis_url=NO_REDIS,  # type: ignore[arg-type] # pydantic makes a secret of it
     )
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings)
     yield Shop(sessions_of(engine), Artifacts.of(settings), settings)
     engine.dispose()

@@ -15,9 +15,9 @@ from auth.audit_heads import read_heads
 from gateway.audit_log import AuditLog
 from gateway.settings import GatewaySettings
 from model_store.database import connect, sessions_of, transaction
-from model_store.migrations import migrate
 from sluice.cli import app
 from tests.audit_kit import act, sqlite_url
+from tests.databases import make_tables
 
 SECRETS = {"client_secret_key": "k" * 32, "master_key": "m" * 43}
 
@@ -28,7 +28,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in {**SECRETS, "database_url": sqlite_url(tmp_path)}.items():
         monkeypatch.setenv(f"SLUICE_{name.upper()}", value)
     settings = GatewaySettings(keys_dir=tmp_path / "keys")
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings)
     keys = signing_keys.SigningKeys(settings.master_keys)
     with transaction(sessions_of(engine)) as session:

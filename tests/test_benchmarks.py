@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import count, islice
+from itertools import count, islice, takewhile
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ class Server:
         # Some callers hang up when their time is over.
         with contextlib.suppress(ConnectionError), connection, connection.makefile("rb") as lines:
             for number in count(1):
-                head = b"".join(iter(lines.readline, b"\r\n"))
+                head = b"".join(takewhile(b"\r\n".__ne__, lines))
                 if not head or self.closing:
                     return
                 length = int(head.lower().partition(b"content-length: ")[2].split()[0])

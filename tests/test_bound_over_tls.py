@@ -15,8 +15,8 @@ from gateway.app import create_app
 from gateway.certificates import ClientCertificates, LiveContext, TlsFiles
 from gateway.settings import GatewaySettings
 from model_store.database import transaction
-from model_store.migrations import migrate
 from tests.authorities import Authority
+from tests.databases import make_tables
 from tests.live_gateway import listening
 
 
@@ -50,7 +50,7 @@ def bound(tmp_path: Path) -> Iterator[Bound]:
         master_key="m" * 43,
         redis_url="redis://127.0.0.1:1/0",
     )
-    migrate(settings)
+    make_tables(settings)
     app = create_app(settings)
     parts = app.state.parts
     parts.snapshot.start()

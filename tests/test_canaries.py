@@ -18,7 +18,6 @@ from model_store import canaries, registry, shadows, traffic
 from model_store.canaries import Canary, CanaryState, Conditions, Move, Moved, Plan
 from model_store.database import Sessions, connect, sessions_of, transaction
 from model_store.errors import VersionInUse, VersionNotAvailable
-from model_store.migrations import migrate
 from model_store.settings import StoreSettings
 from model_store.shadows import Shadow
 from model_store.signature import Signature, TensorSpec
@@ -26,6 +25,7 @@ from model_store.tables import Version
 from model_store.traffic import Traffic, TrafficHeld, TrafficInvalid
 from model_store.traffic_figures import Figure, Key, Measure, add_figures, bucket_of
 from model_store.traffic_tables import CanaryRow
+from tests.databases import make_tables
 from tests.publishing import DIGITS, prepare, upload
 from workers.canaries import Standing, awaited, broken, judge, judge_all, standing
 
@@ -49,7 +49,7 @@ def sessions(tmp_path: Path) -> Iterator[Sessions]:
 def three_versions(database_url: str) -> Iterator[Sessions]:
     """A database with versions 1 to 3 of the model, AVAILABLE."""
     settings = StoreSettings(database_url=database_url)
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings)
     made = sessions_of(engine)
     for number in (1, 2, 3):

@@ -10,17 +10,17 @@ import pytest
 from model_store.catalog import Catalog
 from model_store.database import Sessions, connect, sessions_of, transaction
 from model_store.errors import LabelNotFound, ModelNotFound, SluiceError, VersionNotReady
-from model_store.migrations import migrate
 from model_store.registry import refuse, retire, set_label, set_state
 from model_store.settings import StoreSettings
 from model_store.tables import State
+from tests.databases import make_tables
 from tests.publishing import DIGITS, catalog, prepare, upload
 
 
 @pytest.fixture
 def sessions(database_url: str) -> Iterator[Sessions]:
     settings = StoreSettings(database_url=database_url)
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings, pool_size=8)
     yield sessions_of(engine)
     engine.dispose()

@@ -17,9 +17,9 @@ from auth.settings import AuthSettings
 from auth.tables import Client, Grant
 from model_store.database import Sessions, clock_ms, connect, sessions_of, transaction
 from model_store.errors import NameInvalid
-from model_store.migrations import migrate
 from model_store.registry import read_generation
 from model_store.settings import StoreSettings
+from tests.databases import make_tables
 
 PEPPER = b"p" * 32
 SCOPES = frozenset({Scope.PREDICT, Scope.JOBS})
@@ -28,7 +28,7 @@ SCOPES = frozenset({Scope.PREDICT, Scope.JOBS})
 @pytest.fixture
 def sessions(database_url: str) -> Iterator[Sessions]:
     settings = StoreSettings(database_url=database_url)
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings)
     yield sessions_of(engine)
     engine.dispose()

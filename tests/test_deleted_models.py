@@ -11,10 +11,10 @@ from model_store import imports, partial_uploads
 from model_store.database import Sessions, connect, sessions_of, transaction
 from model_store.deleted_models import forget, withdraw
 from model_store.errors import ModelNotFound, VersionInUse
-from model_store.migrations import migrate
 from model_store.partial_uploads import UploadOvertaken
 from model_store.registry import digests_in_use, set_label
 from model_store.settings import StoreSettings
+from tests.databases import make_tables
 from tests.publishing import catalog, prepare, upload
 
 # What is about names or was done with a model stays; of figures, their own sweep takes those that nothing is run for.
@@ -26,7 +26,7 @@ OWN = frozenset({"versions", "variants"})
 @pytest.fixture
 def sessions(database_url: str) -> Iterator[Sessions]:
     settings = StoreSettings(database_url=database_url)
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings, pool_size=4)
     yield sessions_of(engine)
     engine.dispose()

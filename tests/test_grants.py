@@ -17,9 +17,9 @@ from auth.scopes import Scope
 from auth.standing import Standing, Withdrawal, withdrawn_now
 from model_store.database import Sessions, clock_ms, connect, sessions_of, transaction
 from model_store.errors import NameInvalid
-from model_store.migrations import migrate
 from model_store.settings import StoreSettings
 from model_store.tables import Label, Model, State, Version
+from tests.databases import make_tables
 
 PREDICT, SUBMIT = frozenset({Action.PREDICT}), frozenset({Action.SUBMIT})
 LABELS = {"stable": 1, "canary": 2}
@@ -29,7 +29,7 @@ LABELS = {"stable": 1, "canary": 2}
 def sessions(database_url: str) -> Iterator[Sessions]:
     """Versions 1 to 3 of `mnist` and of `linear`; `stable` is 1 and `canary` 2 of both."""
     settings = StoreSettings(database_url=database_url)
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings)
     made = sessions_of(engine)
     with transaction(made) as session:

@@ -16,9 +16,9 @@ from gateway.app import create_app
 from gateway.certificates import LiveContext
 from gateway.settings import GatewaySettings
 from model_store.database import transaction
-from model_store.migrations import migrate
 from tests.authorities import Authority, Pair
 from tests.conftest import RedisServer, free_port
+from tests.databases import make_tables
 from tests.grpc_kit import Refused, connected
 from tests.live_gateway import eventually, listening
 
@@ -79,7 +79,7 @@ def sealed(
         tls_client_ca=callers.file if request.param != "off" else None,
         grpc_port=free_port(),
     )
-    migrate(settings)
+    make_tables(settings)
     app = create_app(settings)
     with transaction(app.state.parts.sessions) as session:
         made, secret = clients.create(session, "sealed", [Scope.MODELS_READ], settings.pepper)

@@ -13,8 +13,8 @@ from gateway import ended_jobs
 from gateway.ended_jobs import Place
 from gateway.job_listing import Wanted, page_of
 from gateway.routes.jobs import newest_first
-from model_store import migrations
 from model_store.database import Sessions, clock_ms, connect, now_ms, sessions_of, transaction
+from tests.databases import make_tables
 from tests.queue_kit import worker_settings
 from workers import jobs, layout, retention, waiting
 from workers.erasure import erase
@@ -30,7 +30,7 @@ GROUP = 500
 def engine(database_url: str, tmp_path: Path) -> Iterator[Engine]:
     """A database in which thousands of jobs have ended and thousands wait."""
     settings = worker_settings("redis://127.0.0.1:1", database_url, tmp_path)
-    migrations.migrate(settings)
+    make_tables(settings)
     made = connect(settings)
     sessions = sessions_of(made)
     for _ in range(JOBS // GROUP):

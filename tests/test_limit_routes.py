@@ -18,8 +18,8 @@ from auth.rights import load_rights
 from auth.scopes import Scope
 from model_store.database import Sessions, connect, sessions_of, transaction
 from model_store.generation import read_generation
-from model_store.migrations import migrate
 from model_store.settings import StoreSettings
+from tests.databases import make_tables
 from tests.live_gateway import refused
 from tests.quiet_gateway import QuietGateway, quiet_gateway
 
@@ -130,7 +130,7 @@ def test_a_limit_that_bounds_nothing_is_not_kept(gateway: QuietGateway, admin: d
 @pytest.fixture
 def sessions(database_url: str, tmp_path: Path) -> Iterator[Sessions]:
     settings = StoreSettings(database_url=database_url, store_dir=tmp_path)
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings)
     yield sessions_of(engine)
     engine.dispose()

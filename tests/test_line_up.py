@@ -24,13 +24,13 @@ from model_store.errors import (
 )
 from model_store.labels import delete_label, look, set_label
 from model_store.line_up import Line, follow, moves, require_restorable, restore, retire, roll_back, step_back
-from model_store.migrations import migrate
 from model_store.registry import delete_version, make_available, refuse, served
 from model_store.settings import StoreSettings
 from model_store.tables import Generation, State, Variant
 from model_store.traffic import Traffic, set_traffic
 from model_store.version_policies import ALL, VersionPolicy, policy_of
 from tests.conftest import empty_database
+from tests.databases import make_tables
 from tests.publishing import DIGITS, catalog, prepare, upload
 from tests.version_kit import states
 
@@ -40,10 +40,10 @@ LATEST = VersionPolicy(latest=1)
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
-    """One of each kind for all tests: migrating takes longer than they do."""
+    """One of each kind for all tests: making it takes longer than they do."""
     with empty_database(request, tmp_path_factory.mktemp("database")) as url:
         settings = StoreSettings(database_url=url)
-        migrate(settings)
+        make_tables(settings)
         engine = connect(settings)
         yield sessions_of(engine)
         engine.dispose()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,10 +19,10 @@ from auth.upload_authority import UploadAuthority, require_still
 from model_store import imports
 from model_store.database import transaction
 from model_store.imports import ModelImport
-from model_store.migrations import migrate
 from model_store.settings import StoreSettings
 from model_store.tables import Version
 from tests.conftest import RedisServer, free_port
+from tests.databases import make_tables
 from tests.live_gateway import EVERY_MODEL, live_gateway, refused
 from tests.mlflow_kit import FILES, PLACE, RUN, Mlflow, Office, serving
 from workers.mlflow import server as mlflow_server
@@ -32,17 +31,9 @@ from workers.mlflow.importing import ImportTookTooLong
 from workers.mlflow.sources import RemoteFile, Source
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("migrated") / "sluice.db"
-    migrate(StoreSettings(database_url=f"sqlite:///{path}"))
-    return path
-
-
 @pytest.fixture
-def office(tmp_path: Path, empty_database: Path) -> Iterator[Office]:
-    # Making the tables takes a second, which each of these tests would take.
-    shutil.copyfile(empty_database, tmp_path / "sluice.db")
+def office(tmp_path: Path) -> Iterator[Office]:
+    make_tables(StoreSettings(database_url=f"sqlite:///{tmp_path / 'sluice.db'}"))
     made = Office(tmp_path)
     yield made
     made.engine.dispose()

@@ -16,7 +16,7 @@ from auth.errors import Reason, TokenInvalid
 from auth.scopes import Scope as Right
 from gateway.app import create_app
 from gateway.settings import GatewaySettings
-from model_store.migrations import migrate
+from tests.databases import make_tables
 from tests.forgery import decoded, forged, reason_of, verifier
 from tests.gate import Gate, sent
 from tests.live_gateway import listening
@@ -50,7 +50,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuietGateway]:
         master_key="m" * 43,
         redis_url="redis://127.0.0.1:1/0",
     )
-    migrate(settings)
+    make_tables(settings)
     app = create_app(settings)
     parts = app.state.parts
     parts.snapshot.start()

@@ -18,8 +18,8 @@ from auth.roles import Role
 from auth.scopes import Scope
 from auth.token_tables import RefreshToken, TokenFamily
 from model_store.database import Sessions, clock_ms, connect, sessions_of, transaction
-from model_store.migrations import migrate
 from model_store.settings import StoreSettings
+from tests.databases import make_tables
 from tests.live_gateway import eventually
 from tests.quiet_gateway import QuietGateway, bearer, quiet_gateway
 
@@ -30,7 +30,7 @@ Both = tuple[QuietGateway, QuietGateway]
 @contextlib.contextmanager
 def database(url: str) -> Iterator[Sessions]:
     settings = StoreSettings(database_url=url)
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings)
     yield sessions_of(engine)
     engine.dispose()

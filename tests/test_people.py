@@ -24,8 +24,8 @@ from auth.password_check import PasswordCheck
 from auth.passwords import Passwords
 from model_store.database import Sessions, connect, sessions_of, transaction
 from model_store.errors import NameInvalid
-from model_store.migrations import migrate
 from model_store.settings import StoreSettings
+from tests.databases import make_tables
 from tests.people_kit import PASSWORD, Clock, CountingPasswords
 
 ADDRESS = "192.0.2.1"
@@ -43,7 +43,7 @@ def passwords() -> Passwords:
 @pytest.fixture
 def sessions(tmp_path: Path) -> Iterator[Sessions]:
     settings = StoreSettings(database_url=f"sqlite:///{tmp_path / 'sluice.db'}")
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings)
     made = sessions_of(engine)
     with transaction(made) as session:

@@ -11,9 +11,9 @@ from auth import one_time_tokens, people
 from auth.one_time_tokens import Purpose
 from auth.people_errors import AdministratorExists, LastAdministrator
 from model_store.database import connect, sessions_of, transaction
-from model_store.migrations import migrate
 from model_store.settings import StoreSettings
 from sluice.cli import app
+from tests.databases import make_tables
 from tests.people_kit import PASSWORD
 
 
@@ -22,7 +22,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoreSettings:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SLUICE_DATABASE_URL", f"sqlite:///{tmp_path / 'sluice.db'}")
     made = StoreSettings()
-    migrate(made)
+    make_tables(made)
     return made
 
 

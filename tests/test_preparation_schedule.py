@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from model_store import registry
 from model_store.database import Sessions, connect, sessions_of, transaction
-from model_store.migrations import migrate
+from tests.databases import make_tables
 from tests.publishing import upload
 from workers.preparation import schedule
 from workers.preparation.lease import Lease, LeaseLost
@@ -23,7 +23,7 @@ from workers.tables import Preparation
 def sessions(database_url: str) -> Iterator[Sessions]:
     """A migrated database with version 1 of `mnist`, waiting for its preparation."""
     settings = WorkerSettings(database_url=database_url)
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings)
     found = sessions_of(engine)
     upload(found)

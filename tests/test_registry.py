@@ -18,7 +18,6 @@ from model_store.errors import (
     VersionNotAvailable,
     VersionNotReady,
 )
-from model_store.migrations import migrate
 from model_store.registry import (
     Served,
     bump_generation,
@@ -36,13 +35,14 @@ from model_store.registry import (
 )
 from model_store.settings import StoreSettings
 from model_store.tables import Generation, State, Version
+from tests.databases import make_tables
 from tests.publishing import DIGITS, catalog, prepare, upload
 
 
 @pytest.fixture
 def sessions(database_url: str) -> Iterator[Sessions]:
     settings = StoreSettings(database_url=database_url)
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings, pool_size=8)
     yield sessions_of(engine)
     engine.dispose()

@@ -13,9 +13,9 @@ from auth import clients
 from auth.grants import ADMINISTRATION, GrantSpec, set_grants
 from model_store.artifacts import Artifacts
 from model_store.database import connect, sessions_of, transaction
-from model_store.migrations import migrate
 from tests.chaos.proxy import Mode
 from tests.conftest import RedisServer
+from tests.databases import make_tables
 from tests.live_gateway import eventually
 from tests.processes import Cluster, cluster, ready, wait_for
 from tests.queue_kit import doubling_model
@@ -41,7 +41,7 @@ def test_a_preparation_is_put_off_while_the_store_is_away_and_then_goes_on(serve
     settings = WorkerSettings(
         database_url=f"sqlite:///{tmp_path / 'sluice.db'}", scratch_dir=tmp_path / "scratch", **place
     )
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings)
     shop = Shop(sessions_of(engine), Artifacts.of(settings), settings)
     name = shop.upload(doubling_model(tmp_path / "double.onnx"))

@@ -23,9 +23,9 @@ from auth.people_tables import Person
 from auth.second_factor import SecondFactor
 from auth.sign_in import SignIn, admit
 from model_store.database import Sessions, connect, sessions_of, transaction
-from model_store.migrations import migrate
 from model_store.sealing import SealingKeys
 from model_store.settings import StoreSettings
+from tests.databases import make_tables
 from tests.live_gateway import refused
 from tests.people_kit import PASSWORD, Browser, Clock, CountingPasswords, add_person, hashed
 from tests.quiet_gateway import QuietGateway, quiet_gateway
@@ -38,7 +38,7 @@ OWN, ELSEWHERE = "192.0.2.1", "198.51.100.7"
 @pytest.fixture
 def sessions(tmp_path: Path) -> Iterator[Sessions]:
     settings = StoreSettings(database_url=f"sqlite:///{tmp_path / 'sluice.db'}")
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings)
     made = sessions_of(engine)
     with transaction(made) as session:

@@ -19,10 +19,10 @@ from auth.scopes import Scope
 from auth.signing_keys import DAY_MS, TOKEN_MS, KeyState, SigningKeys, state_of
 from gateway.health import Health
 from model_store.database import Sessions, clock_ms, connect, sessions_of, transaction
-from model_store.migrations import migrate
 from model_store.sealing import SealingKeys
 from model_store.settings import StoreSettings
 from tests.conftest import RedisServer
+from tests.databases import make_tables
 from tests.forgery import KEY, OTHER_KEY, RETIRING_KEY
 from tests.live_gateway import LiveGateway, live_gateway
 from tests.quiet_gateway import quiet_gateway
@@ -35,7 +35,7 @@ OTHER_MASTER = SealingKeys([b"o" * 32])
 @pytest.fixture
 def sessions(database_url: str) -> Iterator[Sessions]:
     settings = StoreSettings(database_url=database_url)
-    migrate(settings)
+    make_tables(settings)
     engine = connect(settings)
     yield sessions_of(engine)
     engine.dispose()
