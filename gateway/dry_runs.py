@@ -12,11 +12,13 @@ from gateway.submit_options import OptionInvalid
 from model_store.catalog import CatalogVersion
 from model_store.signature import Signature
 from workers.errors import InputInvalid
-from workers.protocols.body import Body, Dialect
+from workers.protocols.body import TEXT, Body, Dialect
 from workers.protocols.contract import Request
 from workers.protocols.example_bodies import blank, example_of
 from workers.protocols.explain import ExplainRequest
+from workers.protocols.json_text import parse_json
 from workers.protocols.received import received
+from workers.protocols.signature_names import SIGNATURE_NAME
 
 PARAMETER = "validate_only"
 MOST_FIELDS = 100
@@ -65,11 +67,12 @@ def understood(model: str, version: int, dialect: Dialect, request: Request) -> 
 
 def with_example(error: InputInvalid, model: str, target: CatalogVersion, body: Body) -> InputInvalid:
     """The refusal with what the version takes, what came, and a body that it would take or where there is one."""
-    signature = target.signature
+    named = _named(body, target)
+    signature = target.signature if named is None else named
     if signature is None:
         return error
     expected = [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in signature.inputs]
-    example = _short_example(Dialect(body.dialect), signature)
+    example = _short_example(Dialect(body.dialect), signature, naming=named is not None)
     shown = {"example": example} if example is not None else {"example_at": document_path(model, target.number)}
     error.members = {"expected": expected, "received": received(body), **shown}
     return error
@@ -85,9 +88,28 @@ def description_link(model: str, version: str) -> tuple[bytes, bytes]:
     return b"link", f'<{document_path(model, version)}>; rel="service-desc"'.encode()
 
 
-def _short_example(dialect: Dialect, signature: Signature) -> object | None:
+def _named(body: Body, target: CatalogVersion) -> Signature | None:
+    """The further signature that a request names, if it does."""
+    if not target.further.listed:
+        return None
+    try:
+        document = parse_json(body.data if body.head == TEXT else body.data[: body.head])
+    except InputInvalid:
+        return None
+    if not isinstance(document, dict):
+        return None
+    holder = document.get("parameters") if body.dialect == Dialect.OPEN_INFERENCE else document
+    name = holder.get(SIGNATURE_NAME) if isinstance(holder, dict) else None
+    return next((one.signature for one in target.further.listed if one.signature.name == name), None)
+
+
+def _short_example(dialect: Dialect, signature: Signature, *, naming: bool) -> object | None:
     inputs = blank(signature) if values_of(signature) <= MOST_VALUES else None
     example = None if inputs is None else example_of(dialect, inputs, signature)
+    if naming and isinstance(example, dict):
+        own = {SIGNATURE_NAME: signature.name}
+        given = example.get("parameters", {})
+        example |= {"parameters": given | own} if dialect is Dialect.OPEN_INFERENCE else own
     return example if example is not None and len(json.dumps(example)) <= EXAMPLE_CHARACTERS else None
 
 

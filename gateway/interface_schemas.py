@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,9 @@ from gateway.tensor_schemas import (
     scored_value,
     value_schema,
 )
-from model_store.signature import DEFAULT_NAME, STRING, Signature, TensorSpec
-from workers.protocols.signature_names import PREDICT_METHOD
+from model_store.further_signatures import NO_FURTHER, FurtherSignatures
+from model_store.signature import STRING, Signature, TensorSpec
+from workers.protocols.signature_names import PREDICT_METHOD, SIGNATURE_NAME, default_names
 
 Json = dict[str, Any]
 
@@ -37,23 +38,38 @@ BEST: Json = {
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """What there is to say of a version: `most_instances` of one request, and what its classes are called."""
+    """What there is to say of a version: `most_instances` of one request, and what its classes are called.
+
+    `further` is what callers choose by name.
+    """
 
     signature: Signature
     most_instances: int
     class_names: tuple[str, ...] = ()
+    further: FurtherSignatures = NO_FURTHER
+
+    @property
+    def beside(self) -> list[Interface]:
+        """What there is to say of each of the further signatures."""
+        return [Interface(one.signature, self.most_instances, self.class_names) for one in self.further.listed]
 
 
 def schemas(interface: Interface) -> dict[str, Json]:
     """The schemas by name, as `components/schemas` has them."""
     signature = interface.signature
     inputs, outputs = " and ".join(map(described, signature.inputs)), " and ".join(map(described, signature.outputs))
-    predict = _predict(interface)
+    predict, further = _predict(interface), interface.beside
     options = options_schema([spec.name for spec in signature.inputs], [spec.name for spec in signature.outputs])
     return {
-        "PredictRequest": {"type": "object", "description": f"Takes {inputs}.", **predict},
-        "PredictAnswer": {"type": "object", "description": f"Gives {outputs}.", **_predicted(interface)},
-        "ExamplesRequest": _examples(interface),
+        "PredictRequest": _or_named(
+            {"type": "object", "description": f"Takes {inputs}.", **predict},
+            {one.signature.name: {"type": "object", **_predict(one)} for one in further},
+        ),
+        "PredictAnswer": _any_of(
+            {"type": "object", "description": f"Gives {outputs}.", **_predicted(interface)},
+            *({"type": "object", **_predicted(one)} for one in further),
+        ),
+        "ExamplesRequest": _or_named(_examples(interface), {one.signature.name: _examples(one) for one in further}),
         "ClassifyAnswer": EXAMPLE_SCHEMAS["ClassifyAnswer"],
         "RegressAnswer": EXAMPLE_SCHEMAS["RegressAnswer"],
         "ExplainRequest": {
@@ -63,14 +79,17 @@ def schemas(interface: Interface) -> dict[str, Json]:
             "properties": predict["properties"] | {"explain": options},
         },
         "Explanations": EXPLAIN_SCHEMAS["Explanations"],
-        "InferRequest": _infer(signature),
+        "InferRequest": _any_of(_infer(signature), *(_infer_named(one.signature) for one in further)),
         "InferAnswer": {
             "type": "object",
             "required": ["model_name", "model_version", "outputs"],
             "properties": {
                 "model_name": {"type": "string"},
                 "model_version": {"type": "string"},
-                "outputs": {"type": "array", "items": {"anyOf": [answered_tensor(spec) for spec in signature.outputs]}},
+                "outputs": {
+                    "type": "array",
+                    "items": {"anyOf": [answered_tensor(spec) for spec in _outputs(interface)]},
+                },
             },
         },
         "ScoringRequest": _scoring(interface),
@@ -79,11 +98,35 @@ def schemas(interface: Interface) -> dict[str, Json]:
     }
 
 
+def _outputs(interface: Interface) -> list[TensorSpec]:
+    return [spec for one in (interface, *interface.beside) for spec in one.signature.outputs]
+
+
+def _or_named(own: Json, further: Mapping[str, Json]) -> Json:
+    """A request to the default signature, or to another, which it names."""
+    return _any_of(own, *(_naming(schema, {SIGNATURE_NAME: {"const": name}}) for name, schema in further.items()))
+
+
+def _any_of(own: Json, *others: Json) -> Json:
+    return {"anyOf": [own, *others]} if others else own
+
+
+def _naming(schema: Json, naming: Json) -> Json:
+    required = [*schema.get("required", ()), *naming]
+    return {**schema, "required": required, "properties": schema["properties"] | naming}
+
+
+def _infer_named(signature: Signature) -> Json:
+    named: Json = {"const": signature.name}
+    parameters = {"type": "object", "required": [SIGNATURE_NAME], "properties": {SIGNATURE_NAME: named}}
+    return _naming(_infer(signature), {"parameters": parameters})
+
+
 def _predict(interface: Interface) -> Json:
     """Rows where every input has instances, and columns; and the best classes in place of scores."""
     specs, most = interface.signature.inputs, interface.most_instances
     properties: Json = {
-        "signature_name": {"type": "string", "enum": _signature_names(interface.signature)},
+        "signature_name": {"type": "string", "enum": _signature_names(interface)},
         "inputs": _columns(specs, most),
     }
     forms: list[Json] = [{"required": ["inputs"]}]
@@ -95,8 +138,8 @@ def _predict(interface: Interface) -> Json:
     return {"properties": properties, "oneOf": forms}
 
 
-def _signature_names(signature: Signature) -> list[str]:
-    return list(dict.fromkeys((DEFAULT_NAME, signature.name, PREDICT_METHOD, "")))
+def _signature_names(interface: Interface) -> list[str]:
+    return list(default_names(interface.signature, *interface.further.aliases, PREDICT_METHOD, ""))
 
 
 def _rows(specs: tuple[TensorSpec, ...], most: int) -> Json:

@@ -88,6 +88,7 @@ def _sections(facts: Facts) -> list[Markup]:
         found.append(_section("Refused", _rows({"Code": shown.error.code, "Why": shown.error.message})))
     if shown.signature is not None:
         found.append(_section("Signature", _signature(shown.signature)))
+    found += [_section(f"Signature {one.name}", _signature(one)) for one in shown.further_signatures]
     if facts.metadata.input_specification is not None:
         found.append(_section("Input", _rows(json.loads(facts.metadata.input_specification))))
     if facts.metadata.class_names:

@@ -22,6 +22,7 @@ from gateway.prediction_description import (
     refusals,
 )
 from gateway.tensor_schemas import described
+from model_store.further_signatures import NO_FURTHER, FurtherSignatures
 from model_store.model_settings import Metadata
 from model_store.signature import Signature, Tensors
 from workers.protocols.body import Dialect
@@ -41,6 +42,8 @@ MOST_VALUES = LONGEST_CHARACTERS // 2
 class Facts:
     """What the document is made of; `samples` are inputs that the version is known to take, if there are any.
 
+    `further` is what callers choose by name; all examples are of the default.
+
     `target` is what follows the model's name in paths: nothing, `/versions/3` or `/labels/stable`.
     """
 
@@ -51,6 +54,7 @@ class Facts:
     most_instances: int
     metadata: Metadata
     samples: Tensors | None = None
+    further: FurtherSignatures = NO_FURTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class Form:
 
 def document(facts: Facts) -> Json:
     """The complete OpenAPI 3.1 document."""
-    interface = Interface(facts.signature, facts.most_instances, facts.metadata.class_names or ())
+    interface = Interface(facts.signature, facts.most_instances, facts.metadata.class_names or (), facts.further)
     inputs = facts.samples or (blank(facts.signature) if values_of(facts.signature) <= MOST_VALUES else None)
     kept = {name: schema for name, schema in SCHEMAS.items() if name == "JobAccepted"}
     return {
@@ -93,6 +97,10 @@ def description(facts: Facts) -> str:
     lines = [facts.metadata.description] if facts.metadata.description else []
     lines += [f"* takes `{described(spec)}`" for spec in facts.signature.inputs]
     lines += [f"* gives `{described(spec)}`" for spec in facts.signature.outputs]
+    for further in facts.further.listed:
+        one = further.signature
+        takes, gives = ", ".join(map(described, one.inputs)), ", ".join(map(described, one.outputs))
+        lines.append(f"* by the `signature_name` `{one.name}` takes `{takes}`, gives `{gives}`")
     if facts.metadata.class_names:
         names = ", ".join(facts.metadata.class_names[:100])
         rest = len(facts.metadata.class_names) - 100
@@ -105,6 +113,7 @@ def description(facts: Facts) -> str:
 def forms(facts: Facts) -> list[Form]:
     """All ways in which this version can be asked."""
     base, signature = f"/v1/models/{facts.model}{facts.target}", facts.signature
+    every = (signature, *(one.signature for one in facts.further.listed))
     serving, predicted = Dialect.TENSORFLOW_SERVING, ("PredictRequest", "PredictAnswer")
     found = [
         Form(f"{base}:predict", serving, *predicted, "Predict (TensorFlow Serving)"),
@@ -117,11 +126,11 @@ def forms(facts: Facts) -> list[Form]:
             found.append(
                 Form(f"{base}:explain", Dialect.EXPLAIN, request, answer, summary, submits=True, right=Scope.EXPLAIN)
             )
-        if class_outputs(signature) is not None:
+        if any(class_outputs(one) is not None for one in every):
             found.append(
                 Form(f"{base}:classify", Dialect.CLASSIFY, "ExamplesRequest", "ClassifyAnswer", "Classify examples")
             )
-        if value_output(signature) is not None:
+        if any(value_output(one) is not None for one in every):
             found.append(
                 Form(f"{base}:regress", Dialect.REGRESS, "ExamplesRequest", "RegressAnswer", "Regress examples")
             )

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from model_store.catalog import CatalogVersion
+from model_store.further_signatures import NO_FURTHER, FurtherSignatures
 from model_store.signature import DEFAULT_NAME, Signature, TensorSpec
 from model_store.tables import State
 from model_store.tensors import element_type
@@ -128,7 +129,7 @@ class SignatureDef(BaseModel):
 
 
 class SignatureDefMap(BaseModel):
-    """The version's one signature by its names: one more for each further method that it fits."""
+    """The version's signatures by their names; the default has one more for each further method that it fits."""
 
     signature_def: dict[str, SignatureDef]
 
@@ -148,7 +149,7 @@ class ModelSpec(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """A version's signature."""
+    """A version's signatures."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -184,23 +185,29 @@ def status_of(name: str, versions: Sequence[CatalogVersion]) -> ModelStatus:
     )
 
 
-def metadata_of(name: str, number: int, signature: Signature) -> ModelMetadata:
+def metadata_of(name: str, number: int, signature: Signature, further: FurtherSignatures = NO_FURTHER) -> ModelMetadata:
     """The metadata of an AVAILABLE version."""
-    definition = SignatureDef(
+    definition = _definition(signature, DEFAULT_NAME)
+    named = {
+        method_name: definition.model_copy(update={"method_name": method})
+        for method_name, method in (_methods(signature) | dict.fromkeys(further.aliases, PREDICT_METHOD)).items()
+    }
+    # A signature's own name goes before what the default may be called as well.
+    named |= {one.signature.name: _definition(one.signature, one.signature.name) for one in further.listed}
+    return ModelMetadata(
+        model_spec=ModelSpec(name=name, version=str(number)),
+        metadata=Metadata(signature_def=SignatureDefMap(signature_def=named)),
+    )
+
+
+def _definition(signature: Signature, name: str) -> SignatureDef:
+    return SignatureDef(
         # The names of tensors within the graph, made up as Keras's own export makes them: the graph may be ONNX's.
-        inputs={spec.name: _tensor_info(spec, f"{DEFAULT_NAME}_{spec.name}:0") for spec in signature.inputs},
+        inputs={spec.name: _tensor_info(spec, f"{name}_{spec.name}:0") for spec in signature.inputs},
         outputs={
             spec.name: _tensor_info(spec, f"StatefulPartitionedCall:{place}")
             for place, spec in enumerate(signature.outputs)
         },
-    )
-    named = {
-        method_name: definition.model_copy(update={"method_name": method})
-        for method_name, method in _methods(signature).items()
-    }
-    return ModelMetadata(
-        model_spec=ModelSpec(name=name, version=str(number)),
-        metadata=Metadata(signature_def=SignatureDefMap(signature_def=named)),
     )
 
 

@@ -13,8 +13,10 @@ from sqlalchemy.orm import Session
 
 from gateway.sight import Sight
 from model_store import listing
+from model_store.further_signatures import FurtherSignatures
 from model_store.signature import Signature, TensorSpec
 from model_store.tables import Label, Model, State, Variant, Version
+from workers.protocols.signature_names import default_names
 from workers.tables import Preparation
 
 DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
@@ -46,6 +48,8 @@ VERSION_EXAMPLE: JsonDict = {
         "inputs": [{"name": "image", "dtype": "float32", "shape": [None, 28, 28]}],
         "outputs": [{"name": "digit", "dtype": "float32", "shape": [None, 10]}],
     },
+    "signature_names": ["serving_default"],
+    "further_signatures": [],
     "variants": [
         {
             "name": "onnx",
@@ -133,6 +137,13 @@ class SignatureShown(BaseModel):
     outputs: list[TensorShown]
 
 
+class FurtherSignatureShown(SignatureShown):
+    """One that requests choose by `signature_name`."""
+
+    name: str
+    max_batch: int = Field(description="Most instances of it in one inference.")
+
+
 class VariantShown(BaseModel):
     """A converted form that gave the same answers as the original."""
 
@@ -164,6 +175,8 @@ class VersionShown(VersionSummary):
     signed_by: str | None = Field(description="Id of the upload key that signed the file.")
     labels: list[str] = Field(description="Labels that point to it.")
     signature: SignatureShown | None = Field(description="Known once preparation has loaded the model.")
+    signature_names: list[str] = Field(description="Names of that one, which answers whoever names none.")
+    further_signatures: list[FurtherSignatureShown] = Field(description="What else the version answers, by name.")
     variants: list[VariantShown]
     max_batch: int = Field(description="Most instances in one inference.")
     max_parallelism: int = Field(description="Most worker slots that run it at once.")
@@ -180,6 +193,8 @@ def show_version(session: Session, model: str, number: int) -> VersionShown:
     """Raises ModelNotFound."""
     version = listing.find_version(session, model, number)
     preparation = session.get(Preparation, (model, number))
+    own = None if version.signature is None else Signature.from_json(version.signature)
+    further = FurtherSignatures.from_json(version.further_signatures)
     return VersionShown(
         **_summary(version).model_dump(),
         model=model,
@@ -188,7 +203,14 @@ def show_version(session: Session, model: str, number: int) -> VersionShown:
         uploaded_by=version.uploaded_by,
         signed_by=version.signed_by,
         labels=[label.name for label in listing.labels_of(session, [model]) if label.version == number],
-        signature=None if version.signature is None else _signature(Signature.from_json(version.signature)),
+        signature=None if own is None else _signature(own),
+        signature_names=[] if own is None else _names(own, further),
+        further_signatures=[
+            FurtherSignatureShown(
+                **_signature(one.signature).model_dump(), name=one.signature.name, max_batch=one.max_batch
+            )
+            for one in further.listed
+        ],
         variants=[_variant(variant, version.variant) for variant in listing.variants_of(session, model, number)],
         max_batch=version.max_batch,
         max_parallelism=version.max_parallelism,
@@ -242,6 +264,11 @@ def _summary(version: Version) -> VersionSummary:
         error=error,
         withdrawn=version.withdrawn,
     )
+
+
+def _names(signature: Signature, further: FurtherSignatures) -> list[str]:
+    others = {one.signature.name for one in further.listed}
+    return [name for name in default_names(signature, *further.aliases) if name not in others]
 
 
 def _signature(signature: Signature) -> SignatureShown:

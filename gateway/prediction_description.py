@@ -56,7 +56,7 @@ SCHEMAS: dict[str, Json] = {
         "properties": {
             "signature_name": {
                 "type": "string",
-                "description": "`serving_default`, or the name by which the upload's signature was chosen.",
+                "description": "Which of the version's signatures; `serving_default`, or no name, is the default.",
             },
             "instances": {"type": "array", "minItems": 1, "items": {}},
             "inputs": {"description": "A tensor as nested lists, or an object of tensors by input name."},

@@ -269,7 +269,7 @@ class PredictionEndpoint:
             most,
             input_specification=target.input_specification,
             files=UNREAD,
-        )
+        ).with_further(target.further)
         parse = GRAMMARS[body.dialect].parse
         if len(body.data) <= (INLINE_SPREADING_BYTES if body.dialect in SPREADING else INLINE_PARSE_BYTES):
             return parse(body, contract)

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from model_store.errors import LabelNotFound, ModelNotFound, VersionNotReady
+from model_store.further_signatures import NO_FURTHER, FurtherSignatures
 from model_store.job_policies import NO_POLICY, JobPolicy, load_policies
 from model_store.model_settings import ORDINARY, Serving, load_serving, load_specifications
 from model_store.signature import Signature
@@ -35,6 +36,7 @@ class CatalogVersion:
     digest: str = ""  # of the artifact
     withdrawn: bool = False  # a bare name does not mean it
     input_specification: str | None = None  # JSON, model_store/input_specification.py
+    further: FurtherSignatures = NO_FURTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ def load_catalog(session: Session) -> Catalog:
         Version.available_at,
         Version.digest,
         Version.withdrawn,
+        Version.further_signatures,
     )  # fmt: skip - one line a group; above all not `report`, which is long and never needed here
     serving, specifications = load_serving(session), load_specifications(session)
     versions: dict[str, dict[int, CatalogVersion]] = {}
@@ -142,6 +145,7 @@ def load_catalog(session: Session) -> Catalog:
             digest=row.digest,
             withdrawn=row.withdrawn,
             input_specification=specifications.of(row.model, row.number),
+            further=FurtherSignatures.from_json(row.further_signatures),
         )
     labels: dict[str, dict[str, int]] = {}
     for label in session.scalars(select(Label).order_by(Label.model, Label.name)):

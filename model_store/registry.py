@@ -22,6 +22,7 @@ from model_store.catalog import not_found
 from model_store.database import clock_ms
 from model_store.environment import Environment
 from model_store.errors import VersionInUse, VersionNotReady
+from model_store.further_signatures import NO_FURTHER, FurtherSignatures
 from model_store.generation import bump_generation as bump_generation
 from model_store.generation import read_generation as read_generation
 from model_store.labels import delete_label as delete_label
@@ -59,6 +60,7 @@ class Served:
     environment: Environment | None = None
     serving: Serving = ORDINARY
     metadata: Metadata = UNDESCRIBED
+    further: FurtherSignatures = NO_FURTHER
 
 
 def publish(  # noqa: PLR0913 - what is known of an upload, each by its name
@@ -127,6 +129,7 @@ def make_available(  # noqa: PLR0913 - what a preparation found out, each by its
     report: Mapping[str, Any],
     golden: str | None = None,
     environment: Environment | None = None,
+    further: FurtherSignatures = NO_FURTHER,
     warming: bool = False,
     again: bool = False,
 ) -> bool:
@@ -148,7 +151,7 @@ def make_available(  # noqa: PLR0913 - what a preparation found out, each by its
         move(session, version, State.LOADING if warming else State.AVAILABLE)
         version.available_at = None if warming else clock_ms(session)
     before = session.scalar(_digest(model, number, version.variant))
-    version.signature = signature.to_json()
+    version.signature, version.further_signatures = signature.to_json(), further.to_json()
     version.variant = variant
     version.max_batch, version.max_parallelism, version.batch_seconds = max_batch, max_parallelism, batch_seconds
     version.report = json.dumps(report)
@@ -243,6 +246,7 @@ def served(session: Session, model: str, number: int) -> Served:
         environment=None if version.environment is None else Environment.from_json(version.environment),
         serving=serving,
         metadata=metadata_of(session, model, number),
+        further=FurtherSignatures.from_json(version.further_signatures),
     )
 
 

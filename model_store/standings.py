@@ -41,6 +41,7 @@ def standings(session: Session, keys: Collection[Key]) -> dict[Key, Standing]:
             Version.max_batch,
             Version.max_parallelism,
             Version.batch_seconds,
+            Version.further_signatures,
             settings.max_parallelism,
             settings.max_instances,
             settings.class_names,

@@ -54,6 +54,7 @@ class Version(Base):
     created_at: Mapped[int] = mapped_column(BigInteger, server_default=now_ms())
     available_at: Mapped[int | None] = mapped_column(BigInteger)
     signature: Mapped[str | None] = mapped_column(Text)  # Signature.to_json()
+    further_signatures: Mapped[str | None] = mapped_column(Text)  # FurtherSignatures.to_json()
     variant: Mapped[str | None] = mapped_column(String(32))  # name of the chosen variant
     max_batch: Mapped[int] = mapped_column(Integer, default=64)
     max_parallelism: Mapped[int] = mapped_column(Integer, default=2)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from model_store.errors import SluiceError
-from model_store.signature import Tensor, Tensors
-from workers.batches import Loaded, Outcome, predict_all
+from model_store.signature import Tensor
+from workers.batches import Loaded, Outcome, Run, predict_all
 from workers.entries import Entry, Group, settle
 from workers.errors import ModelQuarantined, RunnerFailed, WorkerCrashed
 from workers.hot_lanes import Version
@@ -151,7 +151,7 @@ class Answering:
         self,
         asked: Sequence[Asked],
         loaded: Loaded,
-        run: Callable[[Tensors], Tensors] | None,
+        run: Run | None,
         contract: Contract | None = None,
     ) -> tuple[dict[bytes, list[Answer]], list[Asked]]:
         """The answers, and what was set aside since it has files."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from monitoring import metrics
 from workers.errors import DecodingUnavailable, InputInvalid, PredictionFailed, RunnerFailed
 from workers.origin import NOWHERE, Origin
 from workers.protocols.body import Body
-from workers.protocols.contract import Contract, Request
+from workers.protocols.contract import Contract, NamedRequest, Request
 from workers.protocols.dialects import GRAMMARS
 from workers.protocols.file_reading import FilesAside
 from workers.runtimes.predictor import Predictor
@@ -44,6 +45,8 @@ class Loaded:
     origin: Origin = NOWHERE
     # As it was loaded; compared with what SQL says later.
     standing: Standing | None = None
+    # The version's other signatures by their names, in the same process: each has its own contract and batches.
+    further: Mapping[str, Loaded] = field(default_factory=dict)
     # Held during an inference that runs in a thread.
     turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -112,7 +115,13 @@ class Loaded:
 Outcome = Body | SluiceError
 """The body of a 200 answer, or the error that took its place."""
 
-Run = Callable[[Tensors], Tensors]
+RunOne = Callable[[Tensors], Tensors]
+
+
+class Run(Protocol):
+    """An inference of what was loaded, or of one of its further signatures."""
+
+    def __call__(self, tensors: Tensors, of: Loaded | None = None, /) -> Tensors: ...
 
 
 def predict_all(
@@ -162,18 +171,26 @@ def _outcomes(
 
 def predict_requests(loaded: Loaded, requests: Sequence[Request], run: Run | None = None) -> list[Outcome]:
     """The same for requests that were read already."""
-    run = run or loaded.run
     outcomes: list[Outcome | None] = [None] * len(requests)
-    groups: dict[tuple[tuple[int, ...], ...], list[tuple[int, Request]]] = {}
+    groups: dict[tuple[str, tuple[tuple[int, ...], ...]], list[tuple[int, Request]]] = {}
     for index, request in enumerate(requests):
-        key = _shape_key(request, alone=not loaded.signature.batched, index=index)
-        groups.setdefault(key, []).append((index, request))
-    for members in groups.values():
+        # Two signatures may take the same shapes: their instances are never put together.
+        named = request.terms.named if isinstance(request, NamedRequest) else ""
+        asked = loaded.further[named] if named else loaded
+        key = _shape_key(request, alone=not asked.signature.batched, index=index)
+        groups.setdefault((named, key), []).append((index, request))
+    for (named, _), members in groups.items():
+        asked = loaded.further[named] if named else loaded
+        run_one = run or loaded.run if not named else _run_of(asked, run)
         for (index, _), outcome in zip(
-            members, _predict_group(loaded, run, [request for _, request in members]), strict=True
+            members, _predict_group(asked, run_one, [request for _, request in members]), strict=True
         ):
             outcomes[index] = outcome
     return [outcome if outcome is not None else PredictionFailed("the request was not run") for outcome in outcomes]
+
+
+def _run_of(further: Loaded, run: Run | None) -> RunOne:
+    return further.run if run is None else lambda tensors: run(tensors, further)
 
 
 def _shape_key(request: Request, *, alone: bool, index: int) -> tuple[tuple[int, ...], ...]:
@@ -182,7 +199,7 @@ def _shape_key(request: Request, *, alone: bool, index: int) -> tuple[tuple[int,
     return (*shapes, (index,)) if alone else shapes
 
 
-def _predict_group(loaded: Loaded, run: Run, requests: Sequence[Request]) -> list[Outcome]:
+def _predict_group(loaded: Loaded, run: RunOne, requests: Sequence[Request]) -> list[Outcome]:
     try:
         outputs = _run(loaded, run, _joined(requests), sum(request.instances for request in requests))
     except RunnerFailed:
@@ -223,7 +240,7 @@ def _aligned(tensor: Tensor) -> Tensor:
     return tensor if tensor.flags.aligned else tensor.copy()
 
 
-def _run(loaded: Loaded, run: Run, tensors: Tensors, instances: int) -> Tensors:
+def _run(loaded: Loaded, run: RunOne, tensors: Tensors, instances: int) -> Tensors:
     """Run at most `max_batch` instances at a time and join the outputs; checks that the model kept their number."""
     if instances <= loaded.max_batch or not loaded.signature.batched:
         return _timed(loaded, run, tensors, instances)
@@ -242,7 +259,7 @@ def _run(loaded: Loaded, run: Run, tensors: Tensors, instances: int) -> Tensors:
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def _timed(loaded: Loaded, run: Run, tensors: Tensors, instances: int) -> Tensors:
+def _timed(loaded: Loaded, run: RunOne, tensors: Tensors, instances: int) -> Tensors:
     size = loaded.padded(instances)
     started = time.perf_counter()
     outputs = run(tensors if size == instances else _filled(tensors, instances, size))

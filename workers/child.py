@@ -24,6 +24,7 @@ from workers.protocols.file_reading import FileReader
 from workers.publisher import Publisher
 from workers.runtimes.loading import load
 from workers.runtimes.predictor import Predictor
+from workers.runtimes.tensorflow import RunnerPredictor
 from workers.served_watch import ServedWatch
 from workers.settings import WorkerSettings
 
@@ -109,8 +110,10 @@ def _served(session: Session, model: str, version: int) -> tuple[Served, Standin
 def _loaded(
     found: Served, standing: Standing | None, predictor: Predictor, settings: WorkerSettings, files: FileReader
 ) -> Loaded:
+    contract = contract_of(found, settings, files)
+    further = _further(found, predictor, contract)
     return Loaded(
-        contract=contract_of(found, settings, files),
+        contract=replace(contract, further={name: one.contract for name, one in further.items()}),
         predictor=predictor,
         max_batch=found.max_batch,
         max_parallelism=found.max_parallelism,
@@ -118,7 +121,24 @@ def _loaded(
         batching=found.batching,
         origin=origin_of(found, settings.worker_name),
         standing=standing,
+        further=further,
     )
+
+
+def _further(found: Served, predictor: Predictor, contract: Contract) -> dict[str, Loaded]:
+    """Its further signatures, as far as they were loaded with it; no time was taken of their batches."""
+    known = predictor.further if isinstance(predictor, RunnerPredictor) else {}
+    return {
+        one.signature.name: Loaded(
+            contract.further[one.signature.name],
+            known[one.signature.name],
+            one.max_batch,
+            found.max_parallelism,
+            batch_seconds=None,
+        )
+        for one in found.further.listed
+        if one.signature.name in known
+    }
 
 
 def contract_of(found: Served, settings: WorkerSettings, files: FileReader) -> Contract:
@@ -132,4 +152,4 @@ def contract_of(found: Served, settings: WorkerSettings, files: FileReader) -> C
         found.metadata.class_names or (),
         found.metadata.input_specification,
         files,
-    )
+    ).with_further(found.further)

@@ -19,7 +19,7 @@ from model_store.signature import Tensors
 from monitoring import metrics
 from workers import jobs
 from workers.attempts import TRIED_AGAIN
-from workers.batches import Loaded, Outcome, predict_all
+from workers.batches import Loaded, Outcome, Run, predict_all
 from workers.entries import Group
 from workers.errors import DecodingAway, DecodingUnavailable
 from workers.files.row_batches import answer_chunk
@@ -146,20 +146,20 @@ class JobBatches:
         data = self.artifacts.unsealed(name, job.input) if job.input is not None else self.artifacts.get_payload(name)
         return restored(data, dialect_named(job.dialect))
 
-    def _while_held(self, loaded: Loaded, claimed: Sequence[jobs.Claimed]) -> Callable[[Tensors], Tensors]:
+    def _while_held(self, loaded: Loaded, claimed: Sequence[jobs.Claimed]) -> Run:
         """An inference that raises JobsTaken where all of these jobs were canceled, or given to others, meanwhile."""
         run, numbers = self.running.watched(loaded), [job.number for job in claimed]
         long = claimed[0] if len(claimed) == 1 and claimed[0].instances > loaded.max_batch else None
         done = 0
 
-        def run_next(tensors: Tensors) -> Tensors:
+        def run_next(tensors: Tensors, of: Loaded | None = None, /) -> Tensors:
             nonlocal done
             if not self.heart.holds(numbers):
                 raise JobsTaken
             if long is not None:
                 self.heart.progress(long.number, min(done, long.instances))
-            done += loaded.max_batch
-            return run(tensors)
+            done += (of or loaded).max_batch
+            return run(tensors, of)
 
         return run_next
 

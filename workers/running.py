@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from model_store.errors import SluiceError
 from model_store.signature import Tensors
-from workers.batches import Loaded
+from workers.batches import Loaded, Run
 from workers.errors import RunnerFailed
 from workers.hot_lanes import Version
 from workers.pools import AssignedPools
@@ -44,15 +44,15 @@ class Running:
                 log.exception("a batch of %s failed unexpectedly", version)
                 raise RunnerFailed("the prediction failed unexpectedly", code="internal") from error
 
-    def watched(self, loaded: Loaded) -> Callable[[Tensors], Tensors]:
-        """`loaded.run`, with the watchdog told before and after."""
+    def watched(self, loaded: Loaded) -> Run:
+        """`run` of it, or of a further signature, with the watchdog told before and after."""
 
-        def run(tensors: Tensors) -> Tensors:
+        def run(tensors: Tensors, of: Loaded | None = None, /) -> Tensors:
             # One inference of a version at a time; another thread reads and formats what belongs to the next meanwhile.
             with loaded.turn:
                 number = self.watchdog.begin((loaded.model, loaded.version))
                 try:
-                    return loaded.run(tensors)
+                    return (of or loaded).run(tensors)
                 finally:
                     self.watchdog.end(number)
 

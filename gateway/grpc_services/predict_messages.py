@@ -11,6 +11,7 @@ from gateway.grpc_services.rewriting import INLINE_BYTES
 from gateway.grpc_services.tensor_protos import RawTensor, least_bytes, raw_of, tensor_of
 from gateway.prediction_bodies import BYTES, HEAD_LENGTH, RawHeaders
 from workers.protocols.errors import shown_name
+from workers.protocols.signature_names import SIGNATURE_NAME
 
 PredictResponse = message("tensorflow.serving.PredictResponse")
 
@@ -32,7 +33,10 @@ def body_of(request: Fields, limit_bytes: int) -> tuple[bytes, RawHeaders]:
         size = {"binary_data_size": len(tensor.data)}
         inputs.append({"name": name, "datatype": tensor.datatype, "shape": list(tensor.shape), "parameters": size})
         parts.append(tensor.data)
-    head: dict[str, object] = {"inputs": inputs, "parameters": {"binary_data_output": True}}
+    parameters: dict[str, object] = {"binary_data_output": True}
+    if request.model_spec.signature_name:
+        parameters[SIGNATURE_NAME] = request.model_spec.signature_name
+    head: dict[str, object] = {"inputs": inputs, "parameters": parameters}
     if request.output_filter:
         head["outputs"] = [{"name": name, "parameters": {"binary_data": True}} for name in request.output_filter]
     text = json.dumps(head).encode()

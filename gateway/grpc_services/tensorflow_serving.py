@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 import grpc
 from google.protobuf import json_format
 
-from auth.grants import Action
 from auth.scopes import Scope
 from gateway.grpc_services import example_messages, predict_messages
 from gateway.grpc_services.calls import Application, Call, Reply
@@ -24,14 +23,7 @@ from gateway.grpc_services.rpcs import Answer, Rpc, Service
 from gateway.parts import Parts
 from gateway.prediction_bodies import JSON
 from gateway.preferences import read_preferences
-from model_store.errors import SluiceError
-from workers.protocols.signature_names import (
-    CLASSIFY_METHOD,
-    PREDICT_METHOD,
-    REGRESS_METHOD,
-    SIGNATURE_NAME,
-    check_signature_name,
-)
+from workers.protocols.signature_names import CLASSIFY_METHOD, REGRESS_METHOD
 
 PACKAGE = "tensorflow.serving"
 PREDICT = (Scope.PREDICT,)
@@ -85,14 +77,11 @@ class Predictions:
 
     def __init__(self, application: Application, parts: Parts) -> None:
         self._application = application
-        self._admission = parts.admission
         self._limit_bytes = parts.settings.body_limit_bytes
         self._rewriting = Rewriting()
 
     async def predict(self, call: Call, request: Fields) -> Fields:
         target = target_of(request.model_spec)
-        if target.signature_name:
-            self._check_signature(call, target)
         body, headers = await self._rewriting.of(
             predict_messages.size_of(request), predict_messages.body_of, request, self._limit_bytes
         )
@@ -147,19 +136,6 @@ class Predictions:
         asked = example_messages.body_of, given, target.signature_name, self._limit_bytes
         body = await self._rewriting.of(given.ByteSize(), *asked)
         return await self._application.ask(call, "POST", f"/v1/models/{target.path}:{verb}", body, [JSON]), target
-
-    def _check_signature(self, call: Call, target: Target) -> None:
-        """The other protocol knows no names of signatures. Raises InputInvalid."""
-        action = Action.SUBMIT if read_preferences(call.headers).asynchronous else Action.PREDICT
-        try:
-            caller = self._admission.caller(call.headers, b"", call.extensions)
-            asked = action, target.model, target.version, target.label
-            version = self._admission.found(caller, *asked, call.headers).version
-        except SluiceError:
-            # The prediction itself is refused as well, and that is noted in the audit log.
-            return
-        if version.signature is not None:
-            check_signature_name({SIGNATURE_NAME: target.signature_name}, version.signature, PREDICT_METHOD)
 
 
 METHODS: Mapping[str, tuple[str, str, Callable[[Reply], Fields]]] = {

@@ -135,6 +135,7 @@ def _interface(
         signature=target.signature,
         most_instances=found.snapshot.catalog.most_instances(model, found.settings.max_instances),
         metadata=metadata_of(session, model, target.number),
+        further=target.further,
         samples=_samples(found.artifacts, find_version(session, model, target.number).golden, target.signature),
     )
     return JSONResponse(document(facts), headers=HEADERS)

@@ -58,21 +58,21 @@ async def list_models(request: Request, caller: KnownCaller) -> ModelNames:
     return ModelNames(models=used_models(request, caller))
 
 
-@router.get("/{model}/versions/{version}/metadata", summary="A version's signature", responses=NOT_FOUND | NOT_READY)
+@router.get("/{model}/versions/{version}/metadata", summary="A version's signatures", responses=NOT_FOUND | NOT_READY)
 async def version_metadata(request: Request, caller: KnownCaller, model: ModelName, version: Number) -> ModelMetadata:
     return _metadata(request, caller, model, version=version_number(version))
 
 
 @router.get(
     "/{model}/labels/{label}/metadata",
-    summary="The signature of the version that a label points to",
+    summary="The signatures of the version that a label points to",
     responses=NOT_FOUND | UNKNOWN_LABEL,
 )
 async def label_metadata(request: Request, caller: KnownCaller, model: ModelName, label: LabelName) -> ModelMetadata:
     return _metadata(request, caller, model, label=label)
 
 
-@router.get("/{model}/metadata", summary="The signature of the highest version", responses=NOT_FOUND | NOT_READY)
+@router.get("/{model}/metadata", summary="The signatures of the highest version", responses=NOT_FOUND | NOT_READY)
 async def model_metadata(request: Request, caller: KnownCaller, model: ModelName) -> ModelMetadata:
     return _metadata(request, caller, model)
 
@@ -129,4 +129,4 @@ def _metadata(
     target = parts(request).admission.target(caller, Action.METADATA, model_name(request, model), version, label)
     if target.signature is None:
         raise VersionNotReady(f"version {target.number} of model {model} has no signature yet", retry_after_seconds=1)
-    return metadata_of(model, target.number, target.signature)
+    return metadata_of(model, target.number, target.signature, target.further)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from model_store.artifacts import Artifacts
 from model_store.errors import SluiceError
-from model_store.signature import Tensors
-from workers.batches import Loaded, predict_requests
+from workers.batches import Loaded, Run, predict_requests
 from workers.files.chunks import Answer, pack_answer, unpack_chunk
 from workers.files.contract import Refused, RowsRequest
 from workers.files.formats import format_named
@@ -23,9 +22,7 @@ class Lines(NamedTuple):
     failed: int
 
 
-def answer_chunk(
-    loaded: Loaded, artifacts: Artifacts, data: bytes, run: Callable[[Tensors], Tensors] | None = None
-) -> Body:
+def answer_chunk(loaded: Loaded, artifacts: Artifacts, data: bytes, run: Run | None = None) -> Body:
     """The lines of a chunk in the order of its rows; one that is wrong, or that the model fails on, spoils no other.
 
     Raises RunnerFailed as `predict_all` does, and what `unpack_chunk` does.
@@ -42,9 +39,7 @@ def answer_chunk(
     return answered(pack_answer(answer), asked.rows)
 
 
-def predict_rows(
-    loaded: Loaded, requests: Sequence[RowsRequest], run: Callable[[Tensors], Tensors] | None
-) -> list[Lines]:
+def predict_rows(loaded: Loaded, requests: Sequence[RowsRequest], run: Run | None) -> list[Lines]:
     """The lines of each request."""
     found: list[Lines] = []
     for request, outcome in zip(requests, predict_requests(loaded, requests, run), strict=True):

@@ -15,6 +15,7 @@ from model_store.artifacts import Artifacts
 from model_store.environment import Environment
 from model_store.errors import ArtifactMissing
 from model_store.formats import check_allowed
+from model_store.further_signatures import FurtherSignatures
 from model_store.samples import StoredExample
 from model_store.signature import Signature, Tensors
 from model_store.tables import Variant
@@ -26,6 +27,7 @@ from workers.preparation import choice, evidence, proof
 from workers.preparation.acceptance import Acceptance
 from workers.preparation.candidates import Candidate, OnnxCandidate, SavedModelCandidate
 from workers.preparation.findings import refused, shown
+from workers.preparation.further_signatures import Beside, beside
 from workers.preparation.keras_uploads import KerasArchive, KerasH5
 from workers.preparation.measure import Measured
 from workers.preparation.mlflow_upload import MlflowUpload
@@ -35,7 +37,7 @@ from workers.preparation.report import Report, VariantFigures, told
 from workers.preparation.room import room_bytes
 from workers.preparation.savedmodel_upload import SavedModelUpload
 from workers.preparation.torchscript_upload import TorchScriptUpload
-from workers.preparation.uploads import Upload
+from workers.preparation.uploads import Loaded, Upload
 from workers.preparation.workshop import RECIPES, Workshop
 from workers.runner.process import Runner
 from workers.runner.scratch import Scratch
@@ -72,6 +74,7 @@ class Prepared:
     golden: str | None
     environment: Environment
     example: StoredExample | None
+    further: FurtherSignatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,17 +153,31 @@ class Attempt:
             step.detail = ", ".join(_told(figures) for figures in report.variants)
             if not any(candidate.figures.accepted for candidate in candidates):
                 raise refused("parity_failed", f"no variant can serve: {step.detail}")
+        room = room_bytes(self._settings, self._asked.pool)
+        others = self._signatures(loaded, candidates, room)
         further = self._further(candidates, known, acceptance)
         with report.step("measure") as step:
-            leading, beside = choice.ordered(self._asked.policy, candidates, further, report.variants)
-            room = room_bytes(self._settings, self._asked.pool)
-            ranking = Ranking(self._runner, known, self._asked.policy, self._settings, room)
-            chosen, measured = ranking.chosen(leading, beside)
+            leading, rest = choice.ordered(self._asked.policy, others.first(candidates), further, report.variants)
+            chosen, measured = self._ranking(known, room).chosen(leading, rest)
             report.measured, step.detail = measured, told(measured)
-        report.chosen = chosen.name
-        report.reason = choice.reason(self._asked.policy, chosen.figures, report.variants, measured.max_batch)
+        reason = choice.reason(self._asked.policy, chosen.figures, report.variants, measured.max_batch)
+        report.chosen, report.reason = chosen.name, reason + others.serve(chosen.figures)
+        report.signatures = others.figures
         with report.step("store"):
-            return self._store([*leading, *beside], chosen, measured, known, acceptance)
+            return self._store([*leading, *rest], chosen, measured, known, acceptance, others.signatures)
+
+    def _ranking(self, known: proof.Reference, room: int) -> Ranking:
+        return Ranking(self._runner, known, self._asked.policy, self._settings, room)
+
+    def _signatures(self, loaded: Loaded, candidates: list[Candidate], room: int) -> Beside:
+        """What became of the signatures beside the default one."""
+        if not loaded.further and not loaded.aliases and not loaded.unfit:
+            return Beside()
+        with self._report.step("signatures") as step:
+            policy, seed = self._asked.policy, int(self._digest[:8], 16)
+            found = beside(self._runner, loaded, candidates, policy, self._settings, room, seed)
+            self._report.signatures, step.detail = found.figures, found.told
+        return found
 
     def _evidence(self, upload: Upload, known: proof.Reference) -> tuple[proof.Reference, str]:
         """The proof with further samples, and what became of uploaded ones, in a few words."""
@@ -228,6 +245,7 @@ class Attempt:
         measured: Measured,
         known: proof.Reference,
         acceptance: Acceptance,
+        further: FurtherSignatures,
     ) -> Prepared:
         # A SavedModel that nobody asked for would double what each upload takes of the disk.
         kept = [one for one in accepted if one is chosen or one.name in self._asked.policy.variants]
@@ -238,7 +256,7 @@ class Attempt:
         environment = replace(here(), absolute=bounds.absolute, relative=bounds.relative, top1_floor=floor)
         return Prepared(
             stored[chosen.name], list(stored.values()), measured, known, self._store_samples(known), environment,
-            self._store_example(),
+            self._store_example(), further,
         )  # fmt: skip
 
     def _stored(self, candidate: Candidate) -> Variant:

@@ -13,7 +13,7 @@ from workers.errors import PredictionFailed
 from workers.preparation.report import VariantFigures
 from workers.preparation.trial import median_seconds
 from workers.runner.process import Runner
-from workers.runtimes.tensorflow import ARCHIVE
+from workers.runtimes.tensorflow import ARCHIVE, load_arguments
 from workers.settings import WorkerSettings
 
 # A load may import TensorFlow on a busy machine.
@@ -145,14 +145,9 @@ class SavedModelCandidate(Candidate):
 
     def load(self) -> float:
         self._runner.give(ARCHIVE, self.path)
-        names = {
-            "inputs": [spec.name for spec in self.signature.inputs],
-            "outputs": [spec.name for spec in self.signature.outputs],
-        }
         begin = time.monotonic()
-        self._runner.call(
-            "load_savedmodel", {"archive": ARCHIVE, **names}, {}, timeout_seconds=self._settings.preparation_seconds
-        )
+        seconds = self._settings.preparation_seconds
+        self._runner.call("load_savedmodel", load_arguments(self.signature), {}, timeout_seconds=seconds)
         return time.monotonic() - begin
 
     def run(self, tensors: Tensors) -> Tensors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class MlflowUpload(Upload):
             agree(self._document.outputs, loaded.signature.outputs, "outputs"),
         ]
         detail = "; ".join(part for part in (loaded.detail, *compared) if part)
-        return Loaded(loaded.signature, loaded.ranges, loaded.half, detail)
+        return replace(loaded, detail=detail)
 
     def convert(self, loaded: Loaded, trial: Runner) -> tuple[list[Candidate], list[VariantFigures]]:
         return self._inner.convert(loaded, trial)

@@ -168,6 +168,7 @@ def _write_down(
         report=report.to_json(),
         golden=prepared.golden,
         environment=prepared.environment,
+        further=prepared.further,
         warming=warming,
         again=claim.again,
     )

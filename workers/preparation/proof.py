@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from workers.preparation.candidates import Candidate
 from workers.preparation.findings import refused
 from workers.preparation.measure import Measured
 from workers.preparation.samples import Samples, repeated
-from workers.preparation.uploads import Loaded, Upload
+from workers.preparation.uploads import Loaded
 from workers.settings import WorkerSettings
 
 # Sizes to try for free dimensions, by rank: images want room for their strides, sequences are short.
@@ -51,7 +52,14 @@ class Reference:
         return self.pairs[0]
 
 
-def reference(upload: Upload, loaded: Loaded, seed: int) -> Reference:
+class Original(Protocol):
+    """What gives the model's own outputs: an upload, or one of its signatures."""
+
+    def reference(self, tensors: Tensors) -> Tensors:
+        """Raises PredictionFailed, RunnerFailed."""
+
+
+def reference(upload: Original, loaded: Loaded, seed: int) -> Reference:
     """Runs the model on seeded random inputs.
 
     Raises UploadRefused: prediction_failed, signature, non_finite_output, not_repeatable; and RunnerFailed.
@@ -148,7 +156,7 @@ def _note(candidate: Candidate, seconds: Mapping[int, float]) -> None:
     candidate.figures.latency_ms = {batch: value * 1000 for batch, value in seconds.items()}
 
 
-def _is_row_wise(upload: Upload, loaded: Loaded, several: tuple[Tensors, Tensors]) -> bool:
+def _is_row_wise(upload: Original, loaded: Loaded, several: tuple[Tensors, Tensors]) -> bool:
     """Whether the last of several instances gets its answer also when it is alone.
 
     A model that mixes instances (a softmax over the batch, say) may be served, but never with those of other callers.
@@ -163,7 +171,7 @@ def _tolerance(loaded: Loaded) -> parity.Tolerance:
     return parity.HALF if loaded.half else parity.SINGLE
 
 
-def _first_that_works(upload: Upload, loaded: Loaded, seed: int) -> tuple[Samples, tuple[Tensors, Tensors]]:
+def _first_that_works(upload: Original, loaded: Loaded, seed: int) -> tuple[Samples, tuple[Tensors, Tensors]]:
     """Samples of a size that the model takes, and the first pair: free dimensions are not free in every model."""
     failure: PredictionFailed | None = None
     for size in _sizes(loaded):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model_store.errors import SluiceError
+from model_store.further_signatures import FurtherSignature
 from model_store.signature import Signature
 from model_store.variant_policies import DEFAULT, VariantPolicy
 from monitoring.metrics import PREPARATION_SECONDS
@@ -58,6 +59,30 @@ class VariantFigures:
         return row
 
 
+@dataclass(frozen=True, slots=True)
+class SignatureFigures:
+    """What became of one: its `found` form, or the reason why it is not served; one that is an `alias` has neither."""
+
+    name: str
+    found: FurtherSignature | None = None
+    milliseconds: float | None = None  # of one instance
+    reason: str | None = None
+    alias: bool = False  # of the default: the same function once more
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values without NaN."""
+        found = self.found
+        return {
+            "name": self.name,
+            "served": self.reason is None,
+            "same_as_default": self.alias,
+            "signature": None if found is None else json.loads(found.signature.to_json()),
+            "max_batch": None if found is None else found.max_batch,
+            "ms": None if self.milliseconds is None else _figure(self.milliseconds),
+            "reason": self.reason,
+        }
+
+
 def told(measured: Measured) -> str:
     """What a measurement led to, in a sentence."""
     batch = measured.max_batch
@@ -74,6 +99,7 @@ class Report:
     steps: list[Step] = field(default_factory=list)
     variants: list[VariantFigures] = field(default_factory=list)
     signature: Signature | None = None
+    signatures: list[SignatureFigures] = field(default_factory=list)  # beside that one
     chosen: str | None = None
     reason: str | None = None
     measured: Measured | None = None  # of the variant that serves
@@ -104,6 +130,7 @@ class Report:
         return {
             "steps": [dataclasses.asdict(step) for step in self.steps],
             "signature": None if self.signature is None else json.loads(self.signature.to_json()),
+            "signatures": [figures.to_json() for figures in self.signatures],
             "variants": [variant.to_json() for variant in self.variants],
             "chosen": self.chosen,
             "reason": self.reason,

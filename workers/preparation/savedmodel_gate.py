@@ -22,7 +22,7 @@ from workers.preparation.findings import refused, shown
 from workers.preparation.savedmodel_examples import examples_for
 from workers.preparation.savedmodel_operators import OPERATORS
 from workers.runner import archive
-from workers.runner.savedmodel import SIGNATURE
+from workers.runner.savedmodel import SIGNATURE, stored_name
 
 if TYPE_CHECKING:
     from tensorflow.core.framework import function_pb2, node_def_pb2
@@ -33,6 +33,9 @@ HELD = "savedmodel_graph"
 SERVE = "serve"
 NODES_LIMIT = 200_000
 SHOWN_SIGNATURES = 10
+# Of one version: each is tried in its preparation, and is known to every gateway.
+MOST_SIGNATURES = 16
+NAME_CHARACTERS = 256
 _HALF = (14, 19)  # DT_BFLOAT16 and DT_HALF of types.proto
 
 
@@ -77,7 +80,8 @@ def rebuild_savedmodel(
 ) -> tuple[dict[str, Any], Tensors]:
     """Writes savedmodel.tar with what was checked, `signature` (or the only one) as its `serving_default`.
 
-    Answers `signature` and `size_bytes`. Raises UploadRefused: savedmodel_signature.
+    Answers `signature`, `size_bytes`, and of the others `further` (which are kept as well), `aliases` (which are the
+    same function once more) and `left_out` (which are too many). Raises UploadRefused: savedmodel_signature.
     """
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -89,14 +93,20 @@ def rebuild_savedmodel(
     for part in ("variables", "assets"):
         if (folder / part).is_dir():
             (folder / part).rename(clean / part)
-    _keep_signature(graph, chosen)
+    others = [name for name in sorted(signatures) if name != chosen and 0 < len(name) <= NAME_CHARACTERS]
+    others, left_out = others[: MOST_SIGNATURES - 1], others[MOST_SIGNATURES - 1 :]
+    own = _form(graph, functions, signatures[chosen])
+    aliases = [name for name in others if _form(graph, functions, signatures[name]) == own]
+    kept = [name for name in others if name not in aliases]
+    _keep_signatures(graph, chosen, kept)
     _keep(graph, functions)
     written = saved_model_pb2.SavedModel(saved_model_schema_version=1, meta_graphs=[graph])
     (clean / GRAPH).write_bytes(written.SerializeToString(deterministic=True))
     archive.pack(clean, Path(SAVEDMODEL))
     shutil.rmtree(clean)
     shutil.rmtree(UNPACKED)
-    return {"signature": chosen, "size_bytes": Path(SAVEDMODEL).stat().st_size}, {}
+    answer = {"signature": chosen, "size_bytes": Path(SAVEDMODEL).stat().st_size}
+    return {**answer, "further": kept, "aliases": aliases, "left_out": left_out}, {}
 
 
 def _root(unpacked: Path) -> Path:
@@ -202,15 +212,36 @@ def _keep(graph: meta_graph_pb2.MetaGraphDef, functions: list[function_pb2.Funct
     graph.meta_info_def.ClearField("stripped_op_list")
 
 
-def _keep_signature(graph: meta_graph_pb2.MetaGraphDef, chosen: str) -> None:
-    """Only one signature is served: under the name by which whatever serves it asks."""
+def _form(
+    graph: meta_graph_pb2.MetaGraphDef, functions: list[function_pb2.FunctionDef], node: int
+) -> tuple[str, bytes, bytes]:
+    """What a signature computes, whatever it is called: exports of Keras have one function under two names.
+
+    Two that are equal here call the same functions with the same tensors and variables.
+    """
+    name = graph.object_graph_def.nodes[node].bare_concrete_function.concrete_function_name
+    found = next((function for function in functions if function.signature.name == name), None)
+    if found is None:
+        return name, b"", b""
+    plain = type(found).FromString(found.SerializeToString())
+    plain.signature.ClearField("name")
+    # Of variables it is a number that is drawn for each function.
+    for argument in plain.arg_attr.values():
+        argument.attr.pop("_user_specified_name", None)
+    bound = graph.object_graph_def.concrete_functions[name]
+    return "", plain.SerializeToString(deterministic=True), bound.SerializeToString(deterministic=True)
+
+
+def _keep_signatures(graph: meta_graph_pb2.MetaGraphDef, chosen: str, further: list[str]) -> None:
+    """The default is served under the name by which whatever serves it asks."""
     owner = _signature_map(graph)
     assert owner is not None  # noqa: S101 - for the type checker: a signature was chosen of it
-    [child] = [child for child in owner.children if child.local_name == chosen]
-    node = child.node_id
+    nodes = {child.local_name: child.node_id for child in owner.children}
+    described = {name: type(one).FromString(one.SerializeToString()) for name, one in graph.signature_def.items()}
     del owner.children[:]
-    owner.children.add(node_id=node, local_name=SIGNATURE)
-    described = graph.signature_def[chosen]
-    kept = type(described).FromString(described.SerializeToString())
     graph.signature_def.clear()
-    graph.signature_def[SIGNATURE].CopyFrom(kept)
+    for name in (chosen, *further):
+        stored = stored_name(name, chosen)
+        owner.children.add(node_id=nodes[name], local_name=stored)
+        if name in described:
+            graph.signature_def[stored].CopyFrom(described[name])

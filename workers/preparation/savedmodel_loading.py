@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from model_store.signature import STRING, Tensors
+from workers.errors import UploadRefused
 from workers.preparation.convert import write_onnx
 from workers.preparation.findings import keras_findings, refused, shown
 from workers.runner import archive, savedmodel
@@ -24,7 +25,8 @@ _FLOATS = ("float16", "float32", "float64")
 
 
 def load_known(held: dict[str, Any], arguments: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], Tensors]:  # noqa: ARG001 - a command's signature
-    """Loads known.tar. Answers `inputs` and `outputs` (name, dtype, shape).
+    """Loads known.tar. Answers `inputs` and `outputs` (name, dtype, shape), and of what is `stored` beside them either
+    the same or the `reason` why it cannot be served, as `further`.
 
     Raises UploadRefused: load_failed, signature.
     """
@@ -36,19 +38,15 @@ def load_known(held: dict[str, Any], arguments: dict[str, Any], tensors: Tensors
     with keras_findings("load_failed", "TensorFlow cannot load the SavedModel"):
         model = tensorflow.saved_model.load(FOLDER)
         function = model.signatures[SIGNATURE]
-    inputs, outputs = _in_order(function.structured_input_signature[1]), _in_order(function.structured_outputs)
-    answer = {part: [_described(*pair) for pair in specs.items()] for part, specs in _parts(inputs, outputs)}
-    for part, rows in answer.items():
-        if not rows:
-            raise refused("signature", f"the SavedModel's signature has no {part}")
-    names = [(name, name) for name in inputs], [(name, name) for name in outputs]
+    answer = _signature(function)
+    names = ([(row["name"], row["name"]) for row in answer[part]] for part in ("inputs", "outputs"))
     held[HELD] = Loaded(model, function, *names)
-    return answer, {}
+    return {**answer, "further": [_further(model.signatures[name]) for name in arguments["stored"]]}, {}
 
 
 def predict_known(held: dict[str, Any], arguments: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], Tensors]:
     """The SavedModel's own outputs; raises PredictionFailed."""
-    return savedmodel.predict({savedmodel.HELD: held[HELD]}, arguments, tensors)
+    return savedmodel.predict({savedmodel.HELD: {"": held[HELD]}}, arguments, tensors)
 
 
 def convert_known(held: dict[str, Any], arguments: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], Tensors]:  # noqa: ARG001 - a command's signature
@@ -75,8 +73,23 @@ def _flat(loaded: Loaded) -> Any:  # noqa: ANN401 - a function of any number of 
     return serve
 
 
-def _parts(inputs: dict[str, Any], outputs: dict[str, Any]) -> tuple[tuple[str, dict[str, Any]], ...]:
-    return ("inputs", inputs), ("outputs", outputs)
+def _further(function: Any) -> dict[str, Any]:  # noqa: ANN401 - a function of TensorFlow's
+    try:
+        return _signature(function)
+    except UploadRefused as error:
+        return {"reason": error.message}
+
+
+def _signature(function: Any) -> dict[str, list[dict[str, Any]]]:  # noqa: ANN401 - a function of TensorFlow's
+    inputs, outputs = _in_order(function.structured_input_signature[1]), _in_order(function.structured_outputs)
+    found = {
+        part: [_described(*pair) for pair in specs.items()]
+        for part, specs in (("inputs", inputs), ("outputs", outputs))
+    }
+    for part, rows in found.items():
+        if not rows:
+            raise refused("signature", f"the SavedModel's signature has no {part}")
+    return found
 
 
 def _in_order(specs: dict[str, Any]) -> dict[str, Any]:

@@ -5,25 +5,30 @@ from __future__ import annotations
 import base64
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from model_store.signature import STRING, Signature, Tensors
 from workers.errors import UploadRefused
 from workers.preparation.candidates import Candidate, OnnxCandidate, SavedModelCandidate
 from workers.preparation.converted_files import ONNX, SAVEDMODEL
+from workers.preparation.findings import refused
 from workers.preparation.report import VariantFigures
 from workers.preparation.samples import Range
 from workers.preparation.uploads import Loaded, Upload, signature_of
 from workers.runner.process import Runner
+from workers.runner.savedmodel import stored_name
 
 # Files in the runner's folder; its commands know them by the same names (savedmodel_gate.py, savedmodel_loading.py).
 UPLOADED, KNOWN = "upload.archive", "known.tar"
+OTHERS = {"further": "beside it", "aliases": "the same as", "left_out": "not served:"}
 
 
 class SavedModelUpload(Upload):
-    """A SavedModel of TensorFlow 2, one of whose signatures is served."""
+    """A SavedModel of TensorFlow 2, one of whose signatures is the default, and the others are served beside it."""
 
     _clean: Path
     _chosen: str
+    _others: dict[str, list[str]]
 
     def inspect(self) -> str:
         self._runner.give(UPLOADED, self._path)
@@ -37,12 +42,29 @@ class SavedModelUpload(Upload):
         answer = self._call("preparation_rebuild_savedmodel", signature=self._options.signature)
         self._clean = self._take(SAVEDMODEL)
         self._chosen = str(answer["signature"])
-        others = ", ".join(ascii(name) for name in self._found["signatures"] if name != self._chosen)
-        return f"the signature {self._chosen!a}" + (f"; not served: {others}" if others else "")
+        self._others = {kind: [str(name) for name in answer[kind]] for kind in OTHERS}
+        told = [f"{what} {', '.join(map(ascii, self._others[kind]))}" for kind, what in OTHERS.items() if answer[kind]]
+        return "; ".join([f"the signature {self._chosen!a}", *told])
 
     def load(self, trial: Runner) -> Loaded:  # noqa: ARG002 - for formats that ONNX Runtime loads
         self._runner.give(KNOWN, self._clean)
-        signature = replace(signature_of(self._call("preparation_load_savedmodel")), name=self._chosen)
+        names = self._others["further"]
+        answer = self._call("preparation_load_savedmodel", stored=[stored_name(name, self._chosen) for name in names])
+        unfit = [(name, "the version has as many signatures as it may") for name in self._others["left_out"]]
+        further = []
+        for name, row in zip(names, answer["further"], strict=True):
+            try:
+                further.append(self._loaded(name, row))
+            except UploadRefused as error:
+                unfit.append((name, error.message))
+        aliases = tuple(self._others["aliases"])
+        return replace(self._loaded(self._chosen, answer), further=tuple(further), aliases=aliases, unfit=tuple(unfit))
+
+    def _loaded(self, name: str, row: dict[str, Any]) -> Loaded:
+        """A signature as the runner described it; raises UploadRefused."""
+        if reason := row.get("reason"):
+            raise refused("signature", str(reason))
+        signature = replace(signature_of(row), name=name)
         return Loaded(signature, self._ranges(signature), half=bool(self._found["half"]), detail="")
 
     def convert(self, loaded: Loaded, trial: Runner) -> tuple[list[Candidate], list[VariantFigures]]:

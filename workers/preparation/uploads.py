@@ -25,12 +25,19 @@ UPLOADED_ONNX, ONNX = "upload.onnx", "model.onnx"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model that could be loaded: its signature, what its inputs take, and whether it computes in 16 bits."""
+    """A model that could be loaded: its signature, what its inputs take, and whether it computes in 16 bits.
+
+    `further` are more signatures of the same program, `aliases` more names of this one, and `unfit` the names of those
+    that cannot be served, with the reason.
+    """
 
     signature: Signature
     ranges: Sequence[Range]
     half: bool
     detail: str
+    further: tuple[Loaded, ...] = ()
+    aliases: tuple[str, ...] = ()
+    unfit: tuple[tuple[str, str], ...] = ()
 
 
 class Upload(ABC):

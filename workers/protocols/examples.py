@@ -14,7 +14,7 @@ import numpy as np
 
 from model_store.signature import STRING, Signature, Tensor, Tensors
 from workers.protocols.body import Body, Dialect
-from workers.protocols.contract import Contract, instance_count
+from workers.protocols.contract import Contract, Request, by_terms, instance_count
 from workers.protocols.errors import excerpt, invalid, json_type, shown_name
 from workers.protocols.example_bytes import entry_bytes, serialized_example
 from workers.protocols.example_features import CONTEXT, EXAMPLES, Example, features_of, require_room
@@ -27,6 +27,7 @@ from workers.protocols.signature_names import (
     REGRESS_METHOD,
     REGRESSION,
     check_signature_name,
+    terms_named,
 )
 
 SERIALIZED = "inputs"  # the name under which TensorFlow Serving gives a model its examples
@@ -56,26 +57,31 @@ class RegressRequest:
         return Body(values_text(outputs[self.told]), Dialect.REGRESS)
 
 
-def parse_classify(body: Body, contract: Contract) -> ClassifyRequest:
+def parse_classify(body: Body, contract: Contract) -> Request:
     """The request in a body of a caller of one version; raises InputInvalid."""
-    told = class_outputs(contract.signature)
+    document = document_of(body)
+    terms = terms_named(document, contract, CLASSIFICATION, CLASSIFY_METHOD)
+    told = class_outputs(terms.signature)
     if told is None:
         raise invalid(
             "Expected classification signature outputs to contain at least one of 'classes' (texts) and 'scores', or "
-            f"nothing but a vector of scores for each instance, but this version answers {shown_outputs(contract)}"
+            f"nothing but a vector of scores for each instance, but this version answers {shown_outputs(terms)}"
         )
-    return ClassifyRequest(*examples_of(body, contract, "classify", CLASSIFICATION, CLASSIFY_METHOD), told)
+    found = ClassifyRequest(*examples_of(document, terms, "classify", CLASSIFICATION, CLASSIFY_METHOD), told)
+    return by_terms(found, terms)
 
 
-def parse_regress(body: Body, contract: Contract) -> RegressRequest:
+def parse_regress(body: Body, contract: Contract) -> Request:
     """The request in a body of a caller of one version; raises InputInvalid."""
-    told = value_output(contract.signature)
+    document = document_of(body)
+    terms = terms_named(document, contract, REGRESSION, REGRESS_METHOD)
+    told = value_output(terms.signature)
     if told is None:
         raise invalid(
             "Expected Regression Outputs Tensor shape to be either [batch_size] or [batch_size, 1], in 'outputs' or "
-            f"the only output, but this version answers {shown_outputs(contract)}"
+            f"the only output, but this version answers {shown_outputs(terms)}"
         )
-    return RegressRequest(*examples_of(body, contract, "regress", REGRESSION, REGRESS_METHOD), told)
+    return by_terms(RegressRequest(*examples_of(document, terms, "regress", REGRESSION, REGRESS_METHOD), told), terms)
 
 
 def shown_outputs(contract: Contract) -> str:
@@ -85,12 +91,16 @@ def shown_outputs(contract: Contract) -> str:
     )
 
 
-def examples_of(body: Body, contract: Contract, method: str, *names: str) -> tuple[Tensors, int]:
-    """The tensors of a request's examples, and how many instances they are."""
+def document_of(body: Body) -> dict[str, object]:
     document = parse_json(body.data)
     if not isinstance(document, dict):
         raise invalid(f"JSON Value: {excerpt(document)} Is not object")
-    check_signature_name(document, contract.signature, *names)
+    return document
+
+
+def examples_of(document: dict[str, object], contract: Contract, method: str, *names: str) -> tuple[Tensors, int]:
+    """The tensors of a request's examples, and how many instances they are."""
+    check_signature_name(document, contract.signature, *names, *contract.aliases)
     context = example_of(document[CONTEXT], CONTEXT) if CONTEXT in document else {}
     if EXAMPLES not in document:
         raise invalid(f"When method is {method}, key '{EXAMPLES}' is expected and was not found")

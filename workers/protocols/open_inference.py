@@ -18,14 +18,14 @@ from model_store.signature import STRING, Tensor, Tensors, TensorSpec
 from workers.errors import InputInvalid
 from workers.protocols.body import TEXT, Body
 from workers.protocols.byte_strings import read_strings
-from workers.protocols.contract import Contract
+from workers.protocols.contract import Contract, Request, by_terms
 from workers.protocols.errors import invalid, shown_name
 from workers.protocols.file_inputs import places_of, tensor_of_files
 from workers.protocols.json_text import parse_json
 from workers.protocols.number_buffer import ERRORS, NumberBuffer, parsed
 from workers.protocols.number_text import NUMBER_AND_SPACE, REMEMBERED_BYTES, grid_shape
 from workers.protocols.open_inference_answer import Asked, Form, form_of, opening_of, write_answer
-from workers.protocols.open_inference_head import HALF, Described, Head, read_head, takes, tensor_in
+from workers.protocols.open_inference_head import HALF, Described, Head, read_head, takes, tensor_in, terms_of
 from workers.protocols.top_classes import with_labels
 
 PLANS = 512
@@ -101,8 +101,14 @@ class TextPlan:
     opening: bytes
 
 
-def parse(body: Body, contract: Contract) -> InferRequest:
+def parse(body: Body, contract: Contract) -> Request:
     """The request in a body of a caller of one version; raises InputInvalid."""
+    request = parse_body(body, contract)
+    return by_terms(request, contract.further[request.form.named]) if request.form.named else request
+
+
+def parse_body(body: Body, contract: Contract) -> InferRequest:
+    """The same, whichever of the version's signatures it is to: the form of its answer says that."""
     data, head = body.data, body.head
     if head == TEXT:
         return parse_text(data, contract)
@@ -122,12 +128,14 @@ def parse(body: Body, contract: Contract) -> InferRequest:
 
 def plan_of(text: bytes, contract: Contract) -> Plan:
     """The plan of a head; raises InputInvalid, which is not remembered."""
-    head = read_head(parse_json(text), contract, bytes_follow=True)
+    document = parse_json(text)
+    terms = terms_of(document, contract)
+    head = read_head(document, terms, bytes_follow=True)
     parts, start = {}, 0
     for found in head.inputs:
         parts[found.spec.name] = part_of(found, start)
         start += found.size or 0
-    ordered = tuple(parts[spec.name] for spec in contract.signature.inputs)
+    ordered = tuple(parts[spec.name] for spec in terms.signature.inputs)
     return Plan(ordered, start, head.instances, head.form, head.opening, files_in(head))
 
 
@@ -192,9 +200,11 @@ def parse_text(text: bytes, contract: Contract) -> InferRequest:
 
 def parse_exactly(text: bytes, contract: Contract) -> InferRequest:
     """The same for any JSON, at any speed; what `read_values` accepts gives the same tensor here."""
-    head = read_head(parse_json(text), contract, bytes_follow=False)
+    document = parse_json(text)
+    terms = terms_of(document, contract)
+    head = read_head(document, terms, bytes_follow=False)
     found = {described.spec.name: tensor_in(described) for described in head.inputs}
-    tensors = {spec.name: found[spec.name] for spec in contract.signature.inputs}
+    tensors = {spec.name: found[spec.name] for spec in terms.signature.inputs}
     read_files(tensors, files_in(head), contract)
     return InferRequest(tensors, head.instances, head.form, head.opening)
 
@@ -233,7 +243,8 @@ def cut_out(text: bytes) -> tuple[bytes, bytes] | None:
 def remembered_text_plan(frame: bytes, contract: Contract) -> TextPlan | None:
     """The plan of a frame; None where the exact way must look at the whole, which words refusals better."""
     try:
-        head: Head = read_head(parse_json(frame), contract, bytes_follow=False)
+        document = parse_json(frame)
+        head: Head = read_head(document, terms_of(document, contract), bytes_follow=False)
     except InputInvalid:
         return None
     found = head.inputs[0]

@@ -37,6 +37,8 @@ class Form:
     outputs: tuple[tuple[TensorSpec, bool], ...]
     ranking: Ranking = ()
     schedule: Schedule = AT_ANY_TIME
+    # Of the version's signatures, where it is not the default.
+    named: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def form_of(contract: Contract, asked: tuple[Asked, ...], schedule: Schedule = A
     specs = contract.signature.outputs
     outputs = tuple((_answered(specs[one.place], one), one.binary) for one in asked)
     ranking = tuple((specs[one.place].name, one.classes) for one in asked if one.classes is not None)
-    return Form(contract.model, contract.version, outputs, ranking, schedule)
+    return Form(contract.model, contract.version, outputs, ranking, schedule, contract.named)
 
 
 def _answered(spec: TensorSpec, asked: Asked) -> TensorSpec:

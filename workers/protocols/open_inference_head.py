@@ -18,6 +18,7 @@ from workers.protocols.file_inputs import SETTING, takes_files
 from workers.protocols.json_tensors import Place, decoded_base64, tensor_of
 from workers.protocols.open_inference_answer import Asked, Form, form_of, opening_of
 from workers.protocols.open_inference_schedule import schedule_in
+from workers.protocols.signature_names import PREDICT_METHOD, SIGNATURE_NAME, check_signature_name, terms_named
 from workers.protocols.top_classes import asked_count, require_scores
 
 HALF = "float16"
@@ -72,6 +73,16 @@ def read_head(document: object, contract: Contract, *, bytes_follow: bool) -> He
     inputs = described_inputs(document.get("inputs"), contract, bytes_follow=bytes_follow)
     counts = {found.spec.name: found.shape[0] for found in inputs if found.spec.batched}
     return Head(inputs, common_count(counts), opening_of(request_id), wanted(document, contract))
+
+
+def terms_of(document: object, contract: Contract) -> Contract:
+    """The terms of the signature that the request's parameter `signature_name` names; raises InputInvalid."""
+    parameters = document.get("parameters") if isinstance(document, dict) else None
+    if not isinstance(parameters, dict) or SIGNATURE_NAME not in parameters:
+        return contract
+    terms = terms_named(parameters, contract, PREDICT_METHOD)
+    check_signature_name(parameters, terms.signature, PREDICT_METHOD, *terms.aliases)
+    return terms
 
 
 def described_inputs(listed: object, contract: Contract, *, bytes_follow: bool) -> tuple[Described, ...]:

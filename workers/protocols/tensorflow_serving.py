@@ -17,12 +17,12 @@ import orjson
 from model_store.signature import Signature, Tensor, Tensors, TensorSpec
 from workers.errors import PredictionFailed
 from workers.protocols.body import Body, Dialect
-from workers.protocols.contract import Contract, common_count, instance_count
+from workers.protocols.contract import Contract, Request, by_terms, common_count, instance_count
 from workers.protocols.errors import excerpt, invalid, shown_name
 from workers.protocols.json_tensors import Place, expectation, is_b64, tensor_of
 from workers.protocols.json_text import parse_json
 from workers.protocols.number_text import NumberReader
-from workers.protocols.signature_names import PREDICT_METHOD, check_signature_name
+from workers.protocols.signature_names import PREDICT_METHOD, check_signature_name, terms_named
 from workers.protocols.tensor_text import tensor_text
 from workers.protocols.top_classes import asked_count, require_scores, rows_of_classes
 
@@ -51,9 +51,16 @@ class PredictRequest:
         return Body(format_predict(outputs, contract.signature, self.row_form), Dialect.TENSORFLOW_SERVING)
 
 
-def parse(body: Body, contract: Contract) -> PredictRequest:
+def parse(body: Body, contract: Contract) -> Request:
     """The request in a body of a caller of one version; raises InputInvalid."""
-    return parse_predict(body.data, contract.signature, max_instances=contract.max_instances, contract=contract)
+    if not contract.further:
+        return parse_predict(body.data, contract.signature, max_instances=contract.max_instances, contract=contract)
+    quick = parse_numbers(body.data, contract.signature, contract.max_instances)
+    if quick is not None:
+        return quick
+    document = parse_json(body.data)
+    terms = terms_named(document, contract, PREDICT_METHOD)
+    return by_terms(parse_document(document, terms.signature, terms.max_instances, terms), terms)
 
 
 def parse_predict(
@@ -64,10 +71,15 @@ def parse_predict(
     Without a `contract`, files in the place of numbers are refused.
     """
     text = body if isinstance(body, bytes) else bytes(body)
+    return parse_numbers(text, signature, max_instances) or parse_exactly(text, signature, max_instances, contract)
+
+
+def parse_numbers(text: bytes, signature: Signature, max_instances: int) -> PredictRequest | None:
+    """The same for nothing but numbers to the only input, which is most bodies; None for any other."""
     reader = number_reader(signature)
     found = None if reader is None else reader.read(text)
     if found is None:
-        return parse_exactly(text, signature, max_instances, contract)
+        return None
     key, tensor = found
     spec = signature.inputs[0]
     return PredictRequest(
@@ -91,7 +103,7 @@ def parse_document(
     """The same for JSON that was read already."""
     if not isinstance(document, dict):
         raise invalid(f"JSON Value: {excerpt(document)} Is not object")
-    check_signature_name(document, signature, PREDICT_METHOD)
+    check_signature_name(document, signature, PREDICT_METHOD, *(() if contract is None else contract.aliases))
     if INSTANCES in document and INPUTS in document:
         raise invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
     if INSTANCES in document:

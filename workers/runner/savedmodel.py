@@ -1,9 +1,9 @@
-"""Commands of the child: load a SavedModel and predict with its signature `serving_default`."""
+"""Commands of the child: load a SavedModel and predict with its signature `serving_default`, or another by its name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from workers.runner import archive
 
 SIGNATURE = "serving_default"
 FOLDER = "savedmodel"
+# By the names that callers give the signatures; the default has none.
 HELD = "savedmodel"
 # Lines of TensorFlow's errors that say where in its graph something failed rather than what.
 SURROUNDINGS = re.compile(r"Graph execution error|Detected at node|<stack traces|\s*File |\[\[|\d+ root error")
@@ -32,27 +33,46 @@ class Loaded:
 
 
 def load(held: dict[str, Any], arguments: dict[str, Any], _tensors: Tensors) -> tuple[dict[str, Any], Tensors]:
-    """Unpack and load `archive`, a file in the current folder; `inputs` and `outputs` name the caller's tensors."""
+    """Unpack and load `archive`, a file in the current folder; `inputs` and `outputs` name the caller's tensors.
+
+    So they do in each of `further`, which lists more signatures, each `name` with what it is `stored` as.
+    """
     import tensorflow
 
     packed = Path(arguments["archive"])
     archive.unpack(packed, Path(FOLDER))
     packed.unlink()
     model = tensorflow.saved_model.load(FOLDER)
-    if SIGNATURE not in model.signatures:
-        raise PredictionFailed(f"the SavedModel has no signature {SIGNATURE}")
-    function = model.signatures[SIGNATURE]
-    inputs = match_names(arguments["inputs"], function.structured_input_signature[1])
-    outputs = match_names(arguments["outputs"], function.structured_outputs)
-    held[HELD] = Loaded(model, function, inputs, outputs)
+    found = {"": _of_signature(model, SIGNATURE, arguments)}
+    for further in arguments.get("further", ()):
+        found[further["name"]] = _of_signature(model, further["stored"], further)
+    held[HELD] = found
     return {}, {}
 
 
-def predict(held: dict[str, Any], _arguments: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], Tensors]:
-    """Run the loaded SavedModel on tensors by the caller's names; outputs likewise, in the caller's order."""
+def stored_name(name: str, default: str) -> str:
+    """What a signature is called in a checked SavedModel: the default goes by `serving_default`, and one that was
+    called that by the default's name."""
+    return {default: SIGNATURE, SIGNATURE: default}.get(name, name)
+
+
+def _of_signature(model: Any, stored: str, names: Mapping[str, Any]) -> Loaded:  # noqa: ANN401 - TensorFlow has no type for it
+    if stored not in model.signatures:
+        raise PredictionFailed(f"the SavedModel has no signature {stored}")
+    function = model.signatures[stored]
+    inputs = match_names(names["inputs"], function.structured_input_signature[1])
+    outputs = match_names(names["outputs"], function.structured_outputs)
+    return Loaded(model, function, inputs, outputs)
+
+
+def predict(held: dict[str, Any], arguments: dict[str, Any], tensors: Tensors) -> tuple[dict[str, Any], Tensors]:
+    """Run the loaded SavedModel on tensors by the caller's names; outputs likewise, in the caller's order.
+
+    `signature` names one of the further ones.
+    """
     import tensorflow
 
-    loaded: Loaded = held[HELD]
+    loaded: Loaded = held[HELD][arguments.get("signature", "")]
     specs = loaded.function.structured_input_signature[1]
     try:
         feed = {theirs: tensorflow.constant(tensors[ours], dtype=specs[theirs].dtype) for ours, theirs in loaded.inputs}

@@ -33,6 +33,9 @@ def load(served: Served, artifacts: Artifacts, settings: WorkerSettings) -> Pred
     try:
         reprove(served, predictor, artifacts)
         warm_up(predictor, served.max_batch)
+        if isinstance(predictor, RunnerPredictor):
+            for one in served.further.listed:
+                warm_up(predictor.further[one.signature.name], one.max_batch)
     except BaseException:  # closed and raised again
         predictor.close()
         raise
@@ -59,6 +62,7 @@ def _open(served: Served, artifacts: Artifacts, settings: WorkerSettings) -> Pre
             with opened() as path:
                 return OnnxPredictor(path, served.signature, served.memory_bytes, settings.inference_threads)
         case "tensorflow":
-            return RunnerPredictor(opened, served.signature, served.memory_bytes, settings)
+            further = [one.signature for one in served.further.listed]
+            return RunnerPredictor(opened, served.signature, served.memory_bytes, settings, further)
         case unknown:
             raise PredictionFailed(f"this worker has no runtime {unknown!r}")

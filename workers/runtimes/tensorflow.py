@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from model_store.errors import SluiceError
 from model_store.signature import Signature, Tensors, TensorSpec
 from workers.errors import PredictionFailed, RunnerFailed
 from workers.runner.process import Runner
+from workers.runner.savedmodel import stored_name
 from workers.runtimes.predictor import batch_of, check_batch
 from workers.settings import WorkerSettings
 
@@ -29,12 +31,20 @@ log = logging.getLogger(__name__)
 
 
 class RunnerPredictor:
-    """A SavedModel in a process of its own; one call at a time. A dead runner is replaced by the next call."""
+    """A SavedModel in a process of its own; one call at a time. A dead runner is replaced by the next call.
+
+    `further` are its other signatures by their names, which run in the same process.
+    """
 
     runtime = "tensorflow"
 
     def __init__(
-        self, open_archive: OpenArchive, signature: Signature, memory_bytes: int, settings: WorkerSettings
+        self,
+        open_archive: OpenArchive,
+        signature: Signature,
+        memory_bytes: int,
+        settings: WorkerSettings,
+        further: Sequence[Signature] = (),
     ) -> None:
         """Starts the runner and loads; `open_archive` gives the verified archive, again for each restart.
 
@@ -42,6 +52,7 @@ class RunnerPredictor:
         """
         self.signature = signature
         self.memory_bytes = memory_bytes
+        self.further = {one.name: FurtherPredictor(self, one) for one in further}
         self._open_archive = open_archive
         self._settings = settings
         self._calling = threading.Lock()
@@ -51,18 +62,22 @@ class RunnerPredictor:
         self._runner: Runner | None = self._start()
 
     def run(self, tensors: Tensors) -> Tensors:
+        return self.run_signature(self.signature, {}, tensors)
+
+    def run_signature(self, signature: Signature, arguments: dict[str, Any], tensors: Tensors) -> Tensors:
+        """As `run`, of the signature that `arguments` name."""
         with self._calling:
             runner = self._living()
             try:
                 _, outputs = runner.call(
-                    "predict_savedmodel", {}, tensors, timeout_seconds=self._settings.hang_limit_seconds
+                    "predict_savedmodel", arguments, tensors, timeout_seconds=self._settings.hang_limit_seconds
                 )
             except RunnerFailed:
                 self._count_death()
                 raise
             self._deaths = 0
-        _check(self.signature.outputs, outputs)
-        check_batch(batch_of(self.signature, tensors), outputs)
+        _check(signature.outputs, outputs)
+        check_batch(batch_of(signature, tensors), outputs)
         return outputs
 
     def close(self) -> None:
@@ -101,12 +116,9 @@ class RunnerPredictor:
             # A copy: the runner may write to what lies in its folder, and the store's file is everybody's.
             with self._open_archive() as archive:
                 runner.give(ARCHIVE, archive)
-            names = {
-                "inputs": [spec.name for spec in self.signature.inputs],
-                "outputs": [spec.name for spec in self.signature.outputs],
-            }
             seconds = max(LOAD_SECONDS, self._settings.hang_limit_seconds)
-            runner.call("load_savedmodel", {"archive": ARCHIVE, **names}, {}, timeout_seconds=seconds)
+            further = [one.signature for one in self.further.values()]
+            runner.call("load_savedmodel", load_arguments(self.signature, further), {}, timeout_seconds=seconds)
         except OSError as error:
             runner.close()
             raise RunnerFailed("there is no room to unpack the model", code="runner_disk") from error
@@ -114,6 +126,36 @@ class RunnerPredictor:
             runner.close()
             raise
         return runner
+
+
+class FurtherPredictor:
+    """A further signature of a SavedModel that is loaded: memory, and the process's life, are the SavedModel's."""
+
+    runtime = RunnerPredictor.runtime
+    memory_bytes = 0
+
+    def __init__(self, whole: RunnerPredictor, signature: Signature) -> None:
+        self.signature = signature
+        self._whole = whole
+
+    def run(self, tensors: Tensors) -> Tensors:
+        return self._whole.run_signature(self.signature, {"signature": self.signature.name}, tensors)
+
+    def close(self) -> None:
+        """Nothing to do: it goes with the whole."""
+
+
+def load_arguments(signature: Signature, further: Sequence[Signature] = ()) -> dict[str, Any]:
+    """What the runner is told to load: the default signature of the archive, and further ones."""
+    listed = [{"name": one.name, "stored": stored_name(one.name, signature.name), **_names(one)} for one in further]
+    return {"archive": ARCHIVE, **_names(signature), "further": listed}
+
+
+def _names(signature: Signature) -> dict[str, list[str]]:
+    return {
+        "inputs": [spec.name for spec in signature.inputs],
+        "outputs": [spec.name for spec in signature.outputs],
+    }
 
 
 def _check(specs: tuple[TensorSpec, ...], outputs: Tensors) -> None:
