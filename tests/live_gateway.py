@@ -25,6 +25,7 @@ from gateway.settings import GatewaySettings
 from model_store import registry
 from model_store.artifacts import Artifacts
 from model_store.database import transaction
+from model_store.further_signatures import NO_FURTHER, FurtherSignatures
 from model_store.signature import Signature, TensorSpec
 from model_store.tables import Variant
 from tests.databases import make_tables
@@ -61,7 +62,9 @@ class LiveGateway:
         headers = {"authorization": f"Bearer {answer.raise_for_status().json()['access_token']}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=30, verify=NO_TLS)
 
-    def make_available(self, model: str, number: int, signature: Signature = DIGITS) -> None:
+    def make_available(
+        self, model: str, number: int, signature: Signature = DIGITS, further: FurtherSignatures = NO_FURTHER
+    ) -> None:
         """What the preparation of a good model ends with."""
         variant = Variant(name="onnx", runtime="onnx", digest="e" * 64, size_bytes=9, memory_bytes=1_000_000)
         with transaction(self.parts.sessions) as session:
@@ -76,6 +79,7 @@ class LiveGateway:
                 max_parallelism=2,
                 batch_seconds=0.001,
                 report={"steps": [{"step": "inspect", "outcome": "passed"}]},
+                further=further,
             )
         assert made
         self.parts.snapshot.refresh()

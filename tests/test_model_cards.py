@@ -152,6 +152,7 @@ def facts(said: str) -> Facts:
         "state": State.END, "format": said, "error": {"code": said, "message": said}, "model": said, "digest": said,
         "uploaded_by": said, "signed_by": said, "labels": [said], "variants": [],
         "signature": {"inputs": tensors, "outputs": tensors},
+        "further_signatures": [{"name": said, "max_batch": 8, "inputs": tensors, "outputs": tensors}],
         "report": {
             "steps": [{"name": said, "outcome": said, "seconds": 1, "detail": said}],
             "variants": [{"name": said, "runtime": said, "reason": said, "latency_ms": {said: 1.5}}],

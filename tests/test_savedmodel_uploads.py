@@ -16,12 +16,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model_store.database import transaction
+from model_store.further_signatures import NO_FURTHER
 from model_store.signature import Tensors
 from model_store.upload_options import UploadOptions
+from model_store.variant_policies import VariantPolicy, set_policy
 from tests.models import ROOT
 from tests.shop import Ended, Shop
 from workers.errors import UploadRefused
 from workers.preparation import savedmodel_archive
+from workers.preparation.pipeline import prepare
 from workers.preparation.savedmodel_archive import unpack
 from workers.preparation.savedmodel_operators import OPERATORS
 from workers.protocols.body import Body, Dialect
@@ -86,12 +90,13 @@ def details(ended: Ended) -> dict[str, str]:
 
 
 def test_a_zipped_savedmodel_serves_its_default_signature_from_onnx(shop: Shop, saved_models: Path, tmp_path: Path):
-    ended = prepared(shop, zipped(saved_models / "scorer", tmp_path / "scorer"))
+    ended = prepared(shop, zipped(saved_models / "numbers", tmp_path / "numbers"))
 
-    check_answers(shop, ended, answers(saved_models, "scorer-serving_default"))
+    check_answers(shop, ended, answers(saved_models, "numbers-serving_default"))
     assert ended.served is not None
     assert ended.served.runtime == "onnx"
-    assert details(ended)["rebuild"] == "the signature 'serving_default'; not served: 'names'"
+    assert details(ended)["rebuild"] == "the signature 'serving_default'"
+    assert (ended.served.further, ended.report["signatures"]) == (NO_FURTHER, [])
     assert {row["name"]: row["accepted"] for row in ended.report["variants"]} == {"onnx": True, "savedmodel": True}
 
 
@@ -106,7 +111,10 @@ def test_another_signature_with_texts_is_chosen_by_the_uploader_and_served_by_te
     # Who asks for it by that name still means this version's.
     assert ended.served.signature.name == "names"
     assert ended.served.runtime == "tensorflow"
-    # What was stored has no other signature, and none of the saver's functions, which read and write files.
+    # The file's own default is another signature's name now.
+    [other] = ended.served.further.listed
+    assert (other.signature.name, other.signature.inputs[0].name) == ("serving_default", "features")
+    # What was stored has none of the saver's functions, which read and write files.
     stored = shop.artifacts.path(ended.served.digest).read_bytes()
     assert b"ShardedFilename" not in stored
 
@@ -133,6 +141,52 @@ def test_an_export_of_keras_with_two_inputs_is_served(shop: Shop, saved_models: 
     # A SavedModel has no order of its own; callers of later preparations rely on one.
     assert [spec.name for spec in ended.served.signature.inputs] == ["left", "right"]
     assert ended.served.runtime == "onnx"
+
+
+@pytest.mark.long
+def test_all_signatures_that_can_be_called_are_served_beside_the_default(
+    shop: Shop, saved_models: Path, tmp_path: Path
+):
+    ended = prepared(shop, zipped(saved_models / "several", tmp_path / "several"))
+    assert ended.served is not None, ended.error_message
+    assert ended.served.runtime == "tensorflow"
+    assert [one.signature.name for one in ended.served.further.listed] == ["classify", "joined", "tripled"]
+    # Two names of one function are one signature.
+    assert ended.served.further.aliases == ("again",)
+    reasons = {row["name"]: row["reason"] or "" for row in ended.report["signatures"] if not row["served"]}
+    assert reasons.keys() == {"drawn", "single", "failing"}
+    assert "answers the same input differently" in reasons["drawn"]
+    assert "without a batch dimension" in reasons["single"]
+    assert "out of its range" in reasons["failing"]
+    predictor = load(ended.served, shop.artifacts, shop.settings)
+    found = predictor.further["joined"].run({"word": np.array([b"a", b""], object), "number": np.array([1, 2])})
+    assert (found["text"].tolist(), found["next"].tolist()) == ([b"a-1", b"-2"], [2, 3])
+    predictor.close()
+
+
+@pytest.mark.long
+def test_where_another_variant_serves_there_is_the_default_signature_only(
+    shop: Shop, saved_models: Path, tmp_path: Path
+):
+    path = zipped(saved_models / "several", tmp_path / "converted")
+    name = shop.upload(path, "savedmodel")
+    with transaction(shop.sessions) as session:
+        set_policy(session, name, VariantPolicy(serve="onnx"))
+    prepare(shop.sessions, shop.artifacts, shop.settings.model_copy(update={"upload_formats": ALLOWED}), name, 1)
+    ended = shop.look(name)
+    assert ended.served is not None, ended.error_message
+    assert (ended.served.runtime, ended.served.further.listed, ended.served.further.aliases) == ("onnx", (), ("again",))
+    reasons = {row["name"]: row["reason"] for row in ended.report["signatures"] if not row["served"]}
+    assert reasons["tripled"] == "the policy has onnx serve, and nothing else has more than the default signature"
+
+
+@pytest.mark.long
+def test_no_version_has_more_than_sixteen_signatures(shop: Shop, saved_models: Path, tmp_path: Path):
+    ended = prepared(shop, zipped(saved_models / "many", tmp_path / "many"))
+    assert ended.served is not None, ended.error_message
+    assert len(ended.served.further.listed) == 15
+    left_out = [row for row in ended.report["signatures"] if not row["served"]]
+    assert [row["name"] for row in left_out] == [f"s{number}" for number in range(15, 20)]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,38 @@ class Scorer(tf.Module):
         return {"value": self.table.lookup(tf.strings.lower(colour)), "echo": tf.strings.join(["<", colour, ">"])}
 
 
+class Several(tf.Module):
+    """Signatures of the same tensors and of others, one that classifies, and some that cannot be served."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+    def doubled(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": x * 2.0}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+    def tripled(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": x * 3.0}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "word"), tf.TensorSpec([None], tf.int64, "number")])
+    def joined(self, word: tf.Tensor, number: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"text": tf.strings.join([word, tf.strings.as_string(number)], "-"), "next": number + 1}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+    def classified(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"scores": x + 0.5, "classes": tf.tile([["left", "right"]], [tf.shape(x)[0], 1])}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+    def drawn(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": x + tf.random.uniform(tf.shape(x))}
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.float32, "x")])
+    def single(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": x + 1.0}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, "x")])
+    def failing(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": tf.debugging.check_numerics(tf.math.log(x - 2.0), "out of its range")}
+
+
 class Writer(tf.Module):
     """Writes a file whenever it is asked: one of TensorFlow's operators is enough."""
 
@@ -89,6 +121,14 @@ def main(folder: Path) -> None:
     scorer = Scorer()
     tf.saved_model.save(scorer, folder / "scorer", signatures={"serving_default": scorer.score, "names": scorer.names})
     tf.saved_model.save(scorer, folder / "unnamed", signatures={"first": scorer.score, "second": scorer.names})
+    tf.saved_model.save(scorer, folder / "numbers", signatures={"serving_default": scorer.score})
+    several = Several()
+    signatures = {"serving_default": several.doubled, "again": several.doubled, "tripled": several.tripled}
+    signatures |= {"joined": several.joined, "classify": several.classified, "drawn": several.drawn}
+    signatures |= {"single": several.single, "failing": several.failing}
+    tf.saved_model.save(several, folder / "several", signatures=signatures)
+    many = {f"s{number:02}": several.tripled for number in range(20)}
+    tf.saved_model.save(several, folder / "many", signatures={"serving_default": several.doubled, **many})
     for kind in (Writer, Reader):
         made = kind()
         tf.saved_model.save(made, folder / kind.__name__.lower(), signatures={"serving_default": made.serve})
@@ -99,7 +139,7 @@ def main(folder: Path) -> None:
     tf.saved_model.save(plain, folder / "plain")
     _two_branches().export(folder / "branches", verbose=False)
     features = random.random((ROWS, 3), np.float32)
-    _answers(folder, "scorer", "serving_default", {"features": features})
+    _answers(folder, "numbers", "serving_default", {"features": features})
     _answers(folder, "scorer", "names", {"colour": np.array([b"Red", b"green", b"blue", b"", b"RED"])})
     pair = {"left": random.random((ROWS, 4), np.float32), "right": random.random((ROWS, 3), np.float32)}
     _answers(folder, "branches", "serving_default", pair)
