@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from model_store import traffic
 from model_store.database import clock_ms
 from model_store.errors import SluiceError, VersionNotAvailable
+from model_store.further_signatures import FurtherSignatures
 from model_store.signature import Signature
 from model_store.tables import Version
 from model_store.traffic import RUNNING, Traffic, TrafficInvalid
@@ -246,12 +247,20 @@ def _check(session: Session, model: str, plan: Plan) -> None:
 
 def _takes_as(session: Session, model: str, plan: Plan) -> bool:
     rows = session.execute(
-        select(Version.number, Version.signature).where(
+        select(Version.number, Version.signature, Version.further_signatures).where(
             Version.model == model, Version.number.in_([plan.version, plan.stable]), Version.signature.is_not(None)
         )
     )
-    found = {row.number: Signature.from_json(row.signature) for row in rows}
-    return len(found) == 2 and found[plan.version].takes_as(found[plan.stable])
+    found = {
+        row.number: (FurtherSignatures.from_json(row.further_signatures), Signature.from_json(row.signature))
+        for row in rows
+    }
+    if len(found) < 2:
+        return False
+    (own, default), (stable, its) = found[plan.version], found[plan.stable]
+    known = own.by_name(default)
+    asked = {"": its} | {one.signature.name: one.signature for one in stable.listed}
+    return all(name in known and known[name].takes_as(signature) for name, signature in asked.items())
 
 
 def _move(session: Session, canary: Canary, move: Move, state: CanaryState, moved: Moved, step: int) -> Canary:

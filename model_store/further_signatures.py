@@ -26,6 +26,11 @@ class FurtherSignatures:
     listed: tuple[FurtherSignature, ...] = ()
     aliases: tuple[str, ...] = ()
 
+    def by_name(self, default: Signature) -> dict[str, Signature]:
+        """Each signature by the names that callers choose it by; the empty one means the default."""
+        further = {one.signature.name: one.signature for one in self.listed}
+        return dict.fromkeys(("", default.name, *self.aliases), default) | further
+
     def to_json(self) -> str | None:
         """As it is kept in SQL; None where there is nothing beside the default."""
         if self == NO_FURTHER:

@@ -18,6 +18,7 @@ from model_store import canaries, registry, shadows, traffic
 from model_store.canaries import Canary, CanaryState, Conditions, Move, Moved, Plan
 from model_store.database import Sessions, connect, sessions_of, transaction
 from model_store.errors import VersionInUse, VersionNotAvailable
+from model_store.further_signatures import FurtherSignature, FurtherSignatures
 from model_store.settings import StoreSettings
 from model_store.shadows import Shadow
 from model_store.signature import Signature, TensorSpec
@@ -241,6 +242,21 @@ def test_a_version_that_takes_other_inputs_is_not_tried(sessions: Sessions):
         with contextlib.suppress(Undone), transaction(sessions) as session:
             version = session.get_one(Version, (MODEL, 2))
             version.signature = Signature(inputs, DIGITS.outputs).to_json()
+            session.flush()
+            with contextlib.nullcontext() if suits else pytest.raises(TrafficInvalid, match="other inputs"):
+                canaries.begin(session, MODEL, PLAN, "cli_admin")
+            raise Undone
+
+
+def test_a_version_that_lacks_a_signature_of_the_stable_one_is_not_tried(sessions: Sessions):
+    other = Signature((TensorSpec("text", "string", (None,)),), DIGITS.outputs, "texts")
+    unlike = Signature((TensorSpec("text", "float32", (None,)),), DIGITS.outputs, "texts")
+    for further, suits in ((other, True), (unlike, False), (None, False)):
+        with contextlib.suppress(Undone), transaction(sessions) as session:
+            offered = {1: other, 2: further}
+            for number, one in offered.items():
+                listed = () if one is None else (FurtherSignature(one, 8),)
+                session.get_one(Version, (MODEL, number)).further_signatures = FurtherSignatures(listed).to_json()
             session.flush()
             with contextlib.nullcontext() if suits else pytest.raises(TrafficInvalid, match="other inputs"):
                 canaries.begin(session, MODEL, PLAN, "cli_admin")

@@ -100,7 +100,8 @@ def test_a_zipped_savedmodel_serves_its_default_signature_from_onnx(shop: Shop, 
     assert {row["name"]: row["accepted"] for row in ended.report["variants"]} == {"onnx": True, "savedmodel": True}
 
 
-@pytest.mark.long  # TensorFlow is imported three times
+@pytest.mark.long
+@pytest.mark.timeout(600)  # TensorFlow is imported five times
 def test_another_signature_with_texts_is_chosen_by_the_uploader_and_served_by_tensorflow(
     shop: Shop, saved_models: Path, tmp_path: Path
 ):
@@ -144,6 +145,7 @@ def test_an_export_of_keras_with_two_inputs_is_served(shop: Shop, saved_models: 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_all_signatures_that_can_be_called_are_served_beside_the_default(
     shop: Shop, saved_models: Path, tmp_path: Path
 ):
@@ -165,6 +167,7 @@ def test_all_signatures_that_can_be_called_are_served_beside_the_default(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_where_another_variant_serves_there_is_the_default_signature_only(
     shop: Shop, saved_models: Path, tmp_path: Path
 ):
@@ -181,6 +184,7 @@ def test_where_another_variant_serves_there_is_the_default_signature_only(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_no_version_has_more_than_sixteen_signatures(shop: Shop, saved_models: Path, tmp_path: Path):
     ended = prepared(shop, zipped(saved_models / "many", tmp_path / "many"))
     assert ended.served is not None, ended.error_message

@@ -6,6 +6,7 @@ upload. There is nothing to compare them with: what is served is the SavedModel 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,14 +116,21 @@ class Trial:
         self._settings = settings
         self._room_bytes = room_bytes
         self._runner: Runner | None = None
+        self._until = time.monotonic() + settings.preparation_seconds
         self.memory_bytes = 0
 
     def tried(self, seed: int) -> list[SignatureFigures]:
         """What became of each; raises LockdownUnavailable, and what `start` does."""
         try:
-            return [self._tried(loaded, seed) for loaded in self._further]
+            return [self._in_time(loaded, seed) for loaded in self._further]
         finally:
             self._end()
+
+    def _in_time(self, loaded: Loaded, seed: int) -> SignatureFigures:
+        # Each may hang until its runner is killed: sixteen such would keep a worker for an hour.
+        if time.monotonic() > self._until:
+            return SignatureFigures(loaded.signature.name, reason="those before it took all the time that there was")
+        return self._tried(loaded, seed)
 
     def _tried(self, loaded: Loaded, seed: int) -> SignatureFigures:
         name = loaded.signature.name

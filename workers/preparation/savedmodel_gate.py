@@ -46,8 +46,8 @@ def open_savedmodel(
 ) -> tuple[dict[str, Any], Tensors]:
     """Unpacks upload.archive into at most `limit_bytes` and checks its graph.
 
-    Answers `files`, `functions`, `nodes`, `signatures` (their names), `half` (whether it computes in 16 bits), and
-    `examples` in base64 where it parses such.
+    Answers `files`, `functions`, `nodes`, `half` (whether it computes in 16 bits), and `examples` in base64 where it
+    parses such.
     Raises UploadRefused: savedmodel_archive, savedmodel_structure, savedmodel_operator, savedmodel_signature.
     """
     packed = Path(UPLOAD)
@@ -61,12 +61,11 @@ def open_savedmodel(
         raise refused("savedmodel_structure", f"the graph has more than {NODES_LIMIT} nodes")
     for function in functions:
         _check(function)
-    held[HELD] = folder, graph, functions
+    held[HELD] = folder, graph, functions, _signatures(graph)
     answer = {
         "files": files,
         "functions": len(functions),
         "nodes": len(nodes),
-        "signatures": sorted(_signatures(graph)),
         "half": any(attribute.type in _HALF for node in nodes for attribute in node.attr.values()),
         "examples": [base64.b64encode(example).decode() for example in examples_for(functions)],
     }
@@ -81,12 +80,12 @@ def rebuild_savedmodel(
     """Writes savedmodel.tar with what was checked, `signature` (or the only one) as its `serving_default`.
 
     Answers `signature`, `size_bytes`, and of the others `further` (which are kept as well), `aliases` (which are the
-    same function once more) and `left_out` (which are too many). Raises UploadRefused: savedmodel_signature.
+    same function once more) and `left_out` (the first of those that are too many). Raises UploadRefused:
+    savedmodel_signature.
     """
     from tensorflow.core.protobuf import saved_model_pb2
 
-    folder, graph, functions = held.pop(HELD)
-    signatures = _signatures(graph)
+    folder, graph, functions, signatures = held.pop(HELD)
     chosen = _chosen(arguments["signature"], sorted(signatures))
     clean = Path(CLEAN)
     clean.mkdir()
@@ -94,7 +93,7 @@ def rebuild_savedmodel(
         if (folder / part).is_dir():
             (folder / part).rename(clean / part)
     others = [name for name in sorted(signatures) if name != chosen and 0 < len(name) <= NAME_CHARACTERS]
-    others, left_out = others[: MOST_SIGNATURES - 1], others[MOST_SIGNATURES - 1 :]
+    others, left_out = others[: MOST_SIGNATURES - 1], others[MOST_SIGNATURES - 1 :][:SHOWN_SIGNATURES]
     own = _form(graph, functions, signatures[chosen])
     aliases = [name for name in others if _form(graph, functions, signatures[name]) == own]
     kept = [name for name in others if name not in aliases]
@@ -222,7 +221,7 @@ def _form(
     name = graph.object_graph_def.nodes[node].bare_concrete_function.concrete_function_name
     found = next((function for function in functions if function.signature.name == name), None)
     if found is None:
-        return name, b"", b""
+        return str(node), b"", b""
     plain = type(found).FromString(found.SerializeToString())
     plain.signature.ClearField("name")
     # Of variables it is a number that is drawn for each function.
