@@ -103,12 +103,6 @@ class TextPlan:
 
 def parse(body: Body, contract: Contract) -> Request:
     """The request in a body of a caller of one version; raises InputInvalid."""
-    request = parse_body(body, contract)
-    return by_terms(request, contract.further[request.form.named]) if request.form.named else request
-
-
-def parse_body(body: Body, contract: Contract) -> InferRequest:
-    """The same, whichever of the version's signatures it is to: the form of its answer says that."""
     data, head = body.data, body.head
     if head == TEXT:
         return parse_text(data, contract)
@@ -123,7 +117,13 @@ def parse_body(body: Body, contract: Contract) -> InferRequest:
     tensors = {part.spec.name: part.read(data, head) for part in plan.parts}
     if plan.files:
         read_files(tensors, plan.files, contract)
-    return InferRequest(tensors, plan.instances, plan.form, plan.opening)
+    request = InferRequest(tensors, plan.instances, plan.form, plan.opening)
+    return of_signature(request, contract) if plan.form.named else request
+
+
+def of_signature(request: InferRequest, contract: Contract) -> Request:
+    """A request to the signature that the form of its answer names."""
+    return by_terms(request, contract.further[request.form.named])
 
 
 def plan_of(text: bytes, contract: Contract) -> Plan:
@@ -187,18 +187,19 @@ def raw_plan(size: int, contract: Contract) -> Plan:
     return Plan((part,), size, 1, form, opening_of(None))
 
 
-def parse_text(text: bytes, contract: Contract) -> InferRequest:
+def parse_text(text: bytes, contract: Contract) -> Request:
     """A request that is JSON from its first byte to its last."""
     if len(contract.signature.inputs) == 1 and (cut := cut_out(text)) is not None:
         frame, data = cut
         plan = remembered_text_plan(frame, contract)
         values = None if plan is None else read_values(plan, data)
         if plan is not None and values is not None:
-            return InferRequest({plan.spec.name: values}, plan.instances, plan.form, plan.opening)
+            request = InferRequest({plan.spec.name: values}, plan.instances, plan.form, plan.opening)
+            return of_signature(request, contract) if plan.form.named else request
     return parse_exactly(text, contract)
 
 
-def parse_exactly(text: bytes, contract: Contract) -> InferRequest:
+def parse_exactly(text: bytes, contract: Contract) -> Request:
     """The same for any JSON, at any speed; what `read_values` accepts gives the same tensor here."""
     document = parse_json(text)
     terms = terms_of(document, contract)
@@ -206,7 +207,8 @@ def parse_exactly(text: bytes, contract: Contract) -> InferRequest:
     found = {described.spec.name: tensor_in(described) for described in head.inputs}
     tensors = {spec.name: found[spec.name] for spec in terms.signature.inputs}
     read_files(tensors, files_in(head), contract)
-    return InferRequest(tensors, head.instances, head.form, head.opening)
+    request = InferRequest(tensors, head.instances, head.form, head.opening)
+    return of_signature(request, contract) if head.form.named else request
 
 
 def files_in(head: Head) -> tuple[TensorSpec, ...]:
