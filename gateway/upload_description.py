@@ -19,7 +19,7 @@ class UploadAsked(BaseModel):
     format: Annotated[Format | None, Field(description="What the file is, where it does not say so itself.")] = None
     signature: Annotated[
         str | None,
-        Field(max_length=256, description="Which signature of a SavedModel is served; `serving_default` by default."),
+        Field(max_length=256, description="Which signature of a SavedModel is the default one."),
     ] = None
     inputs: Annotated[
         str | None,

@@ -53,7 +53,7 @@ def push(  # noqa: PLR0913 - a command's options
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until the version is prepared, and fail if it is refused.")] = True,
     served: Annotated[
-        str | None, typer.Option("--signature", help="Which signature of a SavedModel is served.", metavar="NAME")
+        str | None, typer.Option("--signature", help="Which signature of a SavedModel is the default.", metavar="NAME")
     ] = None,
     inputs: Annotated[
         str | None, typer.Option(help="What a TorchScript file takes: x:float32[-1,4],mask:bool[-1].")
