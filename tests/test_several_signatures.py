@@ -55,6 +55,8 @@ def installation(
         assert uploaded.status_code == 202, uploaded.text
         wait_for(lambda: version_of(admin)["state"] not in ("START", "LOADING"), PREPARED_SECONDS)
         assert version_of(admin)["state"] == "AVAILABLE", version_of(admin)["error"]
+        # On a busy machine it serves cold, and is loaded by its first call.
+        wait_for(lambda: predict(admin, "", instances=ROWS).status_code == 200, PREPARED_SECONDS)
         yield made
 
 
