@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from model_store.formats import check_allowed
+from model_store.parameters import read_parameters
 from model_store.signature import STRING, Signature, Tensors, TensorSpec
 from workers.errors import InputInvalid
 from workers.preparation.candidates import Candidate
@@ -62,7 +64,8 @@ class MlflowUpload(Upload):
             agree(self._document.outputs, loaded.signature.outputs, "outputs"),
         ]
         detail = "; ".join(part for part in (loaded.detail, *compared) if part)
-        return Loaded(loaded.signature, loaded.ranges, loaded.half, detail)
+        signature = replace(loaded.signature, parameters=read_parameters(self._document.params or []))
+        return Loaded(signature, loaded.ranges, loaded.half, detail)
 
     def convert(self, loaded: Loaded, trial: Runner) -> tuple[list[Candidate], list[VariantFigures]]:
         return self._inner.convert(loaded, trial)
