@@ -10,8 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from auth.client_identities import load_identities
-from auth.grants import ADMINISTRATION, Action, GrantSpec, deciding, spec_of
-from auth.limits import ClientLimits, load_limits
+from auth.grants import ADMINISTRATION, USE, Action, GrantSpec, deciding, spec_of
+from auth.limits import EVERYTHING, Bounds, ClientLimits, load_limits
 from auth.model_patterns import ANY, is_pattern
 from auth.people_tables import Person
 from auth.revocations import load_revoked
@@ -19,14 +19,16 @@ from auth.roles import Role, scopes_of
 from auth.scopes import Scope, known_scopes
 from auth.tables import Client, Grant
 
-# Grants that are not stored but follow from something else. None of them lets anybody predict or submit.
+# Grants that are not stored but follow from something else. None of them lets a client predict or submit.
 _OF_SCOPE = GrantSpec(ANY, actions=ADMINISTRATION, rule=f"scope {Scope.CLIENTS_ADMIN}")
 _OF_ROLES = {
-    Role.ADMIN: GrantSpec(ANY, actions=ADMINISTRATION, rule="role admin"),
-    Role.OPERATOR: GrantSpec(ANY, actions=ADMINISTRATION, rule="role operator"),
+    Role.ADMIN: GrantSpec(ANY, actions=ADMINISTRATION | USE, rule="role admin"),
+    Role.OPERATOR: GrantSpec(ANY, actions=ADMINISTRATION | USE, rule="role operator"),
     Role.AUDITOR: GrantSpec(ANY, actions=frozenset({Action.METADATA}), rule="role auditor"),
     Role.READER: GrantSpec(ANY, actions=frozenset({Action.METADATA}), rule="role reader"),
 }
+# People try models; what asks more often is a program, and has a client of its own.
+LIMITS_OF_PEOPLE: ClientLimits = {EVERYTHING: Bounds(requests_per_second=10, burst=50, queued_jobs=20)}
 # What leads to a lane.
 _OF_WHAT_WAITS = frozenset({Action.PREDICT, Action.SUBMIT})
 
@@ -164,6 +166,7 @@ def _of_people(session: Session) -> dict[str, ClientRights]:
             scopes=scopes_of(row.role),
             grants={},
             implicit=implicit_grants(row.role),
+            limits=LIMITS_OF_PEOPLE,
         )
         for row in session.execute(select(*columns))
     }

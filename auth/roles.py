@@ -6,11 +6,15 @@ from enum import StrEnum
 
 from auth.scopes import Scope, known_scopes
 
+# What the id of a person begins with; a client's never does.
+PERSON = "usr_"
+
 
 class Role(StrEnum):
-    """Administrators do everything but predict; operators look after models and jobs; auditors and readers only look.
+    """Administrators do everything; operators look after models and jobs; auditors and readers only look.
 
-    Nobody reads the contents of other people's jobs by a role: that is for a client that was given the scope.
+    Nobody reads the contents of other people's jobs by a role: that is for a client that was given the scope. Nor has a
+    role the scope `jobs`: webhooks are for programs.
     """
 
     ADMIN = "admin"
@@ -19,9 +23,11 @@ class Role(StrEnum):
     READER = "reader"
 
 
+# Who may bring a model into service, and take it out, may try it: less than that.
+_TRYING = known_scopes("predict explain")
 SCOPES = {
-    Role.ADMIN: known_scopes("jobs:admin models:read models:write clients:admin audit:read metrics:read"),
-    Role.OPERATOR: known_scopes("jobs:admin models:read models:write metrics:read"),
+    Role.ADMIN: _TRYING | known_scopes("jobs:admin models:read models:write clients:admin audit:read metrics:read"),
+    Role.OPERATOR: _TRYING | known_scopes("jobs:admin models:read models:write metrics:read"),
     Role.AUDITOR: known_scopes("models:read audit:read metrics:read"),
     # What people had before there were roles: `/metrics`, and `/docs` like everybody with a password.
     Role.READER: known_scopes("metrics:read"),

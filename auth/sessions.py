@@ -1,4 +1,7 @@
-"""Sessions of people in browsers: opened at sign-in, found by a cookie's hash, ended by hand, by rest or by age."""
+"""Sessions of people in browsers: opened at sign-in, found by a cookie's hash, ended by hand, by rest or by age.
+
+A session gets access tokens with which its pages predict. They name it, and are refused once it is ended.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,21 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
-from auth.people_errors import SessionNotFound
+from auth import people, revocations
+from auth.people_errors import SessionInvalid, SessionNotFound
 from auth.people_tables import Person, PersonSession
 from model_store.database import clock_ms
-from model_store.generation import bump_generation
 
 SECOND_MS = 1000
+# Of what names a session in lists, and in its tokens.
+PREFIX = "ses_"
 # How far `seen_at` may lag: a row is not written at every click.
 SEEN_SECONDS = 60
+# How long a token lives that a session got: what rests or is over takes no other one with it.
+TOKEN_SECONDS = 300
 # The oldest end first, so that nobody fills the table by signing in.
 MOST_OF_ONE_PERSON = 20
 
@@ -51,12 +58,11 @@ def open_session_of(session: Session, person: Person, lifetimes: Lifetimes, *, a
     now = clock_ms(session)
     session.execute(delete(PersonSession).where(PersonSession.expires_at <= now))
     for row in _rows(session, person.id)[MOST_OF_ONE_PERSON - 1 :]:
-        session.delete(row)
-        bump_generation(session)
+        _end(session, PersonSession.id == row.id)
     session.add(
         PersonSession(
             cookie_hash=cookie_hash(cookie),
-            id=f"ses_{secrets.token_urlsafe(12)}",
+            id=f"{PREFIX}{secrets.token_urlsafe(12)}",
             person_id=person.id,
             address=address[:64],
             program=_shown(program),
@@ -101,23 +107,42 @@ def of_person(session: Session, person_id: str, lifetimes: Lifetimes) -> Sequenc
     ]
 
 
+def token_seconds(session: Session, hashed: str) -> int:
+    """How long a token may live that the session of this cookie gets now; raises SessionInvalid where it is over."""
+    expires_at = session.scalar(select(PersonSession.expires_at).where(PersonSession.cookie_hash == hashed)) or 0
+    left = (expires_at - clock_ms(session)) // SECOND_MS
+    if left <= 0:
+        raise SessionInvalid
+    return min(TOKEN_SECONDS, left)
+
+
 def end(session: Session, person_id: str, session_id: str) -> None:
     """Ends one session of a person; every gateway refuses it within a second. Raises SessionNotFound."""
-    wanted = delete(PersonSession).where(PersonSession.id == session_id, PersonSession.person_id == person_id)
-    if session.execute(wanted).rowcount != 1:  # type: ignore[attr-defined] # of DELETE
+    if not _end(session, (PersonSession.id == session_id) & (PersonSession.person_id == person_id)):
         raise SessionNotFound("there is no such session")
-    bump_generation(session)
 
 
 def end_of_cookie(session: Session, cookie: str) -> None:
     """Ends the session of this cookie, if there is one: whoever has the cookie may."""
-    if session.execute(delete(PersonSession).where(PersonSession.cookie_hash == cookie_hash(cookie))).rowcount:  # type: ignore[attr-defined] # as above
-        bump_generation(session)
+    _end(session, PersonSession.cookie_hash == cookie_hash(cookie))
 
 
 def cookie_hash(cookie: str) -> str:
     """What is stored of a cookie. It has 256 random bits, so a fast hash is enough (ASVS 5.0, 6.5.2)."""
     return hashlib.sha256(cookie.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _end(session: Session, which: ColumnElement[bool]) -> bool:
+    """Ends a session and the tokens that it got; False where there is none."""
+    gone = delete(PersonSession).where(which).returning(PersonSession.id, PersonSession.person_id)
+    ended = session.execute(gone.execution_options(synchronize_session="fetch")).one_or_none()
+    if ended is None:
+        return False
+    until = clock_ms(session) // SECOND_MS + TOKEN_SECONDS + 1
+    if not revocations.revoke(session, ended.id, ended.person_id, until):
+        # A thousand in five minutes are more than all gateways shall remember: whoever does that signs in again.
+        people.end_everything(session, people.get(session, ended.person_id))
+    return True
 
 
 def _rows(session: Session, person_id: str) -> Sequence[PersonSession]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from auth.grants import deciding, spec_of
+from auth.grants import GrantSpec, deciding, spec_of
 from auth.model_patterns import ANY
+from auth.people_tables import Person
 from auth.revocations import load_revoked
+from auth.rights import implicit_grants
+from auth.roles import PERSON
 from auth.tables import Client, Grant
 from model_store.tables import Label
 
@@ -37,8 +41,9 @@ REASONS = {
 
 SECOND_MS = 1000
 
-# A client's id, what it does, the model, the version, and the grant that allowed it at first, if that is known: a label
-# in it may point elsewhere by now, and the job runs on the version that it was submitted to all the same.
+# The id of a client, or of a person; what it does, the model, the version, and the grant that allowed it at first, if
+# that is known: a label in it may point elsewhere by now, and the job runs on the version that it was submitted to all
+# the same.
 Asked = tuple[str, str, str, int, int | None]
 # From when on (milliseconds since 1970) it is something else; None is never.
 Until = int | None
@@ -48,7 +53,8 @@ Until = int | None
 class Authority:
     """By what a job was let in: the grant's id, and the token's `jti` and `iat` (seconds since 1970).
 
-    Those of another issuer's token have no `jti` here; jobs of earlier releases have nothing.
+    Of a person's token it is the `sid` instead, by which a sign-in is revoked. Those of another issuer's token have
+    none here; jobs of earlier releases have nothing.
     """
 
     grant: int | None = None
@@ -62,14 +68,15 @@ UNKNOWN = Authority()
 def withdrawn_now(session: Session, asked: Asked, now_ms: int) -> tuple[Withdrawal | None, Until]:
     """Why a client may not do this at `now_ms` (the database's clock), None where it may; and how long that holds."""
     client_id, action, model, version, granted_by = asked
-    disabled = session.scalar(select(Client.disabled).where(Client.id == client_id))
+    if client_id.startswith(PERSON):
+        disabled = session.scalar(select(Person.disabled).where(Person.id == client_id))
+    else:
+        disabled = session.scalar(select(Client.disabled).where(Client.id == client_id))
     if disabled is None:
         return Withdrawal.CLIENT_DELETED, None
     if disabled:
         return Withdrawal.CLIENT_DISABLED, None
-    about = or_(Grant.model == model, Grant.model.contains(ANY))
-    rows = session.scalars(select(Grant).where(Grant.client_id == client_id, about).order_by(Grant.id))
-    grants = [grant for grant in map(spec_of, rows) if grant.names(model)]
+    grants = [grant for grant in _grants(session, client_id, model) if grant.names(model)]
     first = next((grant for grant in grants if grant.id == granted_by and action in grant.actions), None)
     if first is not None and first.lasts(now_ms):
         return None, first.expires_at
@@ -80,6 +87,15 @@ def withdrawn_now(session: Session, asked: Asked, now_ms: int) -> tuple[Withdraw
     # The grant is still there: only the time is over.
     expired = first or deciding(grants, action, version, labels, 0)
     return Withdrawal.GRANT_WITHDRAWN if expired is None else Withdrawal.GRANT_EXPIRED, None
+
+
+def _grants(session: Session, client_id: str, model: str) -> Sequence[GrantSpec]:
+    """Those that may be about the model: what is stored of a client, what follows from a person's role."""
+    if client_id.startswith(PERSON):
+        return implicit_grants(session.scalar(select(Person.role).where(Person.id == client_id)) or "")
+    about = or_(Grant.model == model, Grant.model.contains(ANY))
+    rows = session.scalars(select(Grant).where(Grant.client_id == client_id, about).order_by(Grant.id))
+    return [spec_of(row) for row in rows]
 
 
 class Standing:
@@ -115,6 +131,7 @@ class Standing:
         if known is None:
             if len(self._not_before) >= MOST_REMEMBERED:
                 self._not_before.clear()
-            found = session.scalar(select(Client.tokens_not_before).where(Client.id == client_id))
+            whose = Person if client_id.startswith(PERSON) else Client
+            found = session.scalar(select(whose.tokens_not_before).where(whose.id == client_id))
             known = self._not_before[(generation, client_id)] = found or 0
         return known

@@ -28,11 +28,11 @@ from auth.compact import (
 )
 from auth.errors import Reason, ScopeInvalid, TokenInvalid
 from auth.keys import ALGORITHM, KeySource
+from auth.roles import PERSON
 from auth.scopes import Scope, format_scopes, parse_scopes
 
 # The console, through which people call: a public client of RFC 6749, section 2.1, that every installation has.
 CONSOLE = "sluice-console"
-PERSON = "usr_"
 THUMBPRINT = "x5t#S256"
 MOST_BUILT = 16
 
@@ -154,15 +154,18 @@ class Issuer:
         issued_at: int | None = None,
         family: str | None = None,
         thumbprint: str | None = None,
+        seconds: int | None = None,
     ) -> tuple[str, int]:
-        """A new token for a client or a person, and the seconds until it expires.
+        """A new token for a client or a person, and the seconds until it expires: as many as ever, or `seconds` if
+        that is sooner.
 
         `issued_at` is in seconds since 1970. Given from the database's clock, it can be compared with the moment of a
-        revocation, which that clock tells as well. `family` is the sign-in that a person's token belongs to. With the
-        `thumbprint` of a TLS certificate the token is good on connections with that certificate only (RFC 8705,
-        section 3.1).
+        revocation, which that clock tells as well. `family` is the sign-in, or the session, that a person's token
+        belongs to. With the `thumbprint` of a TLS certificate the token is good on connections with that certificate
+        only (RFC 8705, section 3.1).
         """
         issued = int(self._clock()) if issued_at is None else issued_at
+        lasts = self._seconds if seconds is None else min(self._seconds, seconds)
         claims = {
             "iss": self._issuer,
             "aud": self._audience,
@@ -172,14 +175,14 @@ class Issuer:
             "jti": secrets.token_urlsafe(16),
             "iat": issued,
             "nbf": issued,
-            "exp": issued + self._seconds,
+            "exp": issued + lasts,
             **({} if family is None else {"sid": family}),
             **({} if thumbprint is None else {"cnf": {THUMBPRINT: thumbprint}}),
         }
         signing = self._keys.ring.signing
         headers = {"typ": "at+jwt", "kid": signing.public.kid}
         key = self._built.key(signing.public.kid, signing.key)
-        return sign(claims, key, headers, ALGORITHM), self._seconds
+        return sign(claims, key, headers, ALGORITHM), lasts
 
 
 def thumbprint_of(payload: Members) -> str | None:

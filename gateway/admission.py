@@ -69,8 +69,8 @@ class Caller:
 
     @property
     def token_id(self) -> str | None:
-        """The token's `jti`, if it is one of ours."""
-        return self.revocable[0] if self.revocable else None
+        """What revokes the token, if it is one of ours: its `jti`, or the sign-in or session of a person (`sid`)."""
+        return self.revocable[-1] if self.revocable else None
 
 
 class _Targets:

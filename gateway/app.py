@@ -33,6 +33,7 @@ from gateway.job_watch import JobWatch
 from gateway.key_keeping import KeyKeeping
 from gateway.limits import Limits
 from gateway.middleware import BodyLimit, RequestContext
+from gateway.page_tokens import PageTokens
 from gateway.parts import Parts
 from gateway.people_parts import make_people_parts
 from gateway.predictions import PredictionEndpoint
@@ -73,6 +74,7 @@ from gateway.routes import (
     openai_batches,
     openai_files,
     people,
+    person_tokens,
     repository,
     samples,
     scoring,
@@ -101,6 +103,7 @@ from monitoring.metrics import watch_memory
 from workers import redis_link
 from workers.broker import broker
 from workers.dispatch import Dispatcher
+from workers.lanes import Keys
 from workers.pools import CatalogPools
 from workers.publisher import Publisher
 from workers.sweep import Collaborators
@@ -191,6 +194,7 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         client_webhooks,
         people,
         sessions,
+        person_tokens,
         second_factors,
         setup,
         access,
@@ -261,7 +265,7 @@ def make_parts(settings: GatewaySettings) -> Parts:
         figures=figures,
         shadowing=Shadowing(submission, figures),
         outlook=outlook,
-        statistics=InferenceStatistics(),
+        statistics=InferenceStatistics(submission, Keys(settings.key_prefix)),
         limits=Limits(settings, sessions, snapshot, gateway),
         jobs=JobSubmission(settings, sessions, artifacts, submission),
         results=JobResults(
@@ -270,6 +274,7 @@ def make_parts(settings: GatewaySettings) -> Parts:
             ReceiptIssuer(signing_keys, issuer=settings.issuer, clock=snapshot.clock.now),
             outlook,
         ),
+        pages=PageTokens(master_keys),
         watch=watch,
         end_feed=end_feed,
         end_channel=EndChannel(settings, [watch.ended, end_feed.ended]),
@@ -328,6 +333,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
     await parts.limits.start()
     await parts.outlook.start()
     await parts.figures.start()
+    await parts.statistics.start()
     await parts.end_channel.start()
     dispatcher.start()
     webhooks.start()
@@ -338,6 +344,7 @@ async def running(parts: Parts) -> AsyncIterator[None]:
         await parts.jobs.close()
         await parts.shadowing.close()
         await parts.figures.close()
+        await parts.statistics.close()
         await parts.end_channel.close()
         await parts.watch.close()
         await parts.end_feed.close()

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from gateway.job_listing import MOST_LOOKED_AT, number_of, token_of
+from gateway.job_listing import MOST_LOOKED_AT
+from gateway.page_tokens import PageTokens
 from workers.webhooks.tables import WebhookDelivery
 
 
@@ -23,25 +24,25 @@ class Wanted:
 
 
 def deliveries_of(
-    session: Session, wanted: Wanted, limit: int, page_token: str | None = None
+    session: Session, pages: PageTokens, wanted: Wanted, limit: int, page_token: str | None = None
 ) -> tuple[Sequence[WebhookDelivery], str | None]:
     """A page, and where the next one begins; it may have none of those that are wanted and yet not be the last.
 
     Raises PageTokenInvalid.
     """
-    looked = _own(wanted, page_token).limit(MOST_LOOKED_AT).subquery()
+    looked = _own(wanted, pages.below(page_token)).limit(MOST_LOOKED_AT).subquery()
     found = select(WebhookDelivery).where(WebhookDelivery.number.in_(select(looked.c.number)))
     for column, value in ((WebhookDelivery.target, wanted.target), (WebhookDelivery.state, wanted.state)):
         if value is not None:
             found = found.where(column == value)
     rows = session.scalars(found.order_by(WebhookDelivery.number.desc()).limit(limit + 1)).all()
     if len(rows) > limit:
-        return rows[:limit], token_of(rows[limit - 1].number)
+        return rows[:limit], pages.make(rows[limit - 1].number)
     count, last = session.execute(select(func.count(), func.min(looked.c.number))).one()
-    return rows, token_of(last) if count == MOST_LOOKED_AT else None
+    return rows, pages.make(last) if count == MOST_LOOKED_AT else None
 
 
-def _own(wanted: Wanted, page_token: str | None) -> Select[int]:
+def _own(wanted: Wanted, below: int) -> Select[int]:
     if wanted.job is not None:
         # Of one job there are a few, which an index of their own finds.
         own = WebhookDelivery.client_id == wanted.client_id
@@ -51,6 +52,4 @@ def _own(wanted: Wanted, page_token: str | None) -> Select[int]:
         of_client = WebhookDelivery.client_id.between(wanted.client_id, wanted.client_id)
         found = select(WebhookDelivery.number).where(of_client)
         found = found.order_by(WebhookDelivery.client_id.desc())
-    if page_token is not None:
-        found = found.where(WebhookDelivery.number < number_of(page_token))
-    return found.order_by(WebhookDelivery.number.desc())
+    return found.where(WebhookDelivery.number < below).order_by(WebhookDelivery.number.desc())

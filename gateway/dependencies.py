@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
@@ -16,6 +16,7 @@ from auth.scopes import Scope
 from gateway.admission import Caller
 from gateway.audit_trail import record_act
 from gateway.basic_credentials import CredentialsMalformed, is_basic, read_basic
+from gateway.page_tokens import PageTokens
 from gateway.parts import Parts
 from gateway.person_sessions import SignedIn
 from gateway.settings import GatewaySettings
@@ -34,6 +35,7 @@ PUBLIC = frozenset(
         "/admin/password",
         "/admin/session",
         "/admin/setup",
+        "/admin/tokens",
         "/oauth/introspect",
         "/oauth/revoke",
         "/oauth/token",
@@ -54,6 +56,14 @@ TOKEN_PATH = "/oauth/token"  # noqa: S105 - an address, not a password
 def parts(request: Request) -> Parts:
     """The collaborators that `create_app` made."""
     return cast(Parts, request.app.state.parts)
+
+
+def page_tokens(request: Request) -> PageTokens:
+    """What makes and reads the tokens of lists' pages."""
+    return parts(request).pages
+
+
+Pages = Annotated[PageTokens, Depends(page_tokens)]
 
 
 def open_session(request: Request) -> Iterator[Session]:

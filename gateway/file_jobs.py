@@ -6,20 +6,19 @@ from dataclasses import dataclass
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from auth.standing import Authority
 from gateway.access import Found
 from gateway.admission import Caller
-from gateway.file_uploads import NEVER
 from gateway.idempotent_submits import Accepted, Answer, Keyed, settle
 from gateway.job_terms import Terms, terms
 from gateway.parts import Parts
 from gateway.submit_options import SubmitOptions
 from gateway.webhook_terms import is_told
 from model_store.catalog import CatalogVersion
-from model_store.database import clock_ms, transaction
+from model_store.database import transaction
 from model_store.errors import SluiceError
 from model_store.files import delete_file, open_file
 from workers import jobs
@@ -27,7 +26,7 @@ from workers.drafts import FILE, NO_LANE
 from workers.errors import QueueFull
 from workers.files.contract import FileInvalid
 from workers.files.formats import format_named
-from workers.files.keeping import BATCH_OUTPUT, OUTPUT, FileInUse, forget_file, new_file_id
+from workers.files.keeping import FileInUse, add_batch, forget_file
 from workers.files.tables import Batch, File
 from workers.idempotency import Claim, give_back
 from workers.job_statements import in_lane
@@ -139,10 +138,10 @@ def _accept(
             told = settle(session, claims)
             if told:
                 return told[draft.id], None
-        if _waiting(session, caller.client_id) >= parts.settings.files_waiting:
+        full = full_of_files(parts, session, caller.client_id)
+        if full is not None:
             give_back(session, claims)
-            most = parts.settings.files_waiting
-            return QueueFull(f"{most} files of this client wait already", retry_after_seconds=FULL_SECONDS), None
+            return full, None
         jobs.accept(session, [draft], 0)
         if options.webhook is not None:
             note_addresses(session, [(draft.id, options.webhook)])
@@ -152,27 +151,16 @@ def _accept(
 
 def _keep(session: Session, submit: FileSubmit, job_id: str) -> int:
     """Write what goes with the job's row; returns its number."""
-    number = session.scalars(select(Job.number).where(Job.id == job_id)).one()
-    output = File(
-        id=new_file_id(),
-        client_id=submit.caller.client_id,
-        name=f"{job_id}.jsonl",
-        purpose=OUTPUT if submit.endpoint is None else BATCH_OUTPUT,
-        format="jsonl",
-        size_bytes=0,
-        created_at=clock_ms(session),
-        expires_at=NEVER,
-        parts="[]",
-    )
-    session.add(output)
-    batch = Batch(job=number, input_file=submit.file.id, output_file=output.id, owns_input=submit.owns)
-    batch.endpoint, batch.notes = submit.endpoint, submit.notes
-    session.add(batch)
-    if submit.owns:
-        session.execute(update(File).where(File.id == submit.file.id).values(expires_at=NEVER))
-    return number
+    job = session.scalars(select(Job).where(Job.id == job_id)).one()
+    batch = Batch(input_file=submit.file.id, owns_input=submit.owns, endpoint=submit.endpoint, notes=submit.notes)
+    add_batch(session, job, batch)
+    return job.number
 
 
-def _waiting(session: Session, client_id: str) -> int:
+def full_of_files(parts: Parts, session: Session, client_id: str) -> QueueFull | None:
+    """What to tell a client that has as many files waiting as it may."""
+    most = parts.settings.files_waiting
     waiting = select(func.count()).where(in_lane(NO_LANE), Job.client_id == client_id).select_from(Job)
-    return session.scalars(waiting).one()
+    if session.scalars(waiting).one() < most:
+        return None
+    return QueueFull(f"{most} files of this client wait already", retry_after_seconds=FULL_SECONDS)

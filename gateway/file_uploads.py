@@ -16,7 +16,7 @@ from model_store.database import clock_ms, transaction
 from model_store.errors import ArtifactTooLarge
 from model_store.files import delete_file
 from model_store.receipts import Stored, empty
-from workers.files.keeping import FilesFull, kept_by, new_file_id
+from workers.files.keeping import NEVER, FilesFull, kept_by, new_file_id
 from workers.files.tables import File
 
 
@@ -31,8 +31,6 @@ class NewFile:
     kept_seconds: float | None = None
 
 
-# What a job keeps goes with the job: a moment that never comes, which every reader of JSON can hold.
-NEVER = 2**53 - 1
 # Uploads and results of one client, however small: each is a row, and a file on the disk.
 MOST_FILES = 100_000
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.example_description import EXAMPLE_SCHEMAS
 from gateway.explain_description import EXPLAIN_SCHEMAS, options_schema
+from gateway.parameter_schemas import parameters_schema
 from gateway.scoring_description import SCORING_SCHEMAS
 from gateway.tensor_schemas import (
     ANSWERED_NUMBER,
@@ -224,4 +225,6 @@ def _infer(signature: Signature) -> Json:
 def _scoring(interface: Interface) -> Json:
     """MLflow's `inputs`, the form that suits every signature; it takes tables and CSV too."""
     columns = _columns(interface.signature.inputs, interface.most_instances, scored_value)
-    return {"type": "object", "required": ["inputs"], "properties": {"inputs": columns}}
+    parameters = interface.signature.parameters
+    params = {"params": parameters_schema(parameters)} if parameters else {}
+    return {"type": "object", "required": ["inputs"], "properties": {"inputs": columns, **params}}

@@ -45,7 +45,7 @@ async def job_events(watch: JobWatch, job_id: str, look: Callable[[], JobView], 
     with watch.watching(job_id, known) as watcher:
         while True:
             try:
-                found = await asyncio.to_thread(look)
+                found = await watch.looks.take(look)
             except JobNotFound:
                 return
             except DatabaseUnavailable:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
-from model_store.errors import SluiceError
+from gateway.page_tokens import PageTokens
 from workers import jobs
 from workers.drafts import CHUNK
 from workers.job_statements import DEAD
@@ -20,13 +18,6 @@ from workers.tables import Job
 
 # Of jobs of all clients, of which any number may not be wanted.
 MOST_LOOKED_AT = 10_000
-# What SQL's BIGINT holds; a driver refuses larger ones with an error of its own.
-HIGHEST_NUMBER = 2**63 - 1
-
-
-class PageTokenInvalid(SluiceError):
-    status = 400
-    code = "page_token_invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +64,15 @@ class Page:
 
 
 def page_of(
-    session: Session, wanted: Wanted, limit: int, page_token: str | None = None, most_looked_at: int = MOST_LOOKED_AT
+    session: Session,
+    pages: PageTokens,
+    wanted: Wanted,
+    limit: int,
+    page_token: str | None = None,
+    most_looked_at: int = MOST_LOOKED_AT,
 ) -> Page:
     """The newest jobs that are wanted, after the page before; raises PageTokenInvalid."""
-    below = HIGHEST_NUMBER if page_token is None else number_of(page_token)
+    below = pages.below(page_token)
     # How far back the rows go that may be looked at; then those among them that are wanted.
     looked = _newest(select(Job.number), wanted, 0, below).limit(most_looked_at).subquery()
     count, last = session.execute(select(func.count(), func.min(looked.c.number))).one()
@@ -85,21 +81,8 @@ def page_of(
     found = _newest(select(Job), wanted, last, below).where(*wanted.conditions())
     rows = session.scalars(found.limit(limit + 1)).all()
     if len(rows) > limit:
-        return Page(rows[:limit], token_of(rows[limit - 1].number))
-    return Page(rows, token_of(last) if count == most_looked_at else None)
-
-
-def token_of(number: int) -> str:
-    return base64.urlsafe_b64encode(str(number).encode()).decode()
-
-
-def number_of(token: str) -> int:
-    """Where a page token says that a page begins; raises PageTokenInvalid (400)."""
-    with contextlib.suppress(ValueError):
-        number = int(base64.urlsafe_b64decode(token.encode()))
-        if 0 <= number <= HIGHEST_NUMBER:
-            return number
-    raise PageTokenInvalid("page_token is not one that this server gave")
+        return Page(rows[:limit], pages.make(rows[limit - 1].number))
+    return Page(rows, pages.make(last) if count == most_looked_at else None)
 
 
 def _newest(asked: Select[Any], wanted: Wanted, since: int, below: int) -> Select[Any]:

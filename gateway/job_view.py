@@ -94,7 +94,7 @@ async def wait_for_end(parts: Parts, job_id: str, client_id: str, seconds: float
     until = time.monotonic() + seconds
     with parts.watch.watching(job_id) as watcher:
         while True:
-            found = await asyncio.to_thread(look)
+            found = await parts.watch.looks.take(look)
             left = until - time.monotonic()
             if found.ended or left <= 0:
                 return found

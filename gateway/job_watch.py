@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from sqlalchemy import BindParameter, bindparam, select
 
+from gateway.job_looks import JobLooks
 from gateway.job_stamps import Stamp, stamp_of
 from model_store.database import Sessions, transaction
 from model_store.errors import DatabaseUnavailable
@@ -53,9 +54,10 @@ class Watcher:
 
 
 class JobWatch:
-    """Tells those who wait that a job of theirs may have moved on. Used on one event loop."""
+    """Tells those who wait that a job of theirs may have moved on; `looks` are theirs. Used on one event loop."""
 
     def __init__(self, sessions: Sessions) -> None:
+        self.looks = JobLooks()
         self._sessions = sessions
         self._waiting: dict[str, set[Watcher]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -64,6 +66,7 @@ class JobWatch:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        self.looks.close()
 
     @contextlib.contextmanager
     def watching(self, job_id: str, known: Stamp | None = None) -> Iterator[Watcher]:

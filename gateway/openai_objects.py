@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from gateway.file_uploads import NEVER
 from workers import jobs
+from workers.files.keeping import NEVER
 from workers.files.tables import Batch, File
 from workers.tables import Job
 

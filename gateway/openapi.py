@@ -27,6 +27,8 @@ from gateway.infer_description import INFER_SCHEMAS, INFER_TAG, infer_paths
 from gateway.prediction_description import NAME_PATTERN, SCHEMAS, TAG, Json, header, prediction_paths, reference
 from gateway.scoring_description import SCORING_SCHEMAS, SCORING_TAG, scoring_paths
 
+# How paths end, in the order in which they are shown; among equals, the order of the routes.
+ORDER = (":predict", ":submit", ":batch", ":classify", ":regress", ":explain", "/infer", "/invocations", "")
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 # Of models and labels, and of whatever else has a name in a path.
 PATTERNS = {"model": NAME_PATTERN, "label": NAME_PATTERN, "version": "^[0-9]{1,9}$"}
@@ -131,7 +133,7 @@ def describe(app: FastAPI) -> Json:
     """The complete OpenAPI 3.1 document of `app`, a new one at each call; it needs no request and no token."""
     document = copy.deepcopy(FastAPI.openapi(app))
     predictions = {**prediction_paths(), **example_paths(), **explain_paths(), **infer_paths(), **scoring_paths()}
-    paths: dict[str, Json] = {**document["paths"], **with_dry_runs(predictions)}
+    paths = ordered({**document["paths"], **with_dry_runs(predictions)})
     scopes, sessions = scopes_of(app), routes_of_sessions(app)
     for path, method, operation in operations(paths):
         if "security" not in operation or (path, method) in scopes:
@@ -154,6 +156,15 @@ def describe(app: FastAPI) -> Json:
     }
     document["tags"] = [TAG, INFER_TAG, SCORING_TAG, *document.get("tags", [])]
     return document
+
+
+def ordered(paths: dict[str, Json]) -> dict[str, Json]:
+    """The same as a reader of `/docs` wants them below each heading: what asks a model, then what tells of it."""
+
+    def rank(path: str) -> int:
+        return next(number for number, end in enumerate(ORDER) if path.endswith(end))
+
+    return {path: paths[path] for path in sorted(paths, key=rank)}
 
 
 def operations(paths: dict[str, Json]) -> Iterator[tuple[str, str, Json]]:

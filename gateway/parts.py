@@ -26,6 +26,7 @@ from gateway.job_submission import JobSubmission
 from gateway.job_watch import JobWatch
 from gateway.key_keeping import KeyKeeping
 from gateway.limits import Limits
+from gateway.page_tokens import PageTokens
 from gateway.people_parts import PeopleParts
 from gateway.queue_outlook import QueueOutlook
 from gateway.settings import GatewaySettings
@@ -65,6 +66,7 @@ class Parts:
     limits: Limits
     jobs: JobSubmission
     results: JobResults
+    pages: PageTokens
     watch: JobWatch
     end_feed: EndFeed
     end_channel: EndChannel

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from starlette.types import Receive
 
+from gateway.body_types import type_of_file
 from gateway.content_codings import require_known, unpacked
 from gateway.errors import RequestTooLarge
-from gateway.file_bodies import JSON_START, file_type, read_files
+from gateway.file_bodies import read_files
 from gateway.scoring_content import scoring_dialect
 from workers.errors import InputInvalid
 from workers.protocols.body import TEXT, Body, Dialect
@@ -31,16 +32,12 @@ class Disconnected(Exception):
 async def read_prediction(headers: RawHeaders, receive: Receive, limit: int, dialect: Dialect) -> Body:
     """The body of a prediction, unparsed.
 
-    Raises RequestTooLarge (413), ContentEncoded (415), InputInvalid (400) for a length of its JSON that cannot be, and
-    Disconnected.
+    Raises RequestTooLarge (413), ContentCodingUnknown and ContentTypeUnsupported (415), InputInvalid (400) for a length
+    of its JSON that cannot be, and Disconnected.
     """
     data = await read_body(headers, receive, limit)
     if dialect in JSON_ALONE:
-        if data[:1] != b"{" and (files := file_type(headers)) and not JSON_START.match(data):
-            if dialect is not Dialect.TENSORFLOW_SERVING:
-                raise InputInvalid(
-                    'files come to this address in JSON, as {"b64": "…"}; :predict takes them as they are'
-                )
+        if data[:1] != b"{" and (files := type_of_file(headers, data, dialect)):
             return await read_files(files, data)
         return Body(data, dialect)
     if dialect is Dialect.MLFLOW:
@@ -48,6 +45,8 @@ async def read_prediction(headers: RawHeaders, receive: Receive, limit: int, dia
     head = head_of(headers)
     if head != TEXT and head > len(data):
         raise InputInvalid(f"Inference-Header-Content-Length is {head}, but the body has {len(data)} bytes")
+    if head == TEXT and data[:1] != b"{":
+        type_of_file(headers, data, dialect)
     return Body(data, dialect, head)
 
 

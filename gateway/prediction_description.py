@@ -196,7 +196,10 @@ def refusals() -> dict[str, Json]:
         | {"headers": {"Link": header("The version's own description, as `service-desc` (RFC 8631).")}},
         "404": failure("No such model or version, or no grant for it: the two answers are equal."),
         "413": failure("The body is larger than the limit (16 MiB unless set otherwise)."),
-        "415": failure("The body has a Content-Encoding other than gzip and deflate."),
+        "415": failure(
+            "The body is no JSON and of a Content-Type that this address does not take: the text says which it takes. "
+            "Or it has a Content-Encoding other than gzip and deflate."
+        ),
         "422": failure("The `Idempotency-Key` came with another request before."),
         "429": failure("The client is at one of its limits: `RateLimit-Policy` says at which.", retry=True),
     }

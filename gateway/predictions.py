@@ -181,10 +181,10 @@ class PredictionEndpoint:
                     answer = await parts.shadowing.predict(found.watch, lane, body, min(seconds, wanted), receive)
             except SluiceError as error:
                 told = TimeoutExpired() if isinstance(error, DeadlinePassed) and wanted < seconds else error
-                parts.statistics.count(lane.model, lane.version, told.status, 0, time.perf_counter() - began)
+                parts.statistics.count((lane.model, lane.version), told.status, time.perf_counter() - began)
                 raise told from None
             taken = time.perf_counter() - began
-            parts.statistics.count(lane.model, lane.version, answer.status, answer.instances, taken)
+            parts.statistics.count((lane.model, lane.version), answer.status, taken)
             visit.answered(answer.instances)
             answered = content_headers(answer.head) + visit.headers()
         if answer.status == 503:

@@ -7,19 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model_store.errors import SluiceError
+from gateway.body_types import ContentTypeUnsupported, shown_type
 from workers.protocols.body import Dialect
 
 JSON, CSV = "application/json", "text/csv"
 DIALECTS = {JSON: Dialect.MLFLOW, CSV: Dialect.MLFLOW_CSV}
-SHOWN_CHARACTERS = 100
-
-
-class ContentTypeUnsupported(SluiceError):
-    """The body is of a type, or in a charset, that this address does not take."""
-
-    status = 415
-    code = "content_type_unsupported"
 
 
 def scoring_dialect(headers: Sequence[tuple[bytes, bytes]]) -> Dialect:
@@ -35,17 +27,11 @@ def scoring_dialect(headers: Sequence[tuple[bytes, bytes]]) -> Dialect:
     # A semicolon at the end says nothing.
     terms.pop("", None)
     if terms:
-        raise ContentTypeUnsupported(f"Unrecognized content type parameters: {_shown(', '.join(terms))}.")
+        raise ContentTypeUnsupported(f"Unrecognized content type parameters: {shown_type(', '.join(terms))}.")
     found = DIALECTS.get(kind.lower())
     if found is None:
         types = ", ".join(f"'{known}'" for known in (CSV, JSON))
         raise ContentTypeUnsupported(
-            f"This predictor only supports the following content types: Types: [{types}]. Got '{_shown(text)}'."
+            f"This predictor only supports the following content types: Types: [{types}]. Got '{shown_type(text)}'."
         )
     return found
-
-
-def _shown(text: str) -> str:
-    return "".join(
-        character for character in text[:SHOWN_CHARACTERS] if character.isascii() and character.isprintable()
-    )

@@ -61,8 +61,10 @@ SCORING_SCHEMAS: dict[str, Json] = {
             "inputs": {"description": "A tensor as nested lists, or an object of tensors by input name."},
             "params": {
                 "type": ["object", "null"],
-                "maxProperties": 0,
-                "description": "No model here has params: only none are taken.",
+                "description": (
+                    "Checked by the params of a model that came from MLflow with such; other names are ignored. No "
+                    "answer depends on them."
+                ),
             },
         },
         "oneOf": [{"required": [form]} for form in FORMS],

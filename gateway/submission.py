@@ -33,7 +33,6 @@ from workers.lanes import (
     pack_bundle,
     unpack_answers,
 )
-from workers.loaded_versions import SlotFigures, figures_of, whole_question
 from workers.pools import OnePool, Pools
 from workers.protocols.body import Body
 from workers.publisher import Publisher
@@ -115,13 +114,9 @@ class Submission:
         """Those of the pool that serves a model."""
         return self._ringer.slots_of(model)
 
-    async def slot_figures(self, slots: Sequence[tuple[str, str]]) -> list[SlotFigures | None]:
-        """What the processes of slots (pool, slot) say of their predictors; None of one that said nothing.
-
-        Raises QueueUnavailable.
-        """
-        replies = await self._wire.execute([whole_question(self._keys, *place) for place in slots]) if slots else []
-        return [figures_of(reply) for reply in replies]
+    async def ask(self, commands: Sequence[bytes]) -> list[Reply]:
+        """Packed commands of whoever has no connection of its own, and their replies; raises QueueUnavailable."""
+        return await self._wire.execute(commands)
 
     async def start(self) -> None:
         await self._wire.start()

@@ -33,6 +33,9 @@ SQLITE_AWAY = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
+# PostgreSQL's read_only_sql_transaction: a standby, or a server that was told to take no writes for a while. psycopg
+# files it under errors of its own inside, not of operation.
+POSTGRESQL_AWAY = frozenset({"25006"})
 
 
 class Base(DeclarativeBase):
@@ -123,6 +126,8 @@ def is_unavailable(error: Exception) -> bool:
     if isinstance(error.orig, sqlite3.Error):
         # SQLite has one class for a locked file and for a misspelt column; the result code tells them apart.
         return getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in SQLITE_AWAY
+    if getattr(error.orig, "sqlstate", None) in POSTGRESQL_AWAY:
+        return True
     return error.connection_invalidated or isinstance(error, OperationalError)
 
 

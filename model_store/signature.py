@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from model_store.parameters import Parameter, read_parameters, written_parameters
+
 Tensor = npt.NDArray[np.generic]
 Tensors = dict[str, Tensor]
 
@@ -46,12 +48,14 @@ class TensorSpec:
 class Signature:
     """Inputs and outputs in the order in which the model takes and gives them.
 
-    `name` is what the upload calls it, where that has several to choose from; two that differ only there are equal.
+    `name` is what the upload calls it, where that has several to choose from, and `parameters` are what MLflow said
+    that requests may name beside the inputs; two that differ only there are equal.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     name: str = field(default=DEFAULT_NAME, compare=False)
+    parameters: tuple[Parameter, ...] = field(default=(), compare=False)
 
     @functools.cached_property
     def batched(self) -> bool:
@@ -79,6 +83,9 @@ class Signature:
         document = asdict(self)
         if self.name == DEFAULT_NAME:
             del document["name"]
+        del document["parameters"]
+        if self.parameters:
+            document["params"] = written_parameters(self.parameters)
         return json.dumps(document)
 
     @classmethod
@@ -87,4 +94,9 @@ class Signature:
             return tuple(TensorSpec(str(row["name"]), str(row["dtype"]), tuple(row["shape"])) for row in rows)  # type: ignore[arg-type]
 
         document = json.loads(text)
-        return cls(specs(document["inputs"]), specs(document["outputs"]), document.get("name", DEFAULT_NAME))
+        return cls(
+            specs(document["inputs"]),
+            specs(document["outputs"]),
+            document.get("name", DEFAULT_NAME),
+            read_parameters(document.get("params", [])),
+        )

@@ -5,27 +5,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from math import inf
 
 import httpx
 
-from sluice.access_token import TOKEN_FORM, TOKEN_PATH, AccessToken, unreachable
+from sluice.access_token import PUBLIC, TOKEN_PATH, AccessToken, unreachable
 from sluice.answers import Json, SluiceFailed, read_answer, refusal
 from sluice.event_reading import SILENCE_SECONDS
 from sluice.exchange import Asked, FilePart, Pause, Renewal, Step, Steps, T
 from sluice.model_uploads import content_of, length_of
 from sluice.peers import http_options
+from sluice.proofs import Proof
 
 
 class AsyncLink:
     """May be used from many tasks of one event loop; the token is fetched once for all of them."""
 
-    def __init__(self, base_url: str, client_id: str, client_secret: str, timeout_seconds: float) -> None:
-        self._basic = httpx.BasicAuth(client_id, client_secret)
+    def __init__(self, base_url: str, proof: Proof, timeout_seconds: float) -> None:
+        self._proof = proof
         self._http = httpx.AsyncClient(**http_options(base_url, timeout_seconds))
         self._timeout_seconds = timeout_seconds
         self._lock = asyncio.Lock()
         self._token = AccessToken()
+        self._renewals: set[asyncio.Task[str]] = set()
 
     async def run(self, steps: Steps[T]) -> T:
         """What the steps give. Raises what they raise."""
@@ -50,16 +53,21 @@ class AsyncLink:
             if found is not None:
                 return found
             self._token.require_no_failure_since(failures)
-            asked_at = time.monotonic()
+            # Once begun it is brought to its end, whoever has enough of waiting: a refresh token that was used and not
+            # replaced would end the sign-in.
+            renewal = asyncio.create_task(self._renewed())
+            self._renewals.add(renewal)
+            renewal.add_done_callback(self._renewed_once)
             try:
-                return self._token.take(await self._post_form(TOKEN_PATH, TOKEN_FORM), asked_at)
+                return await asyncio.shield(renewal)
             except SluiceFailed as error:
                 self._token.fail(error)
                 raise
 
     async def post_form(self, path: str, form: Mapping[str, str]) -> Json:
-        """The JSON that a form is answered which the client's id and secret go with. Raises Refused, Unreachable."""
-        return read_answer(await self._post_form(path, form))
+        """As `Link.post_form`."""
+        public = {} if self._proof.auth is not None else PUBLIC
+        return read_answer(await self._post_form(path, {**form, **public}))
 
     @asynccontextmanager
     async def stream(self, asked: Asked, read_seconds: float | None = SILENCE_SECONDS) -> AsyncIterator[httpx.Response]:
@@ -93,7 +101,22 @@ class AsyncLink:
             raise unreachable(self._http.base_url, error) from error
 
     async def close(self) -> None:
+        await asyncio.gather(*self._renewals, return_exceptions=True)
         await self._http.aclose()
+
+    async def _renewed(self) -> str:
+        asked_at = time.monotonic()
+        # In a thread: it may wait for another process.
+        with closing(await asyncio.to_thread(self._proof.begin)) as turn:
+            response = await self._post_form(TOKEN_PATH, turn.form, self._proof.renewal_seconds)
+            turn.keep(response)
+            return self._token.take(response, asked_at)
+
+    def _renewed_once(self, renewal: asyncio.Task[str]) -> None:
+        self._renewals.discard(renewal)
+        if not renewal.cancelled():
+            # Of one that nobody waits for any more, nobody asks for the reason either.
+            renewal.exception()
 
     async def _carry_out(self, step: Step) -> httpx.Response | None:
         if isinstance(step, Pause):
@@ -119,9 +142,10 @@ class AsyncLink:
         except httpx.HTTPError as error:
             raise unreachable(self._http.base_url, error, asked=True) from error
 
-    async def _post_form(self, path: str, form: Mapping[str, str]) -> httpx.Response:
+    async def _post_form(self, path: str, form: Mapping[str, str], seconds: float = inf) -> httpx.Response:
+        auth, timeout = self._proof.auth or httpx.USE_CLIENT_DEFAULT, min(self._timeout_seconds, seconds)
         try:
-            return await self._http.post(path, data=dict(form), auth=self._basic)
+            return await self._http.post(path, data=dict(form), auth=auth, timeout=timeout)
         except httpx.HTTPError as error:
             raise unreachable(self._http.base_url, error) from error
 

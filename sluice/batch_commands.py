@@ -50,7 +50,7 @@ def run(  # noqa: PLR0913 - a command's arguments are its options
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(help="What the file is, where its name does not say so: jsonl, csv, npz, parquet or images."),
+        typer.Option(help="What the file is, where its name does not say so: jsonl, csv, npz, parquet or files."),
     ] = None,
     version: Version = None,
     label: Label = None,
@@ -179,7 +179,7 @@ def _require_rows(file: Path) -> None:
 def _format_of(file: Path) -> str:
     """What a file's name says that it is. Raises CommandFailed."""
     if file == STANDARD_INPUT:
-        raise CommandFailed("say what standard input is: --format jsonl, csv, npz, parquet or images")
+        raise CommandFailed("say what standard input is: --format jsonl, csv, npz, parquet or files")
     # Here, so that other commands need not wait for the HTTP client.
     from sluice.submit_options import FORMATS
 
@@ -190,7 +190,7 @@ def _format_of(file: Path) -> str:
     if file.suffix.lower() == ".npy":
         hint = f'; numpy.savez("{file.stem}.npz", numpy.load("{file.name}")) makes an .npz of it'
     raise CommandFailed(
-        f"the name of {file} does not say what it is: give --format jsonl, csv, npz, parquet or images{hint}"
+        f"the name of {file} does not say what it is: give --format jsonl, csv, npz, parquet or files{hint}"
     )
 
 

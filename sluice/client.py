@@ -107,7 +107,7 @@ class Client(ClientLogin[Link]):
     ) -> Job:
         """A file of many rows as one job; its answers are the job's `lines`, in the order of the rows.
 
-        `format` is jsonl, csv, npz, parquet or images; without it, the ending of the file's name says it. `progress` is
+        `format` is jsonl, csv, npz, parquet or files; without it, the ending of the file's name says it. `progress` is
         called with the bytes sent so far and in all. Raises Refused, Unreachable, OSError.
         """
         target = Target(model, version, label)

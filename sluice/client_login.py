@@ -23,7 +23,9 @@ import httpx
 
 from sluice.answers import CredentialsInvalid, plain
 from sluice.calls import Calls
+from sluice.kept_sign_in import KeptSignIn, is_sign_in
 from sluice.patience import PATIENCE_SECONDS
+from sluice.proofs import ClientSecret, Proof
 
 L = TypeVar("L")
 
@@ -33,9 +35,12 @@ _VARIABLES = ("SLUICE_URL", "SLUICE_CLIENT_ID", "SLUICE_CLIENT_SECRET")
 
 
 class ClientLogin(Generic[L]):
-    """What both clients have: an address, an id, where they come from, and a link that keeps the secret."""
+    """What both clients have: an address, an id, where they come from, and a link that keeps the secret.
 
-    _link_of: Callable[[str, str, str, float], L]
+    `is_person` says that a person signed in; `client_id` is their name then.
+    """
+
+    _link_of: Callable[[str, Proof, float], L]
 
     def __init__(
         self,
@@ -57,10 +62,14 @@ class ClientLogin(Generic[L]):
 
         Raises CredentialsInvalid for an address that is none, and where one of these files cannot be used.
         """
+        self._begin(base_url, ClientSecret(client_id, client_secret), timeout_seconds, patience_seconds)
+
+    def _begin(self, base_url: str, proof: Proof, timeout_seconds: float, patience_seconds: float) -> None:
         self.base_url = address_of(base_url)
-        self.client_id = client_id
+        self.client_id = proof.name
+        self.is_person = proof.auth is None
         self._calls = Calls(patience_seconds, timeout_seconds)
-        self._link = self._link_of(self.base_url, client_id, client_secret, timeout_seconds)
+        self._link = self._link_of(self.base_url, proof, timeout_seconds)
 
     @classmethod
     def from_file(
@@ -79,9 +88,19 @@ class ClientLogin(Generic[L]):
         What is given here counts instead of the file's, and the environment does not count.
 
         With `admin`, the administrator's pair of a file that has two, like `demo.json`: `admin_client_id` and so on.
+
+        A person's login (`sluice login --user`) is renewed in its file with each new token, and is for its own address
+        alone.
         """
         try:
             found = json.loads(Path(path).read_text())
+            if is_sign_in(found):
+                if (base_url, client_id, client_secret) != (None, None, None):
+                    raise CredentialsInvalid(f"{path} is a person's login: it goes with no other address, id or secret")
+                proof = KeptSignIn(Path(path), found["base_url"], found["person"])
+                made = cls.__new__(cls)
+                made._begin(found["base_url"], proof, timeout_seconds, patience_seconds)
+                return made
             prefix = "admin_" if admin and "admin_client_id" in found else ""
             url, found_id, secret = (
                 found[name] for name in ("base_url", f"{prefix}client_id", f"{prefix}client_secret")

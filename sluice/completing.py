@@ -58,6 +58,9 @@ def _ask(found: list[str]) -> None:
     opened = partial(Client.from_environment, timeout_seconds=PATIENCE_SECONDS, patience_seconds=0)
     try:
         with opened() as client:
+            if client.is_person:
+                # Whoever ends with the process in the middle of a renewal would end the sign-in.
+                return
             names = client.models()
         if not names:
             with opened(admin=True) as client:

@@ -9,23 +9,25 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from math import inf
 
 import httpx
 
-from sluice.access_token import TOKEN_FORM, TOKEN_PATH, AccessToken, unreachable
+from sluice.access_token import PUBLIC, TOKEN_PATH, AccessToken, unreachable
 from sluice.answers import Json, SluiceFailed, read_answer, refusal
 from sluice.event_reading import SILENCE_SECONDS
 from sluice.exchange import Asked, FilePart, Pause, Renewal, Step, Steps, T
 from sluice.model_uploads import content_of, length_of
 from sluice.peers import http_options
+from sluice.proofs import Proof
 
 
 class Link:
     """May be used from several threads; the token is fetched once for all of them."""
 
-    def __init__(self, base_url: str, client_id: str, client_secret: str, timeout_seconds: float) -> None:
-        self._basic = httpx.BasicAuth(client_id, client_secret)
+    def __init__(self, base_url: str, proof: Proof, timeout_seconds: float) -> None:
+        self._proof = proof
         self._options = http_options(base_url, timeout_seconds)
         self._timeout_seconds = timeout_seconds
         self._token = AccessToken()
@@ -61,16 +63,18 @@ class Link:
             if found is not None:
                 return found
             self._token.require_no_failure_since(failures)
-            asked_at = time.monotonic()
             try:
-                return self._token.take(self._post_form(TOKEN_PATH, TOKEN_FORM), asked_at)
+                return self._renewed()
             except SluiceFailed as error:
                 self._token.fail(error)
                 raise
 
     def post_form(self, path: str, form: Mapping[str, str]) -> Json:
-        """The JSON that a form is answered which the client's id and secret go with. Raises Refused, Unreachable."""
-        return read_answer(self._post_form(path, form))
+        """The JSON that a form about tokens is answered. Raises Refused, Unreachable.
+
+        A client's id and secret go with it; of a person, the name of what people sign in through.
+        """
+        return read_answer(self._post_form(path, form if self._proof.auth is not None else {**form, **PUBLIC}))
 
     @contextmanager
     def stream(self, asked: Asked, read_seconds: float | None = SILENCE_SECONDS) -> Iterator[httpx.Response]:
@@ -112,6 +116,13 @@ class Link:
         # Who never closes a client, as in a notebook, leaves no connection behind.
         self._end = weakref.finalize(self, self._http.close)
 
+    def _renewed(self) -> str:
+        asked_at = time.monotonic()
+        with closing(self._proof.begin()) as turn:
+            response = self._post_form(TOKEN_PATH, turn.form, self._proof.renewal_seconds)
+            turn.keep(response)
+            return self._token.take(response, asked_at)
+
     def _carry_out(self, step: Step, stopped: threading.Event | None) -> httpx.Response | None:
         if isinstance(step, Pause):
             if stopped is None:
@@ -139,9 +150,10 @@ class Link:
         except httpx.HTTPError as error:
             raise unreachable(self._http.base_url, error, asked=True) from error
 
-    def _post_form(self, path: str, form: Mapping[str, str]) -> httpx.Response:
+    def _post_form(self, path: str, form: Mapping[str, str], seconds: float = inf) -> httpx.Response:
+        auth, timeout = self._proof.auth or httpx.USE_CLIENT_DEFAULT, min(self._timeout_seconds, seconds)
         try:
-            return self._http.post(path, data=dict(form), auth=self._basic)
+            return self._http.post(path, data=dict(form), auth=auth, timeout=timeout)
         except httpx.HTTPError as error:
             raise unreachable(self._http.base_url, error) from error
 

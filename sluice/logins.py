@@ -14,9 +14,11 @@ from pathlib import Path
 
 from sluice.data_folder import write_private
 from sluice.failures import CommandFailed
+from sluice.kept_sign_in import is_sign_in
 
 DEFAULT_PROFILE = "default"
 MEMBERS = ("base_url", "client_id", "client_secret", "admin_client_id", "admin_client_secret")
+OF_PEOPLE = ("person", "refresh_token")
 
 _PROFILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _OF_OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -52,15 +54,30 @@ def login_of(profile: str) -> Path | None:
     return place
 
 
-def keep(profile: str, credentials: Mapping[str, str]) -> Path:
-    """Write a profile's credentials in place of those that it had; returns where. Raises CommandFailed."""
+def prepare(profile: str) -> Path:
+    """The file of a profile, in a folder that is there. Raises CommandFailed."""
     place = place_of(profile)
     try:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise CommandFailed(f"cannot make the folder {place.parent}: {error.strerror}") from error
-    write_private(place, json.dumps({name: credentials[name] for name in MEMBERS if name in credentials}))
     return place
+
+
+def keep(profile: str, credentials: Mapping[str, str]) -> Path:
+    """Write a profile's credentials in place of those that it had; returns where. Raises CommandFailed."""
+    place = prepare(profile)
+    kept = {name: credentials[name] for name in (*MEMBERS, *OF_PEOPLE) if name in credentials}
+    write_private(place, json.dumps(kept))
+    return place
+
+
+def is_of_person(place: Path) -> bool:
+    """Whether a login is a person's; False also where there is none, or none that can be read."""
+    try:
+        return is_sign_in(json.loads(place.read_text()))
+    except (OSError, ValueError):
+        return False
 
 
 def forget(profile: str) -> bool:

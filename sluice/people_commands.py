@@ -27,7 +27,7 @@ def add_person(
     """Add a person; the password is asked for, or read from standard input where that is no terminal.
 
     Readers look at /docs and /metrics, auditors at models and the audit log
-    as well, operators upload models, administrators do everything but predict.
+    as well, operators upload and try models, administrators do everything.
 
     Examples:
 

@@ -11,7 +11,7 @@ from typing import Literal, TypedDict
 KEY = "Idempotency-Key"
 # What a file of rows is, by how its name ends.
 FORMATS = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".npz": "npz", ".parquet": "parquet", ".zip": "images"
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".npz": "npz", ".parquet": "parquet", ".zip": "files"
 }  # fmt: skip
 
 

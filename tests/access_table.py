@@ -263,6 +263,8 @@ TABLE = {
     "DELETE /admin/sessions/{session_id}": SESSION,
     "PUT /admin/session/password": SESSION,
     "POST /admin/session/tokens": SESSION,
+    "POST /admin/session/page-token": SESSION,
+    "POST /admin/tokens": OPEN,
     "PUT /admin/session/second-factor": SESSION,
     "POST /admin/session/second-factor": SESSION,
     "POST /admin/session/second-factor/remove": SESSION,

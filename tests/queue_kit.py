@@ -30,7 +30,7 @@ from workers.bells import ring
 from workers.broker import broker
 from workers.child import Child, make_child
 from workers.drain import Slot
-from workers.lanes import Answer, Keys, Lane, Priority, pack_bundle, unpack_answers
+from workers.lanes import GROUP, RING_FIELD, Answer, Keys, Lane, Priority, pack_bundle, unpack_answers
 from workers.protocols.body import Body
 from workers.publisher import Publisher
 from workers.redis_link import Wire
@@ -113,24 +113,25 @@ def serve_model(
     batch_seconds: float = 0.0001,
     signature: Signature = SIGNATURE,
     report: Mapping[str, Any] | None = None,
+    runtime: str = "onnx",
 ) -> int:
-    """Register an ONNX file as an AVAILABLE version; a `batch_seconds` over 2 ms makes its batches run in threads."""
+    """Register a model's file as an AVAILABLE version; a `batch_seconds` over 2 ms makes its batches run in threads."""
     stored = artifacts.add_file(path)
     with transaction(sessions) as session:
         version, _ = registry.publish(
-            session, model, format="onnx", digest=stored.digest, size_bytes=stored.size_bytes, uploaded_by="test"
+            session, model, format=runtime, digest=stored.digest, size_bytes=stored.size_bytes, uploaded_by="test"
         )
         variant = Variant(
             model=model,
             version=version.number,
-            name="onnx",
-            runtime="onnx",
+            name=runtime,
+            runtime=runtime,
             digest=stored.digest,
             size_bytes=stored.size_bytes,
             memory_bytes=100_000,
         )
         registry.make_available(
-            session, model, version.number, signature=signature, variant="onnx", variants=[variant], max_batch=8,
+            session, model, version.number, signature=signature, variant=runtime, variants=[variant], max_batch=8,
             max_parallelism=2, batch_seconds=batch_seconds, report=report or {},
         )  # fmt: skip
         return version.number
@@ -230,6 +231,11 @@ class RunningSlot:
 
     def stop(self) -> None:
         self.stopping.set()
+        if any(thread.is_alive() for thread in self._threads):
+            # A session that waits for its bell would look up within a second.
+            with contextlib.suppress(redis.RedisError):
+                bell = self.queue.keys.bell(self.queue.settings.pool, self.name)
+                self.queue.client.xadd(bell, {RING_FIELD: self.queue.lane(client_id="nobody").name})
         for thread in self._threads:
             thread.join(timeout=10)
 
@@ -247,14 +253,17 @@ class Caller:
         self, lane: Lane, *rows: tuple[float, float], limit_ms: int = 20_000, through: redis.Redis | None = None
     ) -> list[int]:
         """One bundle with a prediction for each row; returns their numbers. `through` may be a pipeline."""
-        predictions = []
-        for row in rows:
-            self._number += 1
-            predictions.append((self._number, Body(b'{"instances": [[%r, %r]]}' % row)))
-        bundle = b"".join(pack_bundle(self.reply_to, limit_ms, predictions))
+        bodies = [Body(b'{"instances": [[%r, %r]]}' % row) for row in rows]
+        return self.send(lane, *bodies, limit_ms=limit_ms, through=through)
+
+    def send(self, lane: Lane, *bodies: Body, limit_ms: int = 20_000, through: redis.Redis | None = None) -> list[int]:
+        """The same with bodies of any dialect."""
+        numbers = list(range(self._number + 1, self._number + 1 + len(bodies)))
+        self._number += len(bodies)
+        bundle = b"".join(pack_bundle(self.reply_to, limit_ms, zip(numbers, bodies, strict=True)))
         client = self.queue.client if through is None else through
         client.xadd(self.queue.keys.lane(lane), {"b": bundle})
-        return [number for number, _ in predictions]
+        return numbers
 
     def take(self, packed: bytes) -> None:
         for answer in unpack_answers(packed):
@@ -270,6 +279,11 @@ class Caller:
             if popped:
                 self.take(popped[1])
         return {number: self.answers[number][0] for number in numbers}
+
+
+def in_hand(queue: Queue, lane: Lane) -> int:
+    """Entries of a lane that were read and are not answered to their end."""
+    return int(queue.client.xpending(queue.keys.lane(lane), GROUP)["pending"])
 
 
 def tell_slots(ringer: Ringer, *slots: str, loaded: Mapping[str, str] | None = None) -> None:

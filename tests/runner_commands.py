@@ -127,11 +127,35 @@ def make_savedmodel(_held: State, _arguments: State, _tensors: Tensors) -> Answe
     return {}, {}
 
 
+def make_doubling_savedmodel(_held: State, _arguments: State, _tensors: Tensors) -> Answer:
+    """A SavedModel with y = 2 * x for rows of two numbers, whose caller chooses what else it does meanwhile.
+
+    It multiplies matrices in as many rounds as the largest x[:, 1] says, each of about a tenth of a millisecond, and it
+    takes as many megabytes as the smallest x[:, 0] is below zero.
+    """
+    import tensorflow as tf
+
+    class Doubling(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")])
+        def __call__(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+            matrix = tf.eye(128)
+            for _ in tf.range(tf.cast(tf.reduce_max(x[:, 1]), tf.int64)):
+                matrix = tf.linalg.matmul(matrix, tf.eye(128))
+            hunger = tf.cast(tf.maximum(tf.reduce_max(-x[:, 0]), 1.0), tf.int64)
+            nothing = tf.cast(tf.reduce_max(tf.zeros(tf.stack([hunger, 2**20]), tf.uint8)), tf.float32)
+            return {"y": 2.0 * x * (tf.reduce_sum(matrix) / 128.0) + nothing}
+
+    model = Doubling()
+    tf.saved_model.save(model, "made", signatures={"serving_default": model.__call__})
+    archive.pack(Path("made"), Path("made.tar"))
+    return {}, {}
+
+
 TEST_COMMANDS = {
     command.__name__: f"tests.runner_commands:{command.__name__}"
     for command in (
         echo, look_around, fail, allocate, answer_with, write, spin, hold_the_lock, die, chatter,
-        break_the_frame, make_savedmodel,
+        break_the_frame, make_savedmodel, make_doubling_savedmodel,
     )
 }  # fmt: skip
 

@@ -106,11 +106,11 @@ def callers(gateway: QuietGateway, places: dict[str, str]) -> dict[str, Caller]:
         "no grant": client("no-grant", ALL - {Scope.CLIENTS_ADMIN}, [], none),
         "other client": client("other", DEFAULT, [GrantSpec("team-b-net")], none),
         "user": Caller(lambda _: users, scopes=DEFAULT, actions=USE, owns_job=True),
-        "operator": official(Role.OPERATOR, ADMINISTRATION),
+        "operator": official(Role.OPERATOR, ADMINISTRATION | USE),
         "auditor": official(Role.AUDITOR, frozenset({Action.METADATA})),
         "delegate": client("delegate", write, [GrantSpec("team-a-*", actions=ADMINISTRATION)], ADMINISTRATION),
         "delegate of others": client("stranger", write, [GrantSpec("team-b-*", actions=ADMINISTRATION)], none),
-        "admin": official(Role.ADMIN, ADMINISTRATION),
+        "admin": official(Role.ADMIN, ADMINISTRATION | USE),
         "admin client": client("admin", ALL, [], ADMINISTRATION),
     }
 

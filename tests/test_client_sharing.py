@@ -43,10 +43,12 @@ for number in (1.0, 2.0):
     children.append(child)
 sys.exit(sum(os.waitpid(child, 0)[1] for child in children) != 0)
 """
+# What runs in the background of a shell is born with a deaf ear for interrupts.
 STOPPED = """
-import sys
+import signal
 from sluice import Client
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sluice = Client("http://127.0.0.1:1", "cli_x", "sls_x", patience_seconds=600)
 
 def rows():

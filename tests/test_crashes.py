@@ -102,6 +102,28 @@ def test_a_native_call_that_keeps_the_interpreters_lock_is_ended_all_the_same(tm
     assert read_record(tmp_path, "slot") == [("bad", 1)], "the record says whom to blame"
 
 
+BUSY = """
+import sys, time
+from pathlib import Path
+from workers.watchdog import Record, Watchdog
+watchdog = Watchdog(Record(Path(sys.argv[1]), "slot"), 0.5, deadly=True)
+watchdog.begin(("busy", 1), float(sys.argv[2]))
+until = time.monotonic() + 1.5
+while time.monotonic() < until:
+    watchdog.pat()
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize(("least_seconds", "code"), [(60, 0), (0, 1)], ids=["load", "inference"])
+def test_a_load_may_take_longer_than_an_inference(tmp_path: Path, least_seconds: float, code: int):
+    ended = subprocess.run(
+        [sys.executable, "-c", BUSY, str(tmp_path), str(least_seconds)], capture_output=True, timeout=30
+    )
+    assert ended.returncode == code, ended.stderr
+    assert (b"took too long" in ended.stderr) == bool(code)
+
+
 KILLED_WHILE_IT_LOOKS = """
 import os, signal, time
 from workers.worker_process import Flag

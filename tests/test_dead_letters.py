@@ -15,11 +15,15 @@ from auth.limits import EVERYTHING, Bounds, set_limits
 from auth.scopes import Scope
 from gateway.job_removal import remove
 from model_store.database import now_ms, transaction
+from model_store.errors import ArtifactMissing
+from model_store.files import delete_file, open_file
 from tests.live_gateway import refused
 from tests.quiet_gateway import QuietGateway, quiet_gateway
 from tests.rights_kit import add_client, queue_job, serve, token
 from workers import jobs
 from workers.erasure import delete_stored
+from workers.files import claims
+from workers.files.tables import Batch, File
 from workers.tables import Job, JobInput
 from workers.webhooks import endpoints
 
@@ -28,7 +32,7 @@ MODEL = "net"
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QuietGateway]:
-    with quiet_gateway(tmp_path_factory.mktemp("letters")) as running:
+    with quiet_gateway(tmp_path_factory.mktemp("letters"), files_waiting=1) as running:
         serve(running.parts, MODEL)
         yield running
 
@@ -53,6 +57,29 @@ class Letters:
         job = self.job()
         self.change(job, state="failed", dead=True, error_code="worker_crashed", finished_at=now_ms(), attempt=3)
         return job
+
+    def dead_file(self) -> str:
+        """One that read a file, of two rows, and whose worker died."""
+        answer = self.own.post(f"/v1/models/{MODEL}:batch?format=jsonl", content=b"[1,2]\n[3,4]\n")
+        assert answer.status_code == 202, answer.text
+        job: str = answer.json()["id"]
+        self.change(job, state="failed", dead=True, error_code="worker_crashed", finished_at=now_ms(), attempt=3)
+        return job
+
+    def batch(self, job: str) -> Batch:
+        with transaction(self.parts.sessions, write=False) as session:
+            return session.get_one(Batch, self.row(job).number)
+
+    def keeps(self, name: str) -> bool:
+        """Whether a file's row and its bytes are there."""
+        with transaction(self.parts.sessions, write=False) as session:
+            row = session.get(File, name)
+        try:
+            open_file(self.parts.artifacts, name).close()
+        except ArtifactMissing:
+            assert row is None
+            return False
+        return row is not None
 
     def change(self, job: str, **values: object) -> None:
         with transaction(self.parts.sessions) as session:
@@ -205,6 +232,72 @@ def test_a_client_replays_its_own_dead_jobs_by_the_right_that_it_has_now(letters
         set_limits(session, letters.client_id, {EVERYTHING: Bounds(queued_jobs=1)})
     letters.parts.snapshot.refresh()
     assert refused(letters.own.post(f"/v1/jobs/{letters.dead()}/replay"), 429, "too_many_queued")
+
+
+def test_a_replay_keeps_to_the_limits_of_a_submit_and_one_that_is_refused_counts_for_nothing(letters: Letters):
+    dead, second = letters.dead(), letters.dead()
+    with transaction(letters.parts.sessions) as session:
+        bounds = {EVERYTHING: Bounds(instances_per_day=2), MODEL: Bounds(requests_per_second=0.001, burst=2)}
+        set_limits(session, letters.client_id, bounds)
+    letters.parts.snapshot.refresh()
+    assert letters.own.post(f"/v1/jobs/{dead}/replay").headers["ratelimit"].startswith('"instances";r=1')
+    assert refused(letters.own.post(f"/v1/jobs/{dead}/replay"), 409, "job_replayed")
+    assert refused(letters.own.post(f"/v1/jobs/{second}/replay"), 429, "rate_limited")
+    with transaction(letters.parts.sessions) as session:
+        set_limits(session, letters.client_id, {EVERYTHING: Bounds(instances_per_day=2)})
+    letters.parts.snapshot.refresh()
+    assert letters.own.post(f"/v1/jobs/{second}/replay").status_code == 202
+    assert refused(letters.own.post(f"/v1/jobs/{letters.dead()}/replay"), 429, "quota_spent")
+
+
+def test_a_file_is_replayed_from_its_first_row_and_not_copied(letters: Letters):
+    dead = letters.dead_file()
+    answer = letters.own.post(f"/v1/jobs/{dead}/replay")
+    assert answer.status_code == 202, answer.text
+    old, new = letters.batch(dead), letters.batch(answer.json()["id"])
+    row = letters.row(answer.json()["id"])
+    assert (row.kind, row.state, row.instances, row.replay_of, row.lane) == ("file", "queued", 2, dead, "")
+    assert (new.input_file, new.owns_input, new.read_rows, new.checkpoint) == (old.input_file, False, 0, None)
+    assert new.output_file != old.output_file
+    assert row.deadline is not None
+    assert row.deadline - row.created_at == letters.parts.settings.file_seconds * 1000
+    # and a background worker finds all that it reads it by
+    with transaction(letters.parts.sessions) as session:
+        claimed = claims.claim(session, row.number, "background:b", 1, [])
+        assert claimed is not None
+        under = claims.under(session, claimed)
+    assert (under.input_file, under.format, under.total) == (old.input_file, "jsonl", 2)
+    assert letters.admin.post(f"/admin/dead-letters/{dead}/replay?force=true").status_code == 202
+
+
+def test_a_file_goes_with_the_last_job_that_reads_it(letters: Letters):
+    dead = letters.dead_file()
+    new = letters.own.post(f"/v1/jobs/{dead}/replay").json()["id"]
+    name = letters.batch(dead).input_file
+    assert letters.admin.post(f"/admin/dead-letters/{dead}/purge").status_code == 204
+    assert letters.keeps(name)
+    assert letters.batch(new).owns_input
+    assert letters.own.delete(f"/v1/jobs/{new}").status_code == 204
+    assert not letters.keeps(name)
+
+
+def test_a_file_that_is_gone_is_told_with_what_to_do(letters: Letters):
+    gone, damaged = letters.dead_file(), letters.dead_file()
+    delete_file(letters.parts.artifacts, letters.batch(gone).input_file)
+    answer = letters.own.post(f"/v1/jobs/{gone}/replay")
+    assert refused(answer, 409, "job_input_gone")
+    assert "upload it again" in answer.json()["detail"]
+    with transaction(letters.parts.sessions) as session:
+        session.execute(update(File).where(File.id == letters.batch(damaged).input_file).values(expires_at=1))
+    assert refused(letters.admin.post(f"/admin/dead-letters/{damaged}/replay"), 409, "job_input_gone")
+    many = letters.admin.post("/admin/dead-letters/replay", json={"client_id": letters.client_id}).json()
+    assert (many["replayed"], many["refused"]) == ([], 2)
+
+
+def test_no_more_files_wait_for_their_replay_than_may_wait_at_all(letters: Letters):
+    first, second = letters.dead_file(), letters.dead_file()
+    assert letters.own.post(f"/v1/jobs/{first}/replay").status_code == 202
+    assert refused(letters.own.post(f"/v1/jobs/{second}/replay"), 429, "too_many_queued")
 
 
 def test_administrators_list_cancel_and_delete_jobs_of_everybody(letters: Letters):

@@ -8,9 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.browser import open_page
+from auth import people
+from auth.roles import Role
+from model_store.database import transaction
+from tests.browser import Page, open_page
 from tests.conftest import RedisServer, redis_binary
-from tests.live_gateway import live_gateway
+from tests.live_gateway import eventually, live_gateway
+from tests.people_kit import PASSWORD, hashed
 from tests.processes import Cluster
 
 pytestmark = pytest.mark.debian
@@ -38,23 +42,57 @@ def test_a_client_chooses_a_model_in_a_browser_and_sends_its_example(
         page.evaluate(f"document.getElementById('token').value = '{token}'")
         page.evaluate("document.getElementById('sign-in').requestSubmit()")
         assert '<option value="times">' in page.html_with('<option value="times">')
-        page.evaluate("document.getElementById('model').value = 'times'")
-        page.evaluate("document.getElementById('choose').requestSubmit()")
-        path = "/v1/models/times:predict"
-        html = page.html_with(f'data-path="{path}"')
-        assert f'data-path="{path}"' in html
-        assert 'data-path="/v1/models/{model}:predict"' not in html
-        assert "version 2" in html
-        page.evaluate(f"document.querySelector('[data-path=\"{path}\"]').click()")
-        page.html_with("execute-wrapper")
-        page.evaluate("document.querySelector('.execute').click()")
-        answered = page.html_with("live-responses-table")
-        shown = str(page.evaluate("document.querySelector('.live-responses-table').textContent"))
+        shown = tried(page, "times")
         left = str(page.evaluate("document.getElementById('token').value"))
-    assert "live-responses-table" in answered
     assert "predictions" in shown
     assert "200" in shown
     assert left == ""
+
+
+def test_a_person_signs_in_with_a_browser_chooses_a_model_and_tries_it(serving: Cluster, tmp_path: Path):
+    # given an operator, whom the gateway knows
+    with transaction(serving.sessions) as session:
+        people.create(session, "olga", hashed(), Role.OPERATOR)
+    url = serving.gateways[0]
+    session_of = {"name": "olga", "password": PASSWORD}
+    with httpx.Client(base_url=url) as http:
+        eventually(lambda: http.post("/admin/session", json=session_of).is_success)
+        eventually(lambda: http.get("/admin/session").is_success)
+
+    # when they sign in at the page, choose a model and press Execute
+    with open_page(f"{url}/docs", tmp_path / "profile") as page:
+        page.html_with('data-path="/metrics"')
+        page.evaluate("document.getElementById('name').value = 'olga'")
+        page.evaluate(f"document.getElementById('password').value = '{PASSWORD}'")
+        page.evaluate("document.getElementById('sign-in-person').requestSubmit()")
+        assert '<option value="times">' in page.html_with('<option value="times">')
+        shown = tried(page, "times")
+        left = str(page.evaluate("document.getElementById('password').value"))
+        page.evaluate("document.getElementById('sign-out').click()")
+        assert "Signed out." in page.html_with("Signed out.")
+        again = page.evaluate("fetch('admin/session').then((answer) => answer.status)")
+
+    # then the model answered, the password is not in the page any more, and the session has ended
+    assert "predictions" in shown
+    assert "200" in shown
+    assert left == ""
+    assert again == 401
+
+
+def tried(page: Page, model: str) -> str:
+    """What stands below the model's own example once it was sent."""
+    page.evaluate(f"document.getElementById('model').value = '{model}'")
+    page.evaluate("document.getElementById('choose').requestSubmit()")
+    path = f"/v1/models/{model}:predict"
+    html = page.html_with(f'data-path="{path}"')
+    assert f'data-path="{path}"' in html
+    assert 'data-path="/v1/models/{model}:predict"' not in html
+    assert "version 2" in html
+    page.evaluate(f"document.querySelector('[data-path=\"{path}\"]').click()")
+    page.html_with("execute-wrapper")
+    page.evaluate("document.querySelector('.execute').click()")
+    assert "live-responses-table" in page.html_with("live-responses-table")
+    return str(page.evaluate("document.querySelector('.live-responses-table').textContent"))
 
 
 @pytest.mark.parametrize(

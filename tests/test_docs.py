@@ -90,7 +90,7 @@ def test_the_page_s_policy_lets_nothing_in_from_elsewhere(reader: httpx.Client):
     assert {source for sources in directives.values() for source in sources} <= {"'none'", "'self'", "data:"}
 
 
-@pytest.mark.parametrize("name", ["docs.js", "chooser.js"])
+@pytest.mark.parametrize("name", ["access.js", "docs.js", "chooser.js"])
 def test_the_scripts_of_the_page_name_no_other_host(reader: httpx.Client, name: str):
     script = reader.get(f"/docs/static/{name}").text
     assert "//" not in re.sub(r"^\s*//.*$", "", script, flags=re.MULTILINE)
@@ -191,6 +191,17 @@ def test_every_form_of_the_prediction_path_is_described_and_answered(document: d
         address = parse_path(path.format(**examples))
         assert address is not None
         assert (address.model, address.submits) == ("linear", path.endswith(":submit"))
+
+
+def test_what_asks_a_model_comes_first_below_its_heading(document: dict[str, Any]):
+    shown: dict[str, list[str]] = {}
+    for path, _, operation in operations(document["paths"]):
+        end = re.split(r"[:/]", path)[-1]
+        if end not in shown.setdefault(operation["tags"][0], []):
+            shown[operation["tags"][0]].append(end)
+    assert shown["Predictions"] == ["predict", "submit", "batch", "classify", "regress", "explain"]
+    assert shown["Open Inference Protocol"][0] == "infer"
+    assert shown["MLflow scoring"][0] == "invocations"
 
 
 def test_the_examples_of_predictions_are_requests_that_work():

@@ -197,9 +197,10 @@ def test_a_wiped_redis_is_served_again_within_seconds(queue: Queue, slot: Runnin
 
 def test_one_lane_without_its_group_does_not_stop_the_others(queue: Queue, slot: RunningSlot):
     one, other, caller = queue.lane(), queue.lane(client_id="cli_other"), Caller(queue)
+    both = caller.ask(one, (1.0, 1.0)) + caller.ask(other, (1.0, 1.0))
     slot.ring(one)
     slot.ring(other)
-    caller.collect(caller.ask(one, (1.0, 1.0)) + caller.ask(other, (1.0, 1.0)))
+    caller.collect(both)
     queue.client.xgroup_destroy(queue.keys.lane(other), "g")
     caller.collect(caller.ask(one, (2.0, 2.0)) + caller.ask(other, (3.0, 3.0)))
 
@@ -261,8 +262,9 @@ def test_more_entries_than_one_look_brings_are_taken_over_from_a_dead_session(qu
 
 def test_a_lane_in_debt_does_not_wait_while_nobody_else_has_anything(queue: Queue, slot: RunningSlot):
     flood, quiet, caller = queue.lane(), queue.lane(client_id="cli_quiet"), Caller(queue)
+    first = caller.ask(quiet, (1.0, 1.0))
     slot.ring(quiet)
-    caller.collect(caller.ask(quiet, (1.0, 1.0)))
+    caller.collect(first)
     # A first read takes 64 entries; each holds 64 predictions, which is a debt of many turns.
     numbers = [number for _ in range(100) for number in caller.ask(flood, *[(1.0, 2.0)] * 64)]
     slot.ring(flood)
@@ -275,9 +277,10 @@ def test_a_lane_in_debt_does_not_wait_while_nobody_else_has_anything(queue: Queu
 def test_a_lane_beyond_those_of_one_read_is_read_at_once(queue: Queue, slot: RunningSlot):
     caller = Caller(queue)
     lanes = [queue.lane(client_id=f"cli_{i}") for i in range(LANES_A_READ + 20)]
+    first = [number for lane in lanes for number in caller.ask(lane, (1.0, 1.0))]
     for lane in lanes:
         slot.ring(lane)
-    caller.collect([number for lane in lanes for number in caller.ask(lane, (1.0, 1.0))])
+    caller.collect(first)
     began = time.monotonic()
     for lane in lanes:
         caller.collect(caller.ask(lane, (1.0, 1.0)))
@@ -290,8 +293,9 @@ def test_a_slow_batch_does_not_hold_up_others_when_a_session_has_lasted_its_time
     serve_model(queue.sessions, queue.artifacts, slow_model(tmp_path / "slow.onnx"), "slow", batch_seconds=1.0)
     monkeypatch.setattr(drain, "SESSION_SECONDS", 0.5)
     caller, fast, slow = Caller(queue), queue.lane(), queue.lane(model="slow")
+    first = caller.ask(fast, (1.0, 1.0))
     slot.ring(fast)
-    caller.collect(caller.ask(fast, (1.0, 1.0)))
+    caller.collect(first)
     long = caller.ask(slow, (1.0, 50_000.0))
     slot.ring(slow)
     time.sleep(0.7)

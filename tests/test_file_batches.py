@@ -131,7 +131,9 @@ def test_numbers_are_answered_before_files_that_came_before_them(queue: Queue, t
     child = queue.child()
     cache = PredictorCache[Loaded](2**30, lambda _model, _version: loaded(tmp_path, reader))
     with answering_in(queue, cache, child) as answering:
-        answering.slowly(asked("digits", body_of([(None, BLANK)]), CODED, NUMBERS, body_of([(None, b"none")])))
+        answering.slowly(
+            asked("digits", body_of([(None, BLANK)]), CODED, NUMBERS, body_of([(None, b"none")])), answering.all_files
+        )
     assert [(answer.number, answer.status) for answer in sent_to_replies(child)] == [
         (2, 200),
         (3, 400),
@@ -147,7 +149,7 @@ def test_who_sends_many_files_waits_behind_who_sends_one(queue: Queue, tmp_path:
     other = Bundle(b"replies", 20_000, ((9, CODED),))
     group.bundles.append(Entry(b"another lane", b"1-1", other, None))
     with answering_in(queue, cache, child) as answering:
-        answering.slowly(group)
+        answering.slowly(group, answering.all_files)
     assert [answer.number for answer in sent_to_replies(child)] == [0, 9, 1, 2, 3]
 
 
@@ -156,7 +158,10 @@ def test_files_for_which_nobody_waits_any_more_are_not_read(queue: Queue, tmp_pa
     cache = PredictorCache[Loaded](2**30, lambda _model, _version: loaded(tmp_path, reader))
     bundle = Bundle(b"replies", 0, ((0, CODED), (1, NUMBERS)))
     with answering_in(queue, cache, child) as answering:
-        answering.slowly(Group(("digits", 1), Priority.INTERACTIVE, bundles=[Entry(b"lane", b"1-1", bundle, None)]))
+        answering.slowly(
+            Group(("digits", 1), Priority.INTERACTIVE, bundles=[Entry(b"lane", b"1-1", bundle, None)]),
+            answering.all_files,
+        )
     assert [answer.number for answer in sent_to_replies(child)] == [1]
     assert reader.pid is None
 
@@ -187,7 +192,7 @@ def test_a_job_waits_for_a_runner_and_loses_no_attempt_but_is_a_dead_letter_wher
         cache = PredictorCache[Loaded](2**30, lambda _model, _version: loaded(tmp_path, files))
         with answering_in(queue, cache, child) as answering:
             entry = Entry(queue.keys.lane(lane), b"1-1", None, number)
-            answering.slowly(Group(("double", queue.version), Priority.BULK, jobs=[entry]))
+            answering.slowly(Group(("double", queue.version), Priority.BULK, jobs=[entry]), answering.all_files)
         with transaction(queue.sessions, write=False) as session:
             row = session.get_one(Job, number)
             return row.state, row.attempt, row.error_code, row.dead

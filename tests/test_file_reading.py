@@ -1,8 +1,9 @@
-"""One claim of a file, without a process around it."""
+"""Claims of files, without a process around them."""
 
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy import select
 from model_store.database import transaction
 from model_store.errors import ArtifactMissing
 from tests.conftest import RedisServer
+from tests.job_kit import numbers_of
 from tests.queue_kit import make_queue, worker_settings
 from workers import jobs
 from workers.files import claims
@@ -49,4 +51,33 @@ def test_a_result_that_lacks_rows_is_never_called_whole(redis_server: RedisServe
     # then it does not succeed
     with pytest.raises(ArtifactMissing, match="answers to some rows"):
         reading.run(lambda: False)
+    queue.close()
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite has one writer
+def test_of_two_workers_that_claim_files_of_one_client_at_once_one_does(
+    redis_server: RedisServer, database_url: str, tmp_path: Path
+):
+    queue = make_queue(worker_settings(redis_server.url, database_url, tmp_path), tmp_path)
+    drafts = [jobs.Draft(jobs.new_id(), queue.lane(Priority.BULK), "rows", 2, None, 60, kind="file") for _ in "ab"]
+    with transaction(queue.sessions) as session:
+        jobs.accept(session, drafts, 0)
+        first, second = numbers_of(session, drafts)
+
+    def claimed(number: int) -> jobs.Claimed | None:
+        with transaction(queue.sessions) as session:
+            return claims.claim(session, number, "background:b", 1, [])
+
+    with ThreadPoolExecutor(1) as other:
+        # given one that has claimed the only file that may be read, and has not committed yet
+        with transaction(queue.sessions) as session:
+            assert claims.claim(session, first, "background:a", 1, []) is not None
+            late = other.submit(claimed, second)
+            wait([late], timeout=0.5)
+        # then the other counts it
+        assert late.result(10) is None
+    # and a file that was taken is taken by nobody else, where more may be read
+    with transaction(queue.sessions) as session:
+        assert claims.claim(session, second, "background:b", 2, []) is not None
+        assert claims.claim(session, second, "background:c", 3, []) is None
     queue.close()

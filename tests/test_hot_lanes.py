@@ -207,9 +207,10 @@ def order_of(caller: Caller, wanted: int) -> list[int]:
 def test_interactive_predictions_are_answered_before_bulk_ones_that_came_earlier(queue: Queue, slot: RunningSlot):
     caller = Caller(queue)
     interactive, bulk = queue.lane(), queue.lane(Priority.BULK)
+    both = caller.ask(interactive, (0.0, 0.0)) + caller.ask(bulk, (0.0, 0.0))
     slot.ring(interactive)
     slot.ring(bulk)
-    caller.collect(caller.ask(interactive, (0.0, 0.0)) + caller.ask(bulk, (0.0, 0.0)))  # both hot, predictor loaded
+    caller.collect(both)  # both hot, predictor loaded
     caller.answers.clear()
     pipeline = queue.client.pipeline(transaction=True)
     later = [number for _ in range(3000) for number in caller.ask(bulk, (1.0, 0.0), through=pipeline)]
@@ -224,9 +225,10 @@ def test_interactive_predictions_are_answered_before_bulk_ones_that_came_earlier
 
 def test_a_slow_version_does_not_hold_up_a_fast_one_on_the_same_slot(queue: Queue, slot: RunningSlot):
     caller, fast, slow = Caller(queue), queue.lane(), queue.lane(model="slow")
+    both = caller.ask(fast, (0.0, 1.0)) + caller.ask(slow, (0.0, 1.0))
     for one in (fast, slow):
         slot.ring(one)
-    caller.collect(caller.ask(fast, (0.0, 1.0)) + caller.ask(slow, (0.0, 1.0)))
+    caller.collect(both)
     [long] = caller.ask(slow, (1.0, 12_000.0))
     quick = [number for i in range(20) for number in caller.ask(fast, (float(i), 0.0))]
     caller.collect(quick)
@@ -263,8 +265,9 @@ def test_a_lane_that_one_slot_cannot_empty_gets_the_versions_next_slot(queue: Qu
     seconds, _ = queue.client.time()
     queue.client.zadd(queue.keys.slots("default"), {"slot": seconds + 60, "next": seconds + 60, "third": seconds + 60})
     caller, one = Caller(queue), queue.lane()
+    first = caller.ask(one, (0.0, 0.0))
     slot.ring(one)
-    caller.collect(caller.ask(one, (0.0, 0.0)))
+    caller.collect(first)
     pipeline = queue.client.pipeline()
     numbers = [n for _ in range(2000) for n in caller.ask(one, (1.0, 1.0), through=pipeline)]
     pipeline.execute()

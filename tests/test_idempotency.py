@@ -17,7 +17,6 @@ import pytest
 from sqlalchemy import select, text, update
 
 from auth.limits import Bounds
-from gateway.file_uploads import NEVER
 from model_store import registry
 from model_store.database import transaction
 from model_store.job_policies import JobPolicy, set_policy
@@ -26,7 +25,7 @@ from tests.processes import cluster, wait_for
 from tests.quiet_gateway import QuietGateway
 from tests.submit_kit import MODEL, ROWS, SUBMIT, caller, jobs_of, submit, submitting
 from workers import idempotency
-from workers.files.keeping import INPUT
+from workers.files.keeping import INPUT, NEVER
 from workers.files.tables import File
 from workers.idempotency import Claim, IdempotencyKey
 from workers.redis_link import connect

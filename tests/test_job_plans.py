@@ -12,8 +12,10 @@ from auth.standing import Standing
 from gateway import ended_jobs
 from gateway.ended_jobs import Place
 from gateway.job_listing import Wanted, page_of
+from gateway.page_tokens import PageTokens
 from gateway.routes.jobs import newest_first
 from model_store.database import Sessions, clock_ms, connect, now_ms, sessions_of, transaction
+from model_store.sealing import SealingKeys
 from tests.databases import make_tables
 from tests.queue_kit import worker_settings
 from workers import jobs, layout, retention, waiting
@@ -97,7 +99,7 @@ def ask_everything(sessions: Sessions) -> None:
         retention.orphaned(session, ["abc.input", "abc.1.result"])
         erase(session, [JOBS // 2 + 2], untold=True)
         for wanted in (Wanted(), Wanted("c"), Wanted(dead=True), Wanted("c", dead=True)):
-            page_of(session, wanted, 20, most_looked_at=100)
+            page_of(session, PageTokens(SealingKeys([b"k" * 32])), wanted, 20, most_looked_at=100)
         waiting.oldest(session)
         waiting.unfinished(session, "digit", 1)
         last = session.scalars(select(Job).where(Job.number == JOBS)).one()

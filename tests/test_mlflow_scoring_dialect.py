@@ -64,6 +64,7 @@ FORMS = {
     "records with its name": {"dataframe_records": [{"x": row, "y": 0} for row in ROWS]},
     "no params": {"inputs": ROWS, "params": {}},
     "null for params": {"inputs": ROWS, "params": None},
+    "params of no schema": {"inputs": ROWS, "params": {"temperature": "hot"}},
 }
 
 
@@ -162,7 +163,6 @@ REFUSED = [
     ({"inputs": ROWS, "instances": ROWS}, 'with input fields: ["inputs", "instances"]'),
     ({"messages": [{"role": "user"}]}, 'with input fields: ["messages"]'),
     ({"inputs": ROWS, "signature_name": "serving_default"}, '"signature_name" parameter is currently not supported'),
-    ({"inputs": ROWS, "params": {"temperature": 1}}, 'Invalid parameters found: ["temperature"]'),
     ({"inputs": ROWS, "params": [1]}, "Parameters must be a dictionary"),
     ({"inputs": []}, "No values in 'inputs'"),
     ({"instances": {"x": ROWS}}, "Expecting 'instances' value to be a list"),

@@ -145,6 +145,12 @@ def test_a_keras_model_is_imported_by_its_alias_and_answers_as_it_did_where_it_w
     assert (source["kind"], source["uri"]) == ("mlflow", "models:/tanh@champion")
     assert (source["run_id"], source["registered_version"]) == (registered.logged["keras_run"], "1")
     assert shown["version"]["format"] == "mlflow"
+    asked = {"inputs": registered.logged["inputs"], "params": {"temperature": 1, "beams": "many", "unknown": 0}}
+    refused = caller.post("/models/tanh/invocations", json=asked)
+    said = 'Invalid parameters found: {"beams": the value is not of long}'
+    assert (refused.status_code, refused.json()) == (400, {"error_code": "BAD_REQUEST", "message": said})
+    asked["params"] = {"temperature": 1, "beams": 2, "strict": False, "stop": ["a"], "more": {"b": 2}}
+    assert caller.post("/models/tanh/invocations", json=asked).status_code == 200
 
 
 def test_an_onnx_model_is_imported_by_its_version_and_the_same_again_by_its_run(

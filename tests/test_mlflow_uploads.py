@@ -17,6 +17,7 @@ from gateway.upload_formats import format_of
 from model_store import samples
 from model_store.database import transaction
 from model_store.formats import Format
+from model_store.parameters import Parameter
 from model_store.samples import Kind, StoredExample
 from model_store.signature import Signature, TensorSpec
 from tests.models import ModelFile
@@ -70,8 +71,8 @@ def tensor(dtype: str, *shape: int, name: str | None = None) -> dict[str, object
     return {"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": list(shape)}, **named}
 
 
-def signature(inputs: list[dict[str, object]], outputs: list[dict[str, object]]) -> str:
-    return f"signature:\n  inputs: '{json.dumps(inputs)}'\n  outputs: '{json.dumps(outputs)}'\n  params: null"
+def signature(inputs: list[dict[str, object]], outputs: list[dict[str, object]], params: str = "null") -> str:
+    return f"signature:\n  inputs: '{json.dumps(inputs)}'\n  outputs: '{json.dumps(outputs)}'\n  params: {params}"
 
 
 def document(flavors: str, said: str = ANYTHING, loader: str = "mlflow.onnx") -> bytes:
@@ -97,8 +98,9 @@ def refusal(ended: Ended) -> tuple[str, str | None]:
 
 def test_a_folder_with_an_onnx_model_serves_and_says_what_it_came_from(shop: Shop, tmp_path: Path, double: bytes):
     spec = tensor("float32", -1, 2)
+    params = """'[{"name": "beams", "type": "long", "default": 4, "shape": null}]'"""
     members = {
-        "model/MLmodel": document(ONNX, signature([{**spec, "name": "x"}], [{**spec, "name": "y"}])),
+        "model/MLmodel": document(ONNX, signature([{**spec, "name": "x"}], [{**spec, "name": "y"}], params)),
         "model/model.onnx": double,
         "model/requirements.txt": b"onnx==1.23.2\n",
     }
@@ -109,6 +111,8 @@ def test_a_folder_with_an_onnx_model_serves_and_says_what_it_came_from(shop: Sho
     steps = {step["name"]: step["detail"] for step in ended.report["steps"]}
     assert steps["inspect"].startswith("flavor onnx of MLflow '3.17.2': ")
     assert "the inputs are those of MLflow's signature" in steps["load"]
+    assert ended.served is not None
+    assert ended.served.signature.parameters == (Parameter("beams", "long", 4),)
 
 
 @pytest.mark.long  # the real MLflow server's test says the same of a zip archive
@@ -286,6 +290,11 @@ PYFUNC = """\
         pytest.param({"a/MLmodel": b"", "b/MLmodel": b"", "MLmodel": None}, "mlflow_archive", id="two of them"),
         pytest.param(
             {"MLmodel": document(ONNX, "signature:\n  inputs: '[{\"x\": NaN}]'")}, "mlflow_document", id="NaN"
+        ),
+        pytest.param(
+            {"MLmodel": document(ONNX, signature([], [], '\'[{"name": "k", "type": "binary"}]\''))},
+            "mlflow_document",
+            id="params of a type that MLflow has not",
         ),
         pytest.param({"../x": b""}, "mlflow_archive", id="a member that leads elsewhere"),
         pytest.param({"x" * 256: b""}, "mlflow_archive", id="a name that no file system takes"),

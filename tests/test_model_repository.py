@@ -1,4 +1,4 @@
-"""Extensions of the Open Inference Protocol in an installation that serves: repository, statistics, configuration."""
+"""Extensions of the Open Inference Protocol in an installation that serves: repository, configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import select
 
 from auth.audit_tables import AuditEntry
-from gateway.inference_statistics import MOST_VERSIONS, InferenceStatistics
 from gateway.repository_requests import MOST_INDEX_BYTES
 from model_store import unloading
 from model_store.database import transaction
@@ -157,37 +156,6 @@ def test_loads_and_unloads_are_in_the_audit_log(serving: Cluster, admin: httpx.C
         found = {entry.act: json.loads(entry.detail) for entry in kept}
     assert found["unload_model"]["leaving"] == "[1]"
     assert found["load_model"]["restored"] == "[1]"
-
-
-def test_statistics_count_what_succeeded_and_what_failed(serving: Cluster, admin: httpx.Client, model: str):
-    serve(serving, model, 2.0)
-    refresh(admin, model, 1)
-    address = f"/v2/models/{model}/versions/1/stats"
-    [before] = admin.get(address).json()["model_stats"]
-    assert (before["name"], before["version"], before["last_inference"]) == (model, "1", 0)
-    for _ in range(2):
-        assert admin.post(f"/v2/models/{model}/infer", json=ROW).status_code == 200
-    assert admin.post(f"/v1/models/{model}:predict", json={"instances": [[1]]}).status_code == 400
-    # A job is none of the gateway's predictions.
-    assert admin.post(f"/v2/models/{model}/infer", json=ROW, headers={"prefer": "respond-async"}).status_code == 202
-    [after] = admin.get(address).json()["model_stats"]
-    figures = after["inference_stats"]
-    assert (figures["success"]["count"], figures["fail"]["count"], after["inference_count"]) == (2, 1, 4)
-    assert figures["success"]["ns"] > figures["success"]["count"]
-    assert after["last_inference"] > 0
-    assert admin.get(f"/v2/models/{model}/stats").json()["model_stats"] == [after]
-    assert after in admin.get("/v2/models/stats").json()["model_stats"]
-    assert admin.get(f"/v2/models/{model}/versions/2/stats").status_code == 404
-
-
-def test_versions_that_nobody_asks_any_more_make_room_for_others():
-    figures = InferenceStatistics()
-    for number in range(MOST_VERSIONS):
-        figures.count("m", number, 200, 1, 0.1)
-    figures.count("m", 0, 200, 1, 0.1)
-    figures.count("new", 1, 200, 3, 0.1)
-    assert (figures.of("new", 1).instances, figures.of("m", 0).instances) == (3, 2)
-    assert (figures.of("m", 1).succeeded, figures.of("m", 2).succeeded) == (0, 1)
 
 
 def test_a_configuration_is_in_tritons_terms(admin: httpx.Client):

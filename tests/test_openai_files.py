@@ -10,10 +10,9 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from gateway import openai_files
-from gateway.file_uploads import NEVER
 from model_store.database import Sessions, clock_ms, transaction
 from tests.quiet_gateway import quiet_gateway
-from workers.files.keeping import BATCH_OUTPUT
+from workers.files.keeping import BATCH_OUTPUT, NEVER
 from workers.files.tables import Batch, File
 
 CLIENT = "cli_a"

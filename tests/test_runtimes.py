@@ -18,7 +18,7 @@ from model_store.errors import ArtifactCorrupt, ArtifactMissing
 from model_store.registry import Served
 from model_store.signature import Signature, Tensors, TensorSpec
 from monitoring.metrics import MODEL_LOADS
-from workers.errors import PredictionFailed, PredictorTooLarge
+from workers.errors import InputInvalid, PredictionFailed, PredictorTooLarge
 from workers.runtimes.loading import blank, load
 from workers.runtimes.onnx import SESSION_BYTES, OnnxPredictor
 from workers.settings import WorkerSettings
@@ -121,8 +121,19 @@ def test_strings_pass_through_onnx_as_utf8_bytes(tmp_path: Path):
     assert outputs["twice"].tolist() == [["grün".encode()] * 2, [b"", b""]]
     assert texts.tolist() == [["grün".encode()], [b""]]
     assert predictor.run({"text": np.empty((0, 1), object)})["twice"].shape == (0, 2)
-    with pytest.raises(PredictionFailed, match="utf-8"):
+    with pytest.raises(InputInvalid, match="input 'text' holds a string that is no UTF-8"):
         predictor.run({"text": np.array([[b"\xff"]], object)})
+
+
+def test_an_answer_that_onnx_runtime_cannot_give_is_explained(tmp_path: Path):
+    names = helper.make_tensor("names", STRING, [2], [b"plain", b"\xff"])
+    node = helper.make_node("Gather", ["names", "place"], ["name"])
+    path = onnx_model(tmp_path / "m", [node], [value("place", INT64, "N")], [value("name", STRING, "N")], [names])
+    predictor = OnnxPredictor(path, Signature((spec("place", "int64", None),), (spec("name", "string", None),)), SMALL)
+
+    assert predictor.run({"place": np.array([0])})["name"].tolist() == [b"plain"]
+    with pytest.raises(PredictionFailed, match="answered with a string that is no UTF-8, which ONNX Runtime does not"):
+        predictor.run({"place": np.array([0, 1])})
 
 
 def test_a_models_own_error_says_what_happened_and_nothing_of_where(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

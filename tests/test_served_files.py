@@ -87,7 +87,27 @@ def test_a_model_without_an_input_specification_says_how_to_set_one(sender: http
 @pytest.mark.parametrize("verb", ["classify", "regress", "explain"])
 def test_where_files_come_in_json_alone_it_is_said(sender: httpx.Client, verb: str):
     answer = sender.post(f"/v1/models/picture:{verb}", content=image(PIXELS[0]), headers={"content-type": "image/png"})
-    assert (answer.status_code, "in JSON" in answer.json()["error"]) == (400, True), answer.text
+    assert (answer.status_code, "in JSON" in answer.json()["error"]) == (415, True), answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "words"),
+    [
+        ("v1/models/picture:predict", "application/x-yaml", "an image (image/…)"),
+        ("v1/models/picture:submit", "application/octet-stream", "a form of these (multipart/form-data)"),
+        ("v2/models/picture/infer", "image/png", "/v1/models/{model}:predict takes files as they are"),
+        ("v2/models/picture/versions/1/infer", "application/xml", "as elements of BYTES"),
+    ],
+)
+def test_a_type_that_no_dialect_of_the_address_reads_is_refused_by_what_it_takes(
+    sender: httpx.Client, path: str, kind: str, words: str
+):
+    answer = sender.post(f"/{path}", content=image(PIXELS[0]), headers={"content-type": kind})
+    assert (answer.status_code, answer.headers["sluice-error-code"]) == (415, "content_type_unsupported")
+    error = answer.json()["error"]
+    assert error.startswith("this address takes JSON (application/json)")
+    assert words in error
+    assert error.endswith(f"Got '{kind}'.")
 
 
 def test_a_file_that_cannot_be_read_is_refused_before_it_is_a_job_where_its_beginning_tells(sender: httpx.Client):

@@ -61,8 +61,9 @@ def choose_another_variant(queue: Queue, path: Path, digest: str | None = None) 
 def test_another_variant_is_loaded_in_place_of_the_one_that_served(queue: Queue, tmp_path: Path):
     lane, caller = queue.lane(), Caller(queue)
     with running_slot(queue) as slot:
+        first = caller.ask(lane, (1.0, 1.0))
         slot.ring(lane)
-        caller.collect(caller.ask(lane, (1.0, 1.0)))
+        caller.collect(first)
         loads = slot.child.cache.figures().loads
 
         choose_another_variant(queue, tmp_path / "triple.onnx")

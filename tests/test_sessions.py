@@ -197,7 +197,7 @@ def test_a_session_that_is_used_is_not_resting(gateway: QuietGateway):
             assert session.scalars(wanted).one().seen_at >= began
 
 
-def test_roles_open_what_they_stand_for_and_predictions_for_nobody(gateway: QuietGateway):
+def test_roles_open_what_they_stand_for_and_a_session_no_path_of_programs(gateway: QuietGateway):
     opened = {
         Role.ADMIN: {"/admin/clients", "/admin/models", "/metrics", "/docs"},
         Role.OPERATOR: {"/admin/models", "/metrics", "/docs"},
@@ -259,7 +259,7 @@ def test_tokens_for_tools_have_the_roles_scopes_and_want_the_password_again(gate
         assert refused(browser.http.post("/admin/session/tokens", json={"password": OTHER}), 401, "sign_in_failed")
         answer = browser.http.post("/admin/session/tokens", json={"password": PASSWORD})
         assert answer.status_code == 200
-        assert answer.json()["scope"] == "jobs:admin models:read models:write metrics:read"
+        assert answer.json()["scope"] == "predict explain jobs:admin models:read models:write metrics:read"
         by_token = bearer(answer.json()["access_token"])
         assert gateway.http.get("/admin/models", headers=by_token).status_code == 200
         assert gateway.http.get("/admin/clients", headers=by_token).status_code == 403

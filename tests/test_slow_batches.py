@@ -13,6 +13,7 @@ from tests.queue_kit import (
     Caller,
     Queue,
     RunningSlot,
+    in_hand,
     make_queue,
     running_slot,
     serve_model,
@@ -20,7 +21,7 @@ from tests.queue_kit import (
     wait_until,
     worker_settings,
 )
-from workers.lanes import GROUP, Lane
+from workers.lanes import Lane
 
 # Rounds of the slow model: about a second.
 LONG = 10_000.0
@@ -45,11 +46,6 @@ def queue(redis_server: RedisServer, tmp_path: Path) -> Iterator[Queue]:
 def slot(queue: Queue) -> Iterator[RunningSlot]:
     with running_slot(queue) as running:
         yield running
-
-
-def in_hand(queue: Queue, lane: Lane) -> int:
-    """Entries of a lane that were read and not answered yet."""
-    return int(queue.client.xpending(queue.keys.lane(lane), GROUP)["pending"])
 
 
 def warm(queue: Queue, slot: RunningSlot, lane: Lane) -> Caller:

@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,31 @@ def test_a_message_that_comes_twice_or_is_made_up_sends_nothing(office: Office):
     # Whoever claimed it is at it.
     deliver(office.queue.sessions, office.sender, office.settings, row.number, row.fence)
     assert office.receiver.received == []
+
+
+@ON_SQLITE
+def test_a_hundred_messages_that_are_repeated_or_made_up_while_one_is_sent_send_nothing_more(office: Office):
+    office.endpoint()
+    office.ended_job()
+    office.dispatch.turn()
+    row = office.row()
+    told: list[object] = []
+
+    def meanwhile(handler: BaseHTTPRequestHandler) -> None:
+        fences = [*[row.fence] * 20, *range(row.fence - 20, row.fence + 60), 2**31, 2**70]
+        for fence in (*fences, "1", None, True, 1.0):
+            deliver(office.queue.sessions, office.sender, office.settings, row.number, fence)  # type: ignore[arg-type] # forged
+            told.append(fence)
+        status(204)(handler)
+
+    office.receiver.answers[:] = [meanwhile, status(204)]
+    office.send()
+    office.turn()
+
+    assert len(told) > 100
+    assert [got.id for got in office.receiver.received] == [row.id]
+    ended = office.row()
+    assert (ended.state, ended.attempt, len(json.loads(ended.attempts))) == ("delivered", 1, 1)
 
 
 def test_what_was_handed_over_and_lost_is_due_again_without_an_attempt(office: Office):

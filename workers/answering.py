@@ -6,33 +6,28 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from model_store.errors import SluiceError
-from model_store.signature import Tensor
 from workers.batches import Loaded, Outcome, Run, predict_all
-from workers.entries import Entry, Group, settle
+from workers.entries import Asked, Entry, Group, settle
 from workers.errors import ModelQuarantined, RunnerFailed, WorkerCrashed
+from workers.files_aside import ASIDE, SLOW_FILES, DecodingSlow, FilesLeft, files_left, without_files
 from workers.hot_lanes import Version
 from workers.job_batches import JobBatches
-from workers.lanes import Answer
+from workers.lanes import Answer, entry_ms
 from workers.outbox import Outbox, Parcel, pushes
 from workers.protocols.body import Body
 from workers.protocols.contract import Contract
 from workers.protocols.dialects import GRAMMARS
-from workers.protocols.file_reading import FileReader, FilesAside, Given
+from workers.protocols.file_reading import FilesAside
+from workers.redis_clock import RedisClock
 from workers.running import Running
 
 log = logging.getLogger(__name__)
 
 INLINE_BODY_BYTES = 256 * 1024
 INLINE_BYTES = 2 * 1024 * 1024
-# Requests with files that are read before their inference, where reading the ones before took no longer than this.
-MOST_FILES = 16
-FILES_SECONDS = 0.1
-
-Asked = tuple[bytes, int, Body]
-"""Where the answer goes, the prediction's number there, and its body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +39,7 @@ class Answering:
     outbox: Outbox
     consumer: str
     stopping: Callable[[], bool]
+    clock: RedisClock = field(default_factory=RedisClock)
 
     def inline(self, group: Group, parcel: Parcel) -> bool:
         """Run a group in the loop if that is a matter of microseconds; returns False where it needs a thread.
@@ -59,7 +55,7 @@ class Answering:
             return False
         self.running.watchdog.inline(group.version)
         try:
-            answers, _ = self._answers(_asked(group.bundles), loaded, None, _without_files(loaded.contract, SLOW_FILES))
+            answers, _ = self._answers(_asked(group.bundles), loaded, None, without_files(loaded.contract, SLOW_FILES))
         except DecodingSlow:
             return False
         except Exception:  # the loop's edge: one version's unforeseen failure must not end everybody's session
@@ -76,16 +72,40 @@ class Answering:
         loaded = self.running.cache.peek(*version)
         return 2 if loaded is not None and loaded.reads_ahead else 1
 
-    def slowly(self, group: Group) -> None:
-        """Run a group whose batches take long, in a thread."""
+    def slowly(self, group: Group, aside: Callable[[FilesLeft], None]) -> None:
+        """Run a group whose batches take long, in a thread.
+
+        What `aside` is given, `files` has to answer: it stays unsettled until then.
+        """
         commands: list[bytes] = []
+        left: FilesLeft | None = None
         try:
             if group.bundles:
-                self._bundles(group)
+                left = self._bundles(group)
+            if left is not None:
+                aside(left)
             if group.jobs:
-                commands += self.jobs.run(group)
+                commands = self.jobs.run(group)
         finally:
-            self.outbox.send([*commands, *settle(group.entries)])
+            self.outbox.send([*commands, *settle(group.entries if left is None else left.others(group.entries))])
+
+    def files(self, left: FilesLeft) -> bool:
+        """Answer some of the predictions whose files were left for later; returns whether there are more."""
+        began, taken = time.monotonic(), left.take()
+        if began < left.given_up:
+            self.outbox.send(self._with_files(left.version, taken))
+            left.took(time.monotonic() - began)
+        else:
+            # Whoever is left has been told that it took too long.
+            left.asked = []
+        if not left.asked:
+            self.outbox.send(settle(left.entries))
+        return bool(left.asked)
+
+    def all_files(self, left: FilesLeft) -> None:
+        """Answer all of them at once."""
+        while self.files(left):
+            pass
 
     def singly(self, group: Group) -> None:
         """Run what a crash left behind one by one, each answered before the next: the bad one is among them."""
@@ -94,7 +114,7 @@ class Answering:
                 self.outbox.send(self._once(group.version, alone))
             self.outbox.send(settle([entry]))
         for entry in group.jobs:
-            self.slowly(Group(group.version, group.priority, jobs=[entry]))
+            self.slowly(Group(group.version, group.priority, jobs=[entry]), self.all_files)
 
     def give_up(self, entries: Sequence[Entry]) -> None:
         """Answer synchronous predictions whose second run died too; a job's own row decides about the job."""
@@ -112,33 +132,38 @@ class Answering:
         finally:
             self.outbox.send([*commands, *settle(group.jobs)])
 
-    def _bundles(self, group: Group) -> None:
-        """Answers a batch at a time: whoever was answered asks again while the others' batches run.
+    def _bundles(self, group: Group) -> FilesLeft | None:
+        """Answers a batch at a time: whoever was answered asks again while the others' batches run. Returns the files.
 
-        Files come last, one lane's after another's: to decode one may take as long as hundreds of inferences.
+        One lane's files come after another's.
         """
         left, aside = _asked_in_turn(group.bundles), list[Asked]()
         given_up = time.monotonic() + max((entry.limit_seconds for entry in group.bundles), default=0.0)
         try:
             with self.running.loaded(group.version) as loaded:
-                run, numbers_alone = self.running.watched(loaded), _without_files(loaded.contract, ASIDE)
+                run, numbers_alone = self.running.watched(loaded), without_files(loaded.contract, ASIDE)
                 while left:
                     answers, files = self._answers(left[: loaded.portion], loaded, run, numbers_alone)
                     self.outbox.send(pushes(answers))
                     aside += files
                     left = left[loaded.portion :]
-                size = 1
-                # Whoever is left then has been told that it took too long.
-                while aside and (began := time.monotonic()) < given_up:
-                    self.outbox.send(pushes(self._answers(aside[:size], loaded, run)[0]))
-                    aside = aside[size:]
-                    # Small ones share inferences as numbers do; nobody waits for many large ones of others.
-                    size = min(2 * size, MOST_FILES) if time.monotonic() - began < FILES_SECONDS else 1
         except RunnerFailed:
             # Once more, and singly: the one that the runner died of must not take its neighbours along again.
-            self.outbox.send([command for alone in left + aside for command in self._once(group.version, alone)])
+            self.outbox.send([command for alone in left for command in self._once(group.version, alone)])
         except SluiceError as error:
             self.outbox.send(pushes(_refusals(left + aside, error)))
+            return None
+        return files_left(group.version, aside, group.bundles, given_up) if aside else None
+
+    def _with_files(self, version: Version, asked: Sequence[Asked]) -> list[bytes]:
+        """Packed commands that answer these, in one inference if they share one."""
+        try:
+            with self.running.loaded(version) as loaded:
+                return pushes(self._answers(asked, loaded, self.running.watched(loaded))[0])
+        except RunnerFailed:
+            return [command for alone in asked for command in self._once(version, alone)]
+        except SluiceError as error:
+            return pushes(_refusals(asked, error))
 
     def _once(self, version: Version, alone: Asked) -> list[bytes]:
         try:
@@ -155,45 +180,19 @@ class Answering:
         contract: Contract | None = None,
     ) -> tuple[dict[bytes, list[Answer]], list[Asked]]:
         """The answers, and what was set aside since it has files."""
-        outcomes = predict_all(loaded, [body for _, _, body in asked], run, contract)
+        began = time.monotonic()
+        outcomes = predict_all(loaded, [body for _, _, body, _ in asked], run, contract)
+        served = [one[3] for one, outcome in zip(asked, outcomes, strict=True) if isinstance(outcome, Body)]
+        loaded.tallies.waited((loaded.model, loaded.version), len(served), self.clock.waited_ns(served, began))
         answers: dict[bytes, list[Answer]] = {}
         aside: list[Asked] = []
         for one, outcome in zip(asked, outcomes, strict=True):
-            reply_to, number, body = one
+            reply_to, number, body, _ = one
             if isinstance(outcome, FilesAside):
                 aside.append(one)
             else:
                 answers.setdefault(reply_to, []).append(_answer(number, body.dialect, outcome))
         return answers, aside
-
-
-class DecodingSlow(Exception):
-    """A request has files: to wait for a runner in the loop would hold up other versions."""
-
-
-class SlowFiles:
-    """Stands for a reader of files in the loop: what has any runs in a thread."""
-
-    def read(self, _given: Given) -> Tensor:
-        raise DecodingSlow
-
-
-SLOW_FILES = SlowFiles()
-
-
-class FilesLater:
-    """Stands for a reader of files until everything else is answered."""
-
-    def read(self, _given: Given) -> Tensor:
-        raise FilesAside("the files of this request are read later")
-
-
-ASIDE = FilesLater()
-
-
-def _without_files(contract: Contract, files: FileReader) -> Contract | None:
-    """The same terms with another reader; None for a version's own contract, which takes no files anyway."""
-    return None if contract.input_specification is None else replace(contract, files=files)
 
 
 def takes_long_to_read(group: Group) -> bool:
@@ -205,9 +204,10 @@ def takes_long_to_read(group: Group) -> bool:
 def _asked(entries: Sequence[Entry]) -> list[Asked]:
     """The entries' predictions, in order."""
     return [
-        (entry.bundle.reply_to, number, body)
+        (entry.bundle.reply_to, number, body, laid_ms)
         for entry in entries
         if entry.bundle
+        for laid_ms in (entry_ms(entry.id),)
         for number, body in entry.bundle.predictions
     ]
 
@@ -229,7 +229,7 @@ def _answer(number: int, dialect: int, outcome: Outcome) -> Answer:
 
 def _refusals(asked: Sequence[Asked], error: SluiceError) -> dict[bytes, list[Answer]]:
     answers: dict[bytes, list[Answer]] = {}
-    for reply_to, number, body in asked:
+    for reply_to, number, body, _ in asked:
         answers.setdefault(reply_to, []).append(_answer(number, body.dialect, error))
     return answers
 

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +23,7 @@ from workers.protocols.contract import Contract, NamedRequest, Request
 from workers.protocols.dialects import GRAMMARS
 from workers.protocols.file_reading import FilesAside
 from workers.runtimes.predictor import Predictor
+from workers.tallies import AT_ONCE, Course, Tallies
 
 # What takes less than this may run between two reads of the loop; anything slower would hold up other versions.
 INLINE_SECONDS = 0.002
@@ -47,8 +48,11 @@ class Loaded:
     standing: Standing | None = None
     # The version's other signatures by their names, in the same process: each has its own contract and batches.
     further: Mapping[str, Loaded] = field(default_factory=dict)
-    # Held during an inference that runs in a thread.
+    # Held during an inference that runs in a thread: one of a version at a time, while another thread reads and formats
+    # what belongs to the next.
     turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    # Those of the process: what ran is counted there, and stays when the version leaves memory.
+    tallies: Tallies = field(default_factory=Tallies, repr=False, compare=False)
 
     @property
     def model(self) -> str:
@@ -147,6 +151,7 @@ def _predict_some(
     requests: list[Request] = []
     found: list[SluiceError | None] = []
     waiting_bytes = 0
+    began = time.perf_counter_ns()
     for body in bodies:
         try:
             requests.append(GRAMMARS[body.dialect].parse(body, terms))
@@ -157,40 +162,48 @@ def _predict_some(
         if most_bytes < math.inf:
             waiting_bytes += sum(tensor.nbytes for tensor in requests[-1].tensors.values())
             if waiting_bytes >= most_bytes:
-                outcomes += _outcomes(loaded, requests, found, run)
+                outcomes += _outcomes(loaded, requests, found, run, began)
                 requests, found, waiting_bytes = [], [], 0
-    return outcomes + _outcomes(loaded, requests, found, run)
+                began = time.perf_counter_ns()
+    return outcomes + _outcomes(loaded, requests, found, run, began)
 
 
 def _outcomes(
-    loaded: Loaded, requests: Sequence[Request], found: Sequence[SluiceError | None], run: Run | None
+    loaded: Loaded, requests: Sequence[Request], found: Sequence[SluiceError | None], run: Run | None, began: int
 ) -> list[Outcome]:
-    outcomes = iter(predict_requests(loaded, requests, run))
+    outcomes = iter(predict_requests(loaded, requests, run, began))
     return [next(outcomes) if error is None else error for error in found]
 
 
-def predict_requests(loaded: Loaded, requests: Sequence[Request], run: Run | None = None) -> list[Outcome]:
-    """The same for requests that were read already."""
+def predict_requests(
+    loaded: Loaded, requests: Sequence[Request], run: Run | None = None, began: int | None = None
+) -> list[Outcome]:
+    """The same for requests that were read already; `began` is when, by the counter of nanoseconds, reading began."""
+    read = time.perf_counter_ns()
+    read_ns = 0 if began is None or not requests else (read - began) // len(requests)
+    turn = AT_ONCE if run is None else loaded.turn
     outcomes: list[Outcome | None] = [None] * len(requests)
     groups: dict[tuple[str, tuple[tuple[int, ...], ...]], list[tuple[int, Request]]] = {}
     for index, request in enumerate(requests):
         # Two signatures may take the same shapes: their instances are never put together.
         named = request.terms.named if isinstance(request, NamedRequest) else ""
-        asked = loaded.further[named] if named else loaded
-        key = _shape_key(request, alone=not asked.signature.batched, index=index)
+        batched = (loaded.further[named] if named else loaded).signature.batched
+        key = _shape_key(request, alone=not batched, index=index)
         groups.setdefault((named, key), []).append((index, request))
     for (named, _), members in groups.items():
-        asked = loaded.further[named] if named else loaded
-        run_one = run or loaded.run if not named else _run_of(asked, run)
+        asked, run_one = _further(loaded, named, run) if named else (loaded, run or loaded.run)
+        course = Course(turn, read_ns * len(members), time.perf_counter_ns() - read)
         for (index, _), outcome in zip(
-            members, _predict_group(asked, run_one, [request for _, request in members]), strict=True
+            members, _predict_group(asked, run_one, [request for _, request in members], course), strict=True
         ):
             outcomes[index] = outcome
     return [outcome if outcome is not None else PredictionFailed("the request was not run") for outcome in outcomes]
 
 
-def _run_of(further: Loaded, run: Run | None) -> RunOne:
-    return further.run if run is None else lambda tensors: run(tensors, further)
+def _further(loaded: Loaded, named: str, run: Run | None) -> tuple[Loaded, RunOne]:
+    """One of the further signatures, which counts for the version, and its inference."""
+    found = replace(loaded.further[named], tallies=loaded.tallies)
+    return found, found.run if run is None else lambda tensors: run(tensors, found)
 
 
 def _shape_key(request: Request, *, alone: bool, index: int) -> tuple[tuple[int, ...], ...]:
@@ -199,23 +212,45 @@ def _shape_key(request: Request, *, alone: bool, index: int) -> tuple[tuple[int,
     return (*shapes, (index,)) if alone else shapes
 
 
-def _predict_group(loaded: Loaded, run: RunOne, requests: Sequence[Request]) -> list[Outcome]:
+def _predict_group(loaded: Loaded, run: RunOne, requests: Sequence[Request], course: Course) -> list[Outcome]:
+    began = time.perf_counter_ns()
     try:
-        outputs = _run(loaded, run, _joined(requests), sum(request.instances for request in requests))
+        return _predict_together(loaded, run, requests, course)
     except RunnerFailed:
         raise
     except SluiceError as error:
         if len(requests) == 1:
             return [error]
         # One bad input must not fail its neighbours: find it by running each alone.
-        return [outcome for request in requests for outcome in _predict_group(loaded, run, [request])]
+        outcomes: list[Outcome] = []
+        for request in requests:
+            waited_ns = course.waited_ns + time.perf_counter_ns() - began
+            alone = Course(course.turn, course.input_ns // len(requests), waited_ns)
+            outcomes += _predict_group(loaded, run, [request], alone)
+        return outcomes
+    finally:
+        loaded.tallies.ran((loaded.model, loaded.version), course)
+
+
+def _predict_together(loaded: Loaded, run: RunOne, requests: Sequence[Request], course: Course) -> list[Outcome]:
+    began = time.perf_counter_ns()
+    outputs = _run(loaded, run, _joined(requests), sum(request.instances for request in requests), course)
+    ran = time.perf_counter_ns()
+    outcomes = _formatted(outputs, loaded.contract, requests)
+    course.input_ns += ran - began - course.turn_ns - course.infer_ns
+    course.output_ns = time.perf_counter_ns() - ran
+    course.answered = [type(outcome) for outcome in outcomes].count(Body)
+    return outcomes
+
+
+def _formatted(outputs: Tensors, contract: Contract, requests: Sequence[Request]) -> list[Outcome]:
     if len(requests) == 1:
-        return [_format(outputs, loaded.contract, requests[0])]
+        return [_format(outputs, contract, requests[0])]
     outcomes, start = [], 0
     for request in requests:
         stop = start + request.instances
         part = {name: tensor[start:stop] for name, tensor in outputs.items()}
-        outcomes.append(_format(part, loaded.contract, request))
+        outcomes.append(_format(part, contract, request))
         start = stop
     return outcomes
 
@@ -240,16 +275,17 @@ def _aligned(tensor: Tensor) -> Tensor:
     return tensor if tensor.flags.aligned else tensor.copy()
 
 
-def _run(loaded: Loaded, run: RunOne, tensors: Tensors, instances: int) -> Tensors:
+def _run(loaded: Loaded, run: RunOne, tensors: Tensors, instances: int, course: Course) -> Tensors:
     """Run at most `max_batch` instances at a time and join the outputs; checks that the model kept their number."""
     if instances <= loaded.max_batch or not loaded.signature.batched:
-        return _timed(loaded, run, tensors, instances)
+        return _timed(loaded, run, tensors, instances, course)
     pieces = [
         _timed(
             loaded,
             run,
             {name: tensor[start : start + loaded.max_batch] for name, tensor in tensors.items()},
             size,
+            course,
         )
         for start in range(0, instances, loaded.max_batch)
         for size in (min(loaded.max_batch, instances - start),)
@@ -259,14 +295,18 @@ def _run(loaded: Loaded, run: RunOne, tensors: Tensors, instances: int) -> Tenso
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def _timed(loaded: Loaded, run: RunOne, tensors: Tensors, instances: int) -> Tensors:
+def _timed(loaded: Loaded, run: RunOne, tensors: Tensors, instances: int, course: Course) -> Tensors:
     size = loaded.padded(instances)
-    started = time.perf_counter()
-    outputs = run(tensors if size == instances else _filled(tensors, instances, size))
-    seconds = time.perf_counter() - started
-    metrics.batch_metrics(loaded.runtime, loaded.model, loaded.version).observe(seconds, instances)
+    given = tensors if size == instances else _filled(tensors, instances, size)
+    asked = time.perf_counter_ns()
+    with course.turn:
+        started = time.perf_counter_ns()
+        outputs = run(given)
+        ended = time.perf_counter_ns()
     if loaded.signature.batched and any(len(tensor) != size for tensor in outputs.values()):
         raise PredictionFailed(f"the model answered a batch of {size} instances with another number of predictions")
+    course.ran(started - asked, ended - started, instances)
+    metrics.batch_metrics(loaded.runtime, loaded.model, loaded.version).observe((ended - started) / 1e9, instances)
     return outputs if size == instances else {name: tensor[:instances] for name, tensor in outputs.items()}
 
 

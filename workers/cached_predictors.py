@@ -50,6 +50,7 @@ class Entry(Generic[P]):
     uses: int = 0
     leases: int = 0
     retired: bool = False
+    fresh: bool = False  # loaded for a use to come, and counted as that
 
     @property
     def rank(self) -> tuple[float, int]:

@@ -15,6 +15,7 @@ from model_store.standings import Standing, standings
 from workers import redis_link
 from workers.batches import Loaded
 from workers.decoding.file_runner import FileRunner
+from workers.lanes import Keys
 from workers.lookout import UseCount
 from workers.origin import origin_of
 from workers.pools import AssignedPools
@@ -27,6 +28,8 @@ from workers.runtimes.predictor import Predictor
 from workers.runtimes.tensorflow import RunnerPredictor
 from workers.served_watch import ServedWatch
 from workers.settings import WorkerSettings
+from workers.statistics_telling import StatisticsTelling
+from workers.tallies import Tallies
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Child:
     pools: AssignedPools
     watch: ServedWatch
     uses: UseCount
+    statistics: StatisticsTelling
 
 
 def make_child(settings: WorkerSettings, publisher: Publisher) -> Child:
@@ -54,7 +58,9 @@ def make_child(settings: WorkerSettings, publisher: Publisher) -> Child:
         cache.expect(found.model, found.number, found.memory_bytes)
 
     files = FileRunner(settings)
-    cache = PredictorCache(settings.predictor_budget_bytes, loader(settings, sessions, artifacts, files, expect))
+    tallies = Tallies()
+    load_version = loader(settings, sessions, artifacts, files, expect, tallies)
+    cache = PredictorCache(settings.predictor_budget_bytes, load_version)
     pools = AssignedPools(settings.pool)
     return Child(
         settings,
@@ -66,6 +72,7 @@ def make_child(settings: WorkerSettings, publisher: Publisher) -> Child:
         pools,
         ServedWatch(sessions, cache, pools, describer(settings, sessions, files)),
         UseCount(cache),
+        StatisticsTelling(Keys(settings.key_prefix), tallies),
     )
 
 
@@ -75,17 +82,19 @@ def loader(
     artifacts: Artifacts,
     files: FileReader,
     expect: Callable[[Served], None],
+    tallies: Tallies,
 ) -> Callable[[str, int], Loaded]:
     """How a version is loaded on its first use: looked up in SQL, verified by digest, warmed up.
 
-    `expect` is told before it takes memory.
+    `expect` is told before it takes memory; what it runs is counted in `tallies`.
     """
 
     def load_version(model: str, version: int) -> Loaded:
         with transaction(sessions, write=False) as session:
             found, standing = _served(session, model, version)
         expect(found)
-        return _loaded(found, standing, load(found, artifacts, settings), settings, files)
+        loaded = _loaded(found, standing, load(found, artifacts, settings), settings, files)
+        return replace(loaded, tallies=tallies)
 
     return load_version
 
@@ -96,7 +105,8 @@ def describer(settings: WorkerSettings, sessions: Sessions, files: FileReader) -
     def describe(loaded: Loaded) -> Loaded:
         with transaction(sessions, write=False) as session:
             found, standing = _served(session, loaded.model, loaded.version)
-        return replace(_loaded(found, standing, loaded.predictor, settings, files), turn=loaded.turn)
+        described = _loaded(found, standing, loaded.predictor, settings, files)
+        return replace(described, turn=loaded.turn, tallies=loaded.tallies)
 
     return describe
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Literal
 
 from auth.standing import UNKNOWN, Authority
@@ -79,6 +80,9 @@ class Claimed:
     instances: int
     input: bytes | None
     max_attempts: int = MOST_ATTEMPTS
+    # From its acceptance until this claim, by the database's clock; and the claim by this process's monotonic one.
+    waited_ms: int = 0
+    claimed_at: float = field(default_factory=time.monotonic, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

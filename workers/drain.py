@@ -11,20 +11,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import redis
 
 from workers.answering import Answering
+from workers.batch_threads import THREADS, BatchThreads
 from workers.bells import BELL_RINGS, DRAIN_MILLISECONDS
 from workers.entries import Entry, Group, grouped, settle
+from workers.first_loads import Arrival, FirstLoads
 from workers.heart import Heart
-from workers.hot_lanes import TURN_PREDICTIONS, HotLane, HotLanes, Place
+from workers.hot_lanes import TURN_PREDICTIONS, HotLane, HotLanes
 from workers.lanes import GROUP, RING_FIELD, WEIGHT_FIELD, Keys, Priority
 from workers.outbox import Parcel
 from workers.overflow import Overflow
@@ -40,10 +40,8 @@ IDLE_SECONDS = 10.0
 SESSION_SECONDS = 60.0
 RECONNECT_SECONDS = 0.5
 BULK_FIRST_TURNS = 10
-CLOCK_SECONDS = 10.0
 COOL_LOOK_SECONDS = 0.25
 IDLE_LOOK_SECONDS = 0.002
-THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +70,16 @@ class Drain:
         self._lanes = HotLanes(keys)
         self._reading = Reading(self._wire, self._bell, answering.consumer)
         self._recovery = Recovery(self._wire, keys, answering.consumer)
-        self._overflow = Overflow(client, keys, (slot.pool, slot.name), publisher, self._wire)
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="batch")
-        self._futures: set[Future[None]] = set()
-        self._lock = threading.Lock()
-        # How many batches of a version and priority are under way: one, two where the next is read ahead of its turn,
-        # and for a while those of a dead session.
-        self._busy: Counter[Place] = Counter()
-        self._in_hand: set[tuple[bytes, bytes]] = set()
+        place = (slot.pool, slot.name)
+        self._overflow = Overflow(client, keys, place, publisher, self._wire)
+        self._first_loads = FirstLoads(self._wire, keys, place, self._reading, answering.running)
+        self._threads = BatchThreads(self._wake, answering.files)
         self._parcel = Parcel()
         self._turns = 0
         self._cool_at = 0.0
         self._idle_at = 0.0
         self._found_last = False
         self._started = self._active_at = time.monotonic()
-        self._skew_ms = 0.0
-        self._skew_at = float("-inf")
 
     def run(self) -> str:
         """Serve until there is a reason to end: superseded, stopping, idle, or over to the next session."""
@@ -106,7 +98,7 @@ class Drain:
                     self._reconnect()
         finally:
             self._answering.outbox.send(self._parcel.take())
-            self._threads.shutdown(wait=True)
+            self._threads.close()
             self._wire.close()
 
     def _ending(self) -> str | None:
@@ -115,10 +107,10 @@ class Drain:
         if self._answering.stopping():
             return "stopping"
         now = time.monotonic()
-        if now - self._started > SESSION_SECONDS and not self._futures:
+        if now - self._started > SESSION_SECONDS and not self._threads:
             # Not while a slow batch runs: it would have to be waited for, and every other version with it.
             return "handed over"
-        if now - self._active_at > IDLE_SECONDS and not self._futures:
+        if now - self._active_at > IDLE_SECONDS and not self._threads:
             return "idle"
         return None
 
@@ -129,6 +121,9 @@ class Drain:
             self._cool_at = now + COOL_LOOK_SECONDS
             self._lanes.cool()
             self._leave_lanes()
+            self._first_loads.renew()
+            if now - self._started > SESSION_SECONDS:
+                self._threads.keep_files()
         if self._answering.outbox.waiting:
             self._answering.outbox.flush()
         rings, found = self._read()
@@ -143,7 +138,7 @@ class Drain:
 
     def _read(self) -> tuple[Rings, Found]:
         """Interactive lanes first, every tenth turn bulk first; blocks only where nothing lies in either."""
-        unread = self._unread if self._busy else None
+        unread = self._unread if self._threads.hold_lanes or self._first_loads.under_way else None
         if self._found_last and self._lanes.mixed:
             first = Priority.BULK if self._turns % BULK_FIRST_TURNS == 0 else Priority.INTERACTIVE
             lanes, idle = self._lanes.choose(self._lanes.readable(first, unread))
@@ -189,12 +184,14 @@ class Drain:
                     self._overflow.full(hot, loaded.max_parallelism)
 
     def _unread(self, hot: HotLane) -> bool:
-        busy = self._busy.get(hot.place, 0)
+        if self._threads.has_files_of(hot.key) or hot.version in self._first_loads.under_way:
+            return True
+        busy = self._threads.busy(hot.place)
         if not busy:
             return False
         # What is read ahead holds a thread while it waits: jobs, loads and other versions need some too. A session that
         # has had its time lets its batches end, so that it can be handed over between two of them.
-        may_read_ahead = len(self._futures) < THREADS // 2 and time.monotonic() - self._started < SESSION_SECONDS
+        may_read_ahead = self._threads.running < THREADS // 2 and time.monotonic() - self._started < SESSION_SECONDS
         return not may_read_ahead or busy >= self._answering.at_once(hot.version)
 
     def _timely(self, found: Found) -> Found:
@@ -208,12 +205,7 @@ class Drain:
 
     def _redis_ms(self) -> float:
         """Redis's clock in milliseconds: entries are dated by it, and one clock judges all deadlines."""
-        now = time.monotonic()
-        if now - self._skew_at > CLOCK_SECONDS:
-            seconds, microseconds = self._wire.execute([pack("TIME")])[0]
-            self._skew_ms = int(seconds) * 1000 + int(microseconds) / 1000 - now * 1000
-            self._skew_at = now
-        return now * 1000 + self._skew_ms
+        return self._answering.clock.now_ms(self._wire)
 
     def _hear(self, rings: Rings) -> None:
         """Lanes woke up: heat them, and take over what dead sessions left in them."""
@@ -235,6 +227,21 @@ class Drain:
             hot.weight = weight or hot.weight
             woken.append((hot, cold))
         self._recover(woken)
+        for hot, cold in woken:
+            if cold and not self._threads.busy(hot.place):
+                self._receive(hot)
+
+    def _receive(self, hot: HotLane) -> None:
+        """A lane that was cold: read it from now on, once its version is loaded; or leave it to others."""
+        match self._first_loads.arrival(hot):
+            case Arrival.LOAD:
+                self._threads.start(hot.key, partial(self._load, hot))
+            case Arrival.LEAVE:
+                self._lanes.drop(hot)
+                self._unring(hot.rings)
+
+    def _load(self, hot: HotLane) -> None:
+        self._answering.outbox.send(self._first_loads.load(hot.version))
 
     def _leave_lanes(self) -> None:
         """Leave the lanes of models that other pools serve now, unread: whoever has something in them rings there."""
@@ -250,49 +257,24 @@ class Drain:
             self._answering.outbox.send([pack("XACK", self._bell, GROUP, *rings), pack("XDEL", self._bell, *rings)])
 
     def _recover(self, woken: Sequence[tuple[HotLane, bool]]) -> None:
-        with self._lock:
-            in_hand = set(self._in_hand)
-        left = self._recovery.left_behind(woken, in_hand)
+        left = self._recovery.left_behind(woken, self._threads.in_hand())
         self._answering.outbox.send(settle(left.gone))
         self._answering.give_up(left.hopeless)
         for group in grouped(left.entries):
             log.warning(
                 "%d entries of %s were left by a dead session and run singly", len(group.entries), group.version
             )
-            self._in_thread(group, self._answering.singly)
+            self._threads.run(group, self._answering.singly)
 
     def _run(self, group: Group) -> None:
         hot = self._lanes.get(group.entries[0].lane_key)
         if hot is not None and hot.quarantined:
-            self._in_thread(group, self._answering.refuse_quarantined)
+            self._threads.run(group, self._answering.refuse_quarantined)
         elif not self._answering.inline(group, self._parcel):
-            self._in_thread(group, self._answering.slowly)
+            self._threads.run(group, partial(self._answering.slowly, aside=self._threads.set_aside))
 
-    def _in_thread(self, group: Group, run: Callable[[Group], None]) -> None:
-        """Run a group in a thread; its lanes stay unread until fewer are under way, and a ring of our own says when."""
-        place = (group.version, group.priority)
-        held = {(entry.lane_key, entry.id) for entry in group.entries}
-        with self._lock:
-            self._busy[place] += 1
-            self._in_hand |= held
-
-        def work() -> None:
-            try:
-                run(group)
-            except Exception:  # the thread's edge: entries stay pending, and are run again
-                log.exception("a batch of %s failed unexpectedly", group.version)
-            finally:
-                with self._lock:
-                    self._busy[place] -= 1
-                    if not self._busy[place]:
-                        del self._busy[place]
-                    self._in_hand -= held
-                lanes = {entry.lane_key for entry in group.entries}
-                self._answering.outbox.send(self._ring_myself(lanes))
-
-        future = self._threads.submit(work)
-        self._futures.add(future)
-        future.add_done_callback(self._futures.discard)
+    def _wake(self, lane_keys: Iterable[bytes]) -> None:
+        self._answering.outbox.send(self._ring_myself(lane_keys))
 
     def _ring_myself(self, lane_keys: Iterable[bytes]) -> list[bytes]:
         # The loop may be blocked on other lanes for a second: a ring ends the wait.
@@ -327,7 +309,8 @@ class Drain:
         self._answering.outbox.send(self._parcel.take())
         if ending == "superseded":
             return True
-        self._finish_batches()
+        # The next session reads under the same name: what this one still runs would look left behind to it.
+        self._threads.finish(self._answering.running.watchdog.pat)
         try:
             hot = [lane.key for lane in self._lanes]
             if ending == "handed over":
@@ -336,7 +319,7 @@ class Drain:
             self._wire.execute([*self._ring_myself(hot), pack("DEL", self._drain_key)])
             if ending == "stopping":
                 return True
-            if not self._reading.anything():
+            if not self._reading.anything(self._bell):
                 return True
             again = pack("SET", self._drain_key, self._slot.token, "NX", "PX", DRAIN_MILLISECONDS)
             self._active_at = time.monotonic()
@@ -345,12 +328,6 @@ class Drain:
             return not taken
         except redis.RedisError:
             return True
-
-    def _finish_batches(self) -> None:
-        # The next session reads under the same name: what this one still runs would look left behind to it.
-        while self._futures:
-            wait(list(self._futures), timeout=1.0)
-            self._answering.running.watchdog.pat()
 
     def _hand_over(self, hot: list[bytes]) -> bool:
         """Let Celery recycle this child: the next session gets the key and finds the hot lanes in its bell."""

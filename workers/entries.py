@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 
 from workers.hot_lanes import HotLane, Place, Version
 from workers.lanes import BUNDLE_FIELD, GROUP, JOB_FIELD, Bundle, Priority, entry_ms, unpack_bundle
+from workers.protocols.body import Body
 from workers.redis_link import pack
 
 log = logging.getLogger(__name__)
 
 JOB_PREDICTIONS = 2
+
+Asked = tuple[bytes, int, Body, int]
+"""Where the answer goes, the prediction's number there, its body, and when it was laid out (`entry_ms`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from workers.protocols.body import Body, Dialect, dialect_named, restored, store
 from workers.redis_link import pack
 from workers.running import Running
 from workers.settings import WorkerSettings
+from workers.tallies import Tallies
 
 DATABASE_PAUSE_SECONDS = 0.5
 # For a store that is away: longer than a call that nobody answers keeps a slot from what needs no store.
@@ -56,6 +57,7 @@ class JobBatches:
     heart: Heart
     stopping: Callable[[], bool]
     standing: Standing = field(default_factory=Standing)
+    tallies: Tallies = field(default_factory=Tallies)
 
     def run(self, group: Group) -> list[bytes]:
         """Claim, run and finish a group's jobs; returns packed commands that tell who waits for them."""
@@ -116,6 +118,7 @@ class JobBatches:
         try:
             with self.running.loaded(version) as loaded:
                 bodies = [self._body(job) for job in claimed]
+                waits = [_waited_ns(job) for job in claimed]
                 try:
                     outcomes = self._predicted(loaded, claimed, bodies)
                     origin = loaded.origin.to_json()
@@ -132,6 +135,8 @@ class JobBatches:
             if isinstance(error, StoreUnavailable | DecodingAway):
                 return self._waits(claimed[0])
             return self._retried(claimed[0], error)
+        served = [wait for wait, outcome in zip(waits, outcomes, strict=True) if isinstance(outcome, Body)]
+        self.tallies.waited(version, len(served), sum(served))
         pairs = zip(claimed, outcomes, strict=True)
         return [ending for job, outcome in pairs for ending in self._kept(job, outcome, origin)]
 
@@ -213,6 +218,7 @@ class JobBatches:
 
         written = self._persistently(finish)
         self._drop_payloads(claimed, endings, written)
+        self._count(version, claimed, endings, written)
         metrics.FENCED_WRITES.inc(len(endings) - len(written))
         failed = sum(ending.error_code is not None for ending in endings)
         for outcome, count in (("failed", failed), ("succeeded", len(endings) - failed)):
@@ -220,6 +226,15 @@ class JobBatches:
         metrics.DEAD_LETTERS.inc(len({ending.number for ending in endings if ending.dead}.intersection(written)))
         ids = {job.number: job.id for job in claimed}
         return self._told([ids[number] for number in written])
+
+    def _count(
+        self, version: Version, claimed: Sequence[jobs.Claimed], endings: Sequence[jobs.Ending], written: Sequence[int]
+    ) -> None:
+        taken, kept = {job.number: job for job in claimed}, set(written)
+        for ending in endings:
+            if ending.number in kept:
+                nanoseconds = _waited_ns(taken[ending.number])
+                self.tallies.ended(version, succeeded=ending.error_code is None, nanoseconds=nanoseconds)
 
     def _drop_payloads(
         self, claimed: Sequence[jobs.Claimed], endings: Sequence[jobs.Ending], written: Sequence[int]
@@ -247,6 +262,11 @@ class JobBatches:
                 if time.monotonic() > until or self.stopping():
                     raise
                 time.sleep(DATABASE_PAUSE_SECONDS)
+
+
+def _waited_ns(job: jobs.Claimed) -> int:
+    """From when the job was accepted until now."""
+    return job.waited_ms * 1_000_000 + round((time.monotonic() - job.claimed_at) * 1e9)
 
 
 def _ending(job: jobs.Claimed, error: SluiceError) -> jobs.Ending:

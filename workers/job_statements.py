@@ -75,6 +75,7 @@ _STARTED: dict[str, Any] = {
 _TAKEN = (
     Job.number, Job.id, Job.fence, Job.attempt, Job.dialect, Job.instances, Job.input_stored, Job.client_id, Job.lane,
     Job.dispatched_at, Job.grant_id, Job.token_id, Job.token_issued_at, Job.max_attempts, Job.model, Job.version,
+    (Job.started_at - Job.created_at).label("waited_ms"),
 )  # fmt: skip
 CLAIM = (
     update(JOBS)

@@ -265,9 +265,8 @@ def _permitted(
                 ended += ids
             continue
         body = inputs.get(row.number)
-        claimed.append(
-            Claimed(row.number, row.id, row.fence, row.attempt, row.dialect, row.instances, body, row.max_attempts)
-        )
+        taken = (row.number, row.id, row.fence, row.attempt, row.dialect, row.instances)
+        claimed.append(Claimed(*taken, body, row.max_attempts, max(0, row.waited_ms)))
     return claimed
 
 

@@ -105,6 +105,14 @@ class Keys:
         """What the slot's process has loaded, as of its last second (workers/loaded_versions.py)."""
         return f"{self.prefix}:loaded:{pool}:{slot}".encode()
 
+    def loading(self, pool: str, model: str, version: int) -> bytes:
+        """Holds the slot that loads a version now, for which others leave its lanes (workers/first_loads.py)."""
+        return f"{self.prefix}:loading:{pool}:{model}:{version}".encode()
+
+    def statistics(self, model: str, version: int) -> bytes:
+        """What was counted of the version's predictions (workers/kept_statistics.py)."""
+        return f"{self.prefix}:statistics:{model}:{version}".encode()
+
     def replies(self, gateway: str) -> bytes:
         return f"{self.prefix}:replies:{gateway}".encode()
 

@@ -1,4 +1,4 @@
-"""The lookout of a session: a thread that keeps predictors in step with what is served, and says what is loaded."""
+"""The lookout of a session: a thread that keeps predictors as they are served, and says what is loaded and counted."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from workers.loaded_versions import announcement
 from workers.predictor_cache import PredictorCache
 from workers.redis_link import Wire
 from workers.served_watch import ServedWatch
+from workers.statistics_telling import StatisticsTelling
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +45,20 @@ class Lookout:
     """Looks at once and then every second until closed."""
 
     def __init__(
-        self, client: redis.Redis, keys: Keys, slot: tuple[str, str], watch: ServedWatch, uses: UseCount
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        slot: tuple[str, str],
+        watch: ServedWatch,
+        uses: UseCount,
+        statistics: StatisticsTelling,
     ) -> None:
         self._wire = Wire(client)
         self._keys = keys
         self._pool, self._slot = slot
         self._watch = watch
         self._uses = uses
+        self._statistics = statistics
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
 
@@ -68,6 +76,7 @@ class Lookout:
             try:
                 self._uses.tell()
                 self._announce()
+                self._statistics.tell(self._wire)
                 if not last:
                     self._watch.look()
             except (DatabaseUnavailable, redis.RedisError) as error:

@@ -71,8 +71,7 @@ class PredictorCache(Generic[P]):
         entry = self._entries.get((model, version))
         if entry is not None:
             with self._lock:
-                self._hits += 1
-                self._note_use(entry)
+                self._count_found(entry, missed=False)
 
     def get(self, model: str, version: int) -> P:
         """The predictor, loaded if need be; whoever asks meanwhile waits for the same load.
@@ -81,6 +80,11 @@ class PredictorCache(Generic[P]):
         `load` raises, also for a second after it failed, or a minute after EnvironmentMismatch, and PredictorTooLarge.
         """
         return self._obtain((model, version)).predictor
+
+    def load(self, model: str, version: int) -> None:
+        """Load a version for a use to come, which counts as the one that missed it; raises as `get`."""
+        if self.peek(model, version) is None:
+            self._obtain((model, version)).fresh = True
 
     def renew(self, model: str, version: int) -> None:
         """Load a version anew beside the predictor that serves, which leaves once the new one is there.
@@ -185,8 +189,7 @@ class PredictorCache(Generic[P]):
             with self._lock:
                 entry = self._entries.get(key)
                 if entry is not None:
-                    self._hits += not missed
-                    self._note_use(entry)
+                    self._count_found(entry, missed=missed)
                     entry.leases += lease
                     return entry
                 self._misses += not missed
@@ -258,6 +261,13 @@ class PredictorCache(Generic[P]):
             if entry.retired and not entry.leases and entry not in leaving:
                 leaving.append(entry)
         _close(leaving)
+
+    def _count_found(self, entry: Entry[P], *, missed: bool) -> None:
+        if entry.fresh:
+            entry.fresh = False
+            return
+        self._hits += not missed
+        self._note_use(entry)
 
     def _note_use(self, entry: Entry[P], before: int = 0) -> None:
         entry.used, entry.floor = next(self._uses), self._floor

@@ -99,13 +99,14 @@ class Reading:
             return []
         return _rings(reply[0][1])
 
-    def anything(self) -> bool:
-        """Whether something came in after the session gave its key away."""
-        reply = self._wire.execute([pack("XINFO", "GROUPS", self._bell)])[0]
-        if isinstance(reply, redis.ResponseError) or not reply:
-            return False
-        last: bytes = dict(zip(reply[0][::2], reply[0][1::2], strict=False)).get(b"last-delivered-id", b"0-0")
-        newer = self._wire.execute([pack("XRANGE", self._bell, b"(" + last, "+", "COUNT", 1)])[0]
+    def anything(self, key: bytes) -> bool:
+        """Whether anything lies in a lane or bell that nobody has read yet."""
+        groups = self._wire.execute([pack("XINFO", "GROUPS", key)])[0]
+        if isinstance(groups, redis.ResponseError):
+            return False  # no such key
+        told = dict(zip(groups[0][::2], groups[0][1::2], strict=False)) if groups else {}
+        last: bytes = told.get(b"last-delivered-id", b"0-0")
+        newer = self._wire.execute([pack("XRANGE", key, b"(" + last, "+", "COUNT", 1)])[0]
         return bool(newer) and not isinstance(newer, redis.ResponseError)
 
     def _command(self, chosen: Sequence[HotLane], count: int, block_ms: int | None) -> bytes:

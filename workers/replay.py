@@ -11,10 +11,14 @@ from sqlalchemy.orm import Session
 
 from auth.standing import Authority
 from model_store.artifacts import Artifacts
+from model_store.database import clock_ms
 from model_store.errors import ArtifactCorrupt, ArtifactMissing, SluiceError
+from model_store.files import open_file
 from workers import jobs
-from workers.drafts import PREDICTION
-from workers.lanes import Lane
+from workers.drafts import CHUNK, FILE, PREDICTION
+from workers.files.keeping import add_batch, batch_of
+from workers.files.tables import Batch, File
+from workers.lanes import Lane, Priority
 from workers.payloads import input_name
 from workers.tables import Job, JobInput
 
@@ -53,39 +57,48 @@ def replay(
     notifies: bool = False,
     force: bool = False,
 ) -> str:
-    """Accept the job that tries a dead one again; returns its id. The dispatcher lays it out.
+    """Accept the job that tries a dead one again; returns its id. The dispatcher lays it out, or has its file read.
 
-    Raises JobNotDead, JobReplayed unless forced, JobInputGone (409), and StoreFull; nothing is written then.
+    A file is read again from its first row; it is the same file, and not copied. Raises JobNotDead, JobReplayed unless
+    forced, JobInputGone (409), and StoreFull; nothing is written then.
     """
-    _require_dead(job)
+    require_dead(job)
     if job.replayed_as is not None and not force:
         raise _replayed(job)
     new_id = jobs.new_id()
     # Before the job is marked: where many are replayed in one transaction, one without its input is passed by.
-    body = _copied(session, artifacts, job, new_id)
+    body, batch = None, None
+    if job.kind == FILE:
+        batch = _same_file(session, artifacts, job)
+    else:
+        body = _copied(session, artifacts, job, new_id)
     _mark(session, job, new_id, force=force)
     draft = jobs.Draft(
         id=new_id,
-        lane=Lane.parse(job.lane),
+        lane=Lane(job.model, job.version, Priority(job.priority), job.client_id),
         dialect=job.dialect,
         instances=job.instances,
         input=body,
         job_seconds=job_seconds,
         authority=authority,
+        kind=FILE if batch is not None else PREDICTION,
         max_attempts=job.max_attempts,
         notifies=notifies,
         replay_of=job.id,
         input_digest=job.input_digest,
     )
     jobs.accept(session, [draft], 0)
+    if batch is not None:
+        add_batch(session, session.scalars(select(Job).where(Job.id == new_id)).one(), batch)
     return new_id
 
 
-def _require_dead(job: Job) -> None:
+def require_dead(job: Job) -> None:
+    """Raises JobNotDead for what may not be replayed."""
     if not job.dead:
         raise JobNotDead(f"the job is {job.state} and no dead letter: submit it again instead")
-    if job.kind != PREDICTION:
-        raise JobNotDead(f"this is a job of the kind {job.kind}: submit it again instead")
+    if job.kind == CHUNK:
+        raise JobNotDead("this is a part of a file's job: replay that instead")
 
 
 def _mark(session: Session, job: Job, new_id: str, *, force: bool) -> None:
@@ -100,6 +113,21 @@ def _mark(session: Session, job: Job, new_id: str, *, force: bool) -> None:
 
 def _replayed(job: Job) -> JobReplayed:
     return JobReplayed(f"the job was replayed as {job.replayed_as or 'another'} already; force it to do so again")
+
+
+def _same_file(session: Session, artifacts: Artifacts, job: Job) -> Batch:
+    """What reads the job's file once more. The old job keeps it, or leaves it to the new one when it is deleted."""
+    batch = batch_of(session, job.number)
+    source = None if batch is None else session.get(File, batch.input_file)
+    try:
+        if batch is None or source is None or source.expires_at < clock_ms(session):
+            raise JobInputGone("the job's file is not there any more: upload it again")
+        open_file(artifacts, source.id).close()
+    except ArtifactMissing:
+        raise JobInputGone("the job's file is not in the store any more: upload it again") from None
+    except ArtifactCorrupt as error:
+        raise JobInputGone("the job's file is damaged and cannot be read: upload it again") from error
+    return Batch(input_file=source.id, owns_input=False, endpoint=batch.endpoint, notes=batch.notes)
 
 
 def _copied(session: Session, artifacts: Artifacts, job: Job, new_id: str) -> bytes | None:

@@ -44,10 +44,11 @@ def run_session(child: Child, slot: Slot, stopping: Callable[[], bool]) -> str:
         )
         stack.callback(watchdog.close)
         running, consumer = Running(child.cache, watchdog, child.pools), consumer_of(slot.pool, slot.name)
-        lookout = Lookout(child.client, keys, (slot.pool, slot.name), child.watch, child.uses)
+        lookout = Lookout(child.client, keys, (slot.pool, slot.name), child.watch, child.uses, child.statistics)
         stack.callback(lookout.close)
         lookout.start()
-        jobs = JobBatches(settings, child.sessions, child.artifacts, running, heart, stopping)
+        tallies = child.statistics.tallies
+        jobs = JobBatches(settings, child.sessions, child.artifacts, running, heart, stopping, tallies=tallies)
         answering = Answering(running, jobs, outbox, consumer, stopping)
         ending = Drain(slot, child.client, keys, heart, answering, child.publisher).run()
     metrics.DRAIN_SESSIONS.labels(ending.replace(" ", "_")).inc()

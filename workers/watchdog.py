@@ -81,6 +81,7 @@ class Watchdog:
         self._limit = limit_seconds
         self._deadly = deadly
         self._lock = threading.Lock()
+        # What runs in each thread, and when it should have ended.
         self._running: dict[int, tuple[tuple[str, int], float]] = {}
         self._armed_at = float("-inf")
         self._last_inline: tuple[str, int] | None = None
@@ -89,10 +90,10 @@ class Watchdog:
         """The loop is alive: put off the end. Called every turn; re-arms at most once a second, since arming costs."""
         now = time.monotonic()
         with self._lock:
-            overdue = [version for version, since in self._running.values() if now - since > self._limit]
+            overdue = [version for version, until in self._running.values() if now > until]
         if overdue and self._deadly:
             # The loop lives, an inference in one of its threads does not: nothing but the process's end stops it.
-            log.error("an inference of %s took longer than %s seconds; this process ends", overdue[0], self._limit)
+            log.error("an inference of %s, or its load, took too long; this process ends", overdue[0])
             faulthandler.dump_traceback(file=sys.__stderr__ or 2)
             os._exit(1)
         if self._deadly and now - self._armed_at >= ARM_SECONDS:
@@ -109,11 +110,11 @@ class Watchdog:
                 else:
                     self._record.write_one(version)
 
-    def begin(self, version: tuple[str, int]) -> int:
-        """A slow inference begins in a thread; returns the number to end it with."""
+    def begin(self, version: tuple[str, int], least_seconds: float = 0.0) -> int:
+        """A slow inference begins in a thread, or something that may take longer; returns the number to end it with."""
         with self._lock:
             number = threading.get_ident()
-            self._running[number] = (version, time.monotonic())
+            self._running[number] = (version, time.monotonic() + max(self._limit, least_seconds))
             self._last_inline = None
             self._write()
         return number

@@ -17,10 +17,11 @@ from gateway.admission import Caller
 from gateway.audit_trail import note
 from gateway.cancellations import BY_ADMINISTRATOR, cancel
 from gateway.client_ids import ClientId
-from gateway.dependencies import Require, open_session, parts, read_session
+from gateway.dependencies import Pages, Require, open_session, parts, read_session
 from gateway.job_listing import Wanted, page_of
 from gateway.job_removal import PAGE_JOBS, remove
 from gateway.job_view import ID
+from gateway.page_tokens import TOKEN_EXAMPLE
 from gateway.routes.job_results import BODY, sent, streamed
 from gateway.routes.jobs import ENDED, JobEnded
 from workers import jobs
@@ -52,16 +53,16 @@ class Asked(Chosen):
 class Deleted(BaseModel):
     """How many jobs are gone; a `next_page_token` says to ask again with it, since there may be more."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"deleted": 500, "next_page_token": "MTIzNDU="}]})
+    model_config = ConfigDict(json_schema_extra={"examples": [{"deleted": 500, "next_page_token": TOKEN_EXAMPLE}]})
 
     deleted: int
     next_page_token: str | None
 
 
 @router.get("/jobs", summary="List jobs of all clients, newest first")
-def list_all_jobs(admin: Admin, session: Reading, asked: Annotated[Asked, Query()]) -> AdminJobs:  # noqa: ARG001 - asking is the check
+def list_all_jobs(admin: Admin, session: Reading, pages: Pages, asked: Annotated[Asked, Query()]) -> AdminJobs:  # noqa: ARG001 - asking is the check
     wanted = replace(asked.wanted(), state=asked.state, kind=asked.kind, dead=asked.dead)
-    page = page_of(session, wanted, asked.limit, asked.page_token)
+    page = page_of(session, pages, wanted, asked.limit, asked.page_token)
     return AdminJobs(jobs=[shown(job) for job in page.jobs], next_page_token=page.next_page_token)
 
 
@@ -98,11 +99,12 @@ def delete_jobs_of_client(
     afterwards: BackgroundTasks,
     admin: Admin,
     session: Writing,
+    pages: Pages,
     client_id: Annotated[ClientId, Path(description="The client's id: `cli_…`.")],
     page_token: Annotated[str | None, Query(max_length=64, description="From the answer before.")] = None,
 ) -> Deleted:
     """The newest 500 at most, whatever their state; also those of a client that is deleted."""
-    page = page_of(session, Wanted(client_id=client_id), PAGE_JOBS, page_token)
+    page = page_of(session, pages, Wanted(client_id=client_id), PAGE_JOBS, page_token)
     remove(parts(request), session, page.jobs, afterwards)
     note(request, deleted=len(page.jobs))
     log.info("%d jobs of %s deleted by %s", len(page.jobs), client_id, admin.client_id)

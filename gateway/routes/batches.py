@@ -47,10 +47,11 @@ ROUTE: dict[str, Any] = {
     "status_code": 202,
     "summary": "Predict every row of a file",
     "description": (
-        "The body is the file: JSON Lines, CSV, a NumPy archive, or another of the formats of `format`. It is stored "
-        "as it comes, and read in chunks at bulk priority; `GET /v1/jobs/{id}` tells how far it is, and "
-        "`GET /v1/jobs/{id}/result` gives one line of JSON for each row, in the same order. A row that is wrong gets a "
-        "line with its error. The headers of a submit count (`Idempotency-Key`, `Sluice-Deadline`, …)."
+        "The body is the file: JSON Lines, CSV, a NumPy archive, Parquet, or a zip archive of what the version takes: "
+        "images, recordings or texts. It is stored as it comes, and read in chunks at bulk priority; "
+        "`GET /v1/jobs/{id}` tells how far it is, and `GET /v1/jobs/{id}/result` gives one line of JSON for each row, "
+        "in the same order. A row that is wrong gets a line with its error. The headers of a submit count "
+        "(`Idempotency-Key`, `Sluice-Deadline`, …)."
     ),
     "responses": {
         202: {"description": "The job.", "content": {"application/json": {"example": EXAMPLE}}},
@@ -82,7 +83,7 @@ class Asked:
 
 def asked_of(
     format: Annotated[
-        str | None, Query(max_length=32, description="What the file is: `jsonl`, `csv`, `npz`, …")
+        str | None, Query(max_length=32, description="What the file is: `jsonl`, `csv`, `npz`, `parquet`, `files`, …")
     ] = None,
     file: Annotated[str | None, Query(max_length=64, description="The id of a file that was uploaded before.")] = None,
 ) -> Asked:

@@ -7,27 +7,31 @@ import time
 from dataclasses import replace
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from auth.limits import EVERYTHING
 from auth.scopes import Scope
 from auth.standing import Authority
 from gateway.admin_job_views import MOST_LISTED, AdminJob, AdminJobs, Chosen, shown
 from gateway.admission import Caller
 from gateway.audit_trail import note
-from gateway.dependencies import Require, TokenFirst, parts
-from gateway.job_listing import page_of, token_of
+from gateway.dependencies import Pages, Require, TokenFirst, parts
+from gateway.file_jobs import full_of_files
+from gateway.job_listing import page_of
 from gateway.job_removal import PAGE_JOBS, remove
 from gateway.job_view import find, job_document, view
+from gateway.limit_visits import Plan
 from gateway.parts import Parts
 from gateway.routes.admin_jobs import NOT_FOUND, Admin, Deleted, JobId, Reading, Writing, find_any
 from gateway.routes.jobs import EXAMPLE, Responses
 from gateway.webhook_terms import is_told
+from model_store.database import transaction
 from workers import jobs
+from workers.drafts import FILE
 from workers.errors import QueueFull
-from workers.replay import JobInputGone, JobNotDead, JobReplayed, authority_of
+from workers.replay import JobInputGone, JobNotDead, JobReplayed, authority_of, require_dead
 from workers.replay import replay as accept_again
 from workers.tables import Job
 
@@ -45,6 +49,7 @@ Force = Annotated[bool, Query(description="Also where it was replayed before.")]
 CONFLICT: dict[int | str, dict[str, Any]] = {
     409: {"description": "No dead letter (`job_not_dead`), replayed before (`job_replayed`), or its input is gone."}
 }
+LIMITED: Responses = {429: {"description": "Too many jobs or files of this client wait, or its limits are reached."}}
 ACCEPTED: Responses = {202: {"content": {"application/json": {"example": EXAMPLE | {"state": "queued"}}}}}
 
 
@@ -104,9 +109,9 @@ class ReplayedMany(BaseModel):
 
 
 @router.get("/admin/dead-letters", summary="List dead letters, newest first")
-def list_dead_letters(admin: Admin, session: Reading, asked: Annotated[Asked, Query()]) -> AdminJobs:  # noqa: ARG001 - asking is the check
+def list_dead_letters(admin: Admin, session: Reading, pages: Pages, asked: Annotated[Asked, Query()]) -> AdminJobs:  # noqa: ARG001 - asking is the check
     wanted = replace(asked.wanted(), dead=True, replayed=asked.replayed)
-    page = page_of(session, wanted, asked.limit, asked.page_token)
+    page = page_of(session, pages, wanted, asked.limit, asked.page_token)
     return AdminJobs(jobs=[shown(job) for job in page.jobs], next_page_token=page.next_page_token)
 
 
@@ -117,16 +122,18 @@ def show_dead_letter(admin: Admin, session: Reading, job_id: JobId) -> AdminJob:
 
 
 @router.post("/admin/dead-letters/replay", status_code=202, summary="Replay many dead letters")
-def replay_dead_letters(request: Request, admin: Admin, session: Writing, chosen: ReplayChosen) -> ReplayedMany:
+def replay_dead_letters(
+    request: Request, admin: Admin, session: Writing, pages: Pages, chosen: ReplayChosen
+) -> ReplayedMany:
     """The newest of those chosen, 100 at most, fewer where inputs are large; ask again with `next_page_token`."""
     wanted = replace(chosen.wanted(), dead=True, replayed=None if chosen.force else False)
-    page = page_of(session, wanted, chosen.limit, chosen.page_token)
+    page = page_of(session, pages, wanted, chosen.limit, chosen.page_token)
     replayed: list[Replayed] = []
     refused, following = 0, page.next_page_token
     until = time.monotonic() + REPLAY_SECONDS
     for job in page.jobs:
         if replayed and time.monotonic() >= until:
-            following = token_of(job.number + 1)
+            following = pages.make(job.number + 1)
             break
         try:
             replayed.append(_replayed(parts(request), session, job, authority_of(job), force=chosen.force))
@@ -139,10 +146,10 @@ def replay_dead_letters(request: Request, admin: Admin, session: Writing, chosen
 
 @router.post("/admin/dead-letters/purge", summary="Delete many dead letters")
 def purge_dead_letters(
-    request: Request, admin: Admin, session: Writing, chosen: PurgeChosen, afterwards: BackgroundTasks
+    request: Request, admin: Admin, session: Writing, pages: Pages, chosen: PurgeChosen, afterwards: BackgroundTasks
 ) -> Deleted:
     """The newest of those chosen, 500 at most, with their inputs; ask again with `next_page_token` for the others."""
-    page = page_of(session, replace(chosen.wanted(), dead=True), PAGE_JOBS, chosen.page_token)
+    page = page_of(session, pages, replace(chosen.wanted(), dead=True), PAGE_JOBS, chosen.page_token)
     remove(parts(request), session, page.jobs, afterwards)
     note(request, deleted=len(page.jobs))
     log.info("%d dead letters deleted by %s", len(page.jobs), admin.client_id)
@@ -175,21 +182,49 @@ def purge_dead_letter(request: Request, admin: Admin, session: Writing, job_id: 
     return Response(status_code=204, background=remove(parts(request), session, [job]))
 
 
-@router.post("/v1/jobs/{job_id}/replay", status_code=202, summary="Try a dead job again", responses=ACCEPTED | CONFLICT)
-def replay_job(request: Request, caller: Own, session: Writing, job_id: str, force: Force = False) -> Response:
+@router.post(
+    "/v1/jobs/{job_id}/replay",
+    status_code=202,
+    summary="Try a dead job again",
+    responses=ACCEPTED | CONFLICT | LIMITED,
+)
+async def replay_job(request: Request, caller: Own, job_id: str, force: Force = False) -> Response:
     """A new job with the same input, where the old one failed by no fault of its own (`dead_letter` is true).
 
-    It needs what submitting needs, and answers as that does.
+    It needs what submitting needs, counts as that does but for the bytes, which do not come again, and answers as that
+    does. The file of a batch is read again from its first row.
     """
-    found = parts(request)
-    job = find(session, job_id, caller.client_id)
-    rule = found.admission.found(caller, "submit", job.model, job.version).rule
-    _require_room(found, session, caller)
+    used = parts(request)
+    model, version, instances = await run_sync(_replayable, used, job_id, caller.client_id)
+    rule = used.admission.found(caller, "submit", model, version).rule
     authority = Authority(rule.id, caller.token_id, caller.issued_at)
-    made = _replayed(found, session, job, authority, force=force)
-    document = job_document(view(session, found.results, made.replayed_as, caller.client_id))
-    headers = {"location": f"/v1/jobs/{made.replayed_as}", "cache-control": "no-store"}
+    with used.limits.visit(caller.rights, model) as visit:
+        if not visit.take():
+            await visit.wait()
+        with visit.submitting(max(instances, 1)):
+            made, document = await run_sync(_accept, used, job_id, authority, visit.plan, force)
+        headers = {name.decode(): value.decode() for name, value in visit.headers()}
+    headers |= {"location": f"/v1/jobs/{made}", "cache-control": "no-store"}
     return Response(document, 202, headers, "application/json")
+
+
+def _replayable(used: Parts, job_id: str, client_id: str) -> tuple[str, int, int]:
+    """The model, the version and the instances of a client's dead job."""
+    with transaction(used.sessions, write=False) as session:
+        job = find(session, job_id, client_id)
+        require_dead(job)
+        return job.model, job.version, job.instances
+
+
+def _accept(used: Parts, job_id: str, authority: Authority, plan: Plan, force: bool) -> tuple[str, bytes]:
+    """The new job's id and document."""
+    client_id = plan.rights.id
+    with transaction(used.sessions) as session:
+        job = find(session, job_id, client_id)
+        _require_room(used, session, job, plan)
+        made = _replayed(used, session, job, authority, force=force).replayed_as
+        session.flush()
+        return made, job_document(view(session, used.results, made, client_id))
 
 
 def _find(session: Session, job_id: str) -> Job:
@@ -200,7 +235,7 @@ def _find(session: Session, job_id: str) -> Job:
 
 
 def _replayed(found: Parts, session: Session, job: Job, authority: Authority, *, force: bool) -> Replayed:
-    seconds = found.settings.job_seconds
+    seconds = found.settings.file_seconds if job.kind == FILE else found.settings.job_seconds
     # The addresses that a submit named were its own; endpoints are told of every job of their client.
     notifies = is_told(found.settings, found.snapshot, job.client_id, None)
     made = accept_again(
@@ -209,10 +244,16 @@ def _replayed(found: Parts, session: Session, job: Job, authority: Authority, *,
     return Replayed(id=job.id, replayed_as=made)
 
 
-def _require_room(found: Parts, session: Session, caller: Caller) -> None:
+def _require_room(used: Parts, session: Session, job: Job, plan: Plan) -> None:
     """Raises QueueFull (429), as for a submit."""
-    own = (caller.rights.limits or {}).get(EVERYTHING)
-    most = found.settings.queued_jobs_limit if own is None or own.queued_jobs is None else own.queued_jobs
-    if jobs.queued_of(session, caller.client_id) >= most:
-        text = f"{most} jobs of this client wait already; try again when some are done"
-        raise QueueFull(text, retry_after_seconds=FULL_SECONDS)
+    if job.kind == FILE:
+        full = full_of_files(used, session, job.client_id)
+        if full is not None:
+            raise full
+        return
+    most = used.settings.queued_jobs_limit if plan.most_queued is None else plan.most_queued
+    for bound, model in ((most, None), (plan.most_queued_of_model, job.model)):
+        if bound is not None and jobs.queued_of(session, job.client_id, model) >= bound:
+            of_model = "" if model is None else f" for {model}"
+            text = f"{bound} jobs of this client{of_model} wait already; try again when some are done"
+            raise QueueFull(text, retry_after_seconds=FULL_SECONDS)

@@ -15,6 +15,7 @@ from gateway.dependencies import Reader
 
 FILES = Path(__file__).resolve().parent.parent / "static"
 ASSETS = {
+    "access.js": "text/javascript",
     "chooser.js": "text/javascript",
     "docs.css": "text/css",
     "docs.js": "text/javascript",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -67,7 +66,7 @@ async def follow_job(request: Request, caller: Own, job_id: str, last_event_id: 
         with transaction(found.sessions, write=False) as session:
             return view(session, found.results, job_id, caller.client_id)
 
-    job = await asyncio.to_thread(look)
+    job = await found.watch.looks.take(look)
     if job.ended and seen is not None and stamp(job) <= seen:
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
     source = job_events(found.watch, job_id, look, seen)

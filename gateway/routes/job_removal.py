@@ -12,6 +12,7 @@ from gateway.job_listing import Wanted, page_of
 from gateway.job_removal import PAGE_JOBS, remove
 from gateway.job_view import find
 from gateway.moments import Moment
+from gateway.page_tokens import TOKEN_EXAMPLE
 from gateway.routes.jobs import Own, Writing
 from model_store.errors import SluiceError
 from model_store.registry import NAME
@@ -20,7 +21,7 @@ from workers import jobs
 router = APIRouter(prefix="/v1/jobs", tags=["Jobs"])
 
 DELETED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"example": {"deleted": 500, "next_page_token": "MTIzNDU="}}}}
+    200: {"content": {"application/json": {"example": {"deleted": 500, "next_page_token": TOKEN_EXAMPLE}}}}
 }
 
 
@@ -52,7 +53,7 @@ def delete_jobs(
     if state is None and model is None and before is None:
         raise NothingChosen("choose by state, model or before; state=succeeded is every job that succeeded")
     wanted = Wanted(client_id=caller.client_id, state=state, model=model, before=before)
-    found = page_of(session, wanted, PAGE_JOBS, page_token)
+    found = page_of(session, parts(request).pages, wanted, PAGE_JOBS, page_token)
     afterwards = remove(parts(request), session, found.jobs)
     answer = {"deleted": len(found.jobs), "next_page_token": found.next_page_token}
     return JSONResponse(answer, background=afterwards)

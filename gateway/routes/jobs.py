@@ -13,8 +13,7 @@ from starlette.background import BackgroundTask
 from auth.scopes import Scope
 from gateway.admission import Caller
 from gateway.cancellations import cancel
-from gateway.dependencies import Require, open_session, parts, read_session
-from gateway.job_listing import number_of, token_of
+from gateway.dependencies import Pages, Require, open_session, parts, read_session
 from gateway.job_view import JobView, find, job_document, view, wait_for_end
 from model_store.errors import SluiceError
 from model_store.registry import NAME
@@ -96,24 +95,23 @@ async def get_job(
 def list_jobs(
     caller: Own,
     session: Reading,
+    pages: Pages,
     model: Annotated[str | None, Query(pattern=f"^{NAME.pattern}$")] = None,
     state: jobs.JobState | None = None,
     limit: Annotated[int, Query(ge=1, le=MOST_LISTED)] = 20,
     page_token: Annotated[str | None, Query(max_length=64, description="From the page before.")] = None,
 ) -> Response:
     """Without results; `next_page_token` is null on the last page."""
-    query = newest_first(caller.client_id).limit(limit + 1)
+    query = newest_first(caller.client_id).where(Job.number < pages.below(page_token)).limit(limit + 1)
     if model is not None:
         query = query.where(Job.model == model)
     if state is not None:
         query = query.where(Job.state == state)
-    if page_token is not None:
-        query = query.where(Job.number < number_of(page_token))
     rows = session.scalars(query).all()
     batches = batches_of(session, [job.number for job in rows if job.kind == FILE])
     shown = [JobView(job, None, None, batch=batches.get(job.number)) for job in rows[:limit]]
     documents = [json.loads(job_document(one)) for one in shown]
-    after = token_of(rows[limit - 1].number) if len(rows) > limit else None
+    after = pages.make(rows[limit - 1].number) if len(rows) > limit else None
     return Response(json.dumps({"jobs": documents, "next_page_token": after}), media_type="application/json")
 
 

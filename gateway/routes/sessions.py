@@ -1,4 +1,4 @@
-"""Sessions of people: signing in and out, seeing and ending one's own, a new password, tokens for one's own tools."""
+"""Sessions of people: signing in and out, seeing and ending one's own, a new password."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
-from auth import clients, people, refresh_tokens, sessions
-from auth.people_errors import SecondFactorDue, SessionInvalid
+from auth import people, sessions
+from auth.people_errors import SessionInvalid
 from auth.people_tables import Person, PersonSession
-from auth.scopes import format_scopes
 from auth.sign_in import Checked, admit
 from gateway.dependencies import parts
 from gateway.session_views import (
@@ -32,7 +31,6 @@ from gateway.session_views import (
     shown,
 )
 from gateway.strict_bodies import StrictRoute
-from monitoring.metrics import TOKENS_ISSUED
 
 router = APIRouter(prefix="/admin", tags=["Sessions"], route_class=StrictRoute)
 
@@ -70,16 +68,6 @@ class SessionList(BaseModel):
     sessions: list[OneSession]
 
 
-class PersonTokens(BaseModel):
-    """Tokens for a person's own tools, in the words of RFC 6749."""
-
-    access_token: str
-    token_type: str
-    expires_in: int = Field(description="Seconds until the access token expires.")
-    refresh_token: str = Field(description="Good for one use at `/oauth/token`, which gives the next one.")
-    scope: str
-
-
 async def check_sign_in(request: Request, body: SignInBody) -> Checked:
     parts(request).people.cookies.require_own_page(request)
     return await check(request, body.name, body.password, body.code)
@@ -90,10 +78,6 @@ async def check_new_password(request: Request, who: Who, body: NewPassword) -> t
     # Before the transaction: hashing takes a tenth of a second.
     found = parts(request).people
     return checked, await found.places.run(found.passwords.hash, body.new_password)
-
-
-async def check_for_tokens(request: Request, who: Who, body: PasswordAgain) -> Checked:
-    return await check(request, who.caller.name, body.password, body.code)
 
 
 @router.post(
@@ -165,41 +149,6 @@ def change_password(
     person = admit(session, checked[0])
     people.set_password(session, person, checked[1])
     return begin(request, response, session, person)
-
-
-@router.post(
-    "/session/tokens",
-    summary="Get tokens for one's own tools",
-    description=(
-        "An access token with the scopes of the person's role, and a refresh token for the next ones. They outlive the "
-        "session; `/oauth/revoke` ends them, as does a new password."
-    ),
-    responses=REFUSALS,
-)
-def issue_tokens(
-    request: Request,
-    response: Response,
-    who: Who,
-    checked: Annotated[Checked, Depends(check_for_tokens)],
-    session: Writing,
-) -> PersonTokens:
-    if who.second_factor_due:
-        raise SecondFactorDue
-    person = admit(session, checked)
-    scopes = who.caller.scopes
-    refreshed = refresh_tokens.issue(session, person.id, scopes)
-    token, seconds = parts(request).issuer.issue(
-        person.id, scopes, issued_at=clients.issue_moment(session, person.tokens_not_before), family=refreshed.family
-    )
-    TOKENS_ISSUED.inc()
-    response.headers.update(NO_STORE)
-    return PersonTokens(
-        access_token=token,
-        token_type="Bearer",  # noqa: S106 - a kind
-        expires_in=seconds,
-        refresh_token=refreshed.text,
-        scope=format_scopes(scopes),
-    )
 
 
 def session_list(rows: Sequence[PersonSession]) -> SessionList:

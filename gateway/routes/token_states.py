@@ -9,11 +9,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from auth import clients, refresh_tokens, revocations
+from auth import clients, refresh_tokens, revocations, sessions
 from auth.errors import TokenInvalid
+from auth.roles import PERSON
 from auth.scopes import Scope, format_scopes, known_scopes
 from auth.tables import Client
-from auth.tokens import CONSOLE, PERSON, THUMBPRINT, Claims
+from auth.tokens import CONSOLE, THUMBPRINT, Claims
 from gateway.admission import Caller
 from gateway.audit_trail import note_nothing_done
 from gateway.client_credentials import ByAssertion, authenticated
@@ -123,7 +124,7 @@ def _revoke(session: Session, client: Client | None, claims: Claims) -> None:
     if claims.issuer:
         return
     if client is None:
-        if claims.family is not None:
+        if claims.family is not None and not claims.family.startswith(sessions.PREFIX):
             refresh_tokens.revoke_family(session, claims.family)
         elif claims.client_id.startswith(PERSON):
             revocations.revoke(session, claims.token_id, claims.client_id, claims.expires_at)

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.delivery_listing import Wanted, deliveries_of
-from gateway.dependencies import TokenFirst
+from gateway.dependencies import Pages, TokenFirst
 from gateway.routes.webhooks import Own, Reading, Writing
 from gateway.webhook_views import DeliveriesPage, Delivery
 from model_store.errors import SluiceError
@@ -39,9 +39,10 @@ class DeliveryNotEnded(SluiceError):
 
 
 @router.get("", summary="List this client's deliveries, newest first")
-def list_deliveries(
+def list_deliveries(  # noqa: PLR0913 - a query's parameters are arguments
     caller: Own,
     session: Reading,
+    pages: Pages,
     webhook: Annotated[str | None, Query(pattern=ID, description="Of this webhook only.")] = None,
     job: Annotated[str | None, Query(pattern=ID, description="Of this job only.")] = None,
     state: DeliveryState | None = None,
@@ -50,7 +51,7 @@ def list_deliveries(
 ) -> DeliveriesPage:
     """Each with its attempts; kept for `SLUICE_WEBHOOK_KEEP_SECONDS` after its end."""
     wanted = Wanted(caller.client_id, webhook, job, state)
-    rows, after = deliveries_of(session, wanted, limit, page_token)
+    rows, after = deliveries_of(session, pages, wanted, limit, page_token)
     return DeliveriesPage(deliveries=[Delivery.of(row) for row in rows], next_page_token=after)
 
 

@@ -14,7 +14,8 @@ from gateway.admission import Caller
 from gateway.dependencies import Require, parts
 from gateway.submission import Submission
 from model_store.errors import SluiceError
-from workers.loaded_versions import SlotFigures
+from workers.lanes import Keys
+from workers.loaded_versions import SlotFigures, figures_of, whole_question
 from workers.slots import worker_of
 
 router = APIRouter(prefix="/admin/workers", tags=["Workers"])
@@ -81,7 +82,8 @@ async def list_workers(request: Request, _: Annotated[Caller, Depends(Require(Sc
     for pool, slots in submission.slots_by_pool.items():
         for slot in slots:
             by_worker.setdefault((worker_of(slot), pool), []).append(slot)
-    told = await _told(submission, [(pool, slot) for (_, pool), slots in by_worker.items() for slot in slots])
+    keys = Keys(parts(request).settings.key_prefix)
+    told = await _told(submission, keys, [(pool, slot) for (_, pool), slots in by_worker.items() for slot in slots])
     return Workers(
         workers=[
             _worker(name, pool, slots, [told[pool, slot] for slot in slots if (pool, slot) in told])
@@ -90,14 +92,16 @@ async def list_workers(request: Request, _: Annotated[Caller, Depends(Require(Sc
     )
 
 
-async def _told(submission: Submission, places: Sequence[tuple[str, str]]) -> dict[tuple[str, str], SlotFigures]:
+async def _told(
+    submission: Submission, keys: Keys, places: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], SlotFigures]:
     """What slots say, as far as Redis answers: who is alive is known without it."""
     told: dict[tuple[str, str], SlotFigures] = {}
     try:
         for start in range(0, len(places), SLOTS_ASKED):
             page = places[start : start + SLOTS_ASKED]
-            figures = await submission.slot_figures(page)
-            told |= {place: one for place, one in zip(page, figures, strict=True) if one is not None}
+            replies = await submission.ask([whole_question(keys, *place) for place in page])
+            told |= {place: one for place, reply in zip(page, replies, strict=True) if (one := figures_of(reply))}
     except SluiceError:
         return told
     return told

@@ -10,7 +10,8 @@ const say = (text) => {
 
 // The document of an answer; null, and words about it, where the server refuses.
 const read = async (address, options = {}) => {
-  const headers = window.access.token === null ? {} : { Authorization: `Bearer ${window.access.token}` };
+  const token = await window.access.tokenFor(address);
+  const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
   let answer;
   try {
     answer = await fetch(address, { headers, ...options });
@@ -35,17 +36,39 @@ const offer = (names, who) => {
   say(names.length > 0 ? `${who} Choose one of ${names.length} models.` : `${who} There are no models to choose from.`);
 };
 
-const listModels = async () => {
-  const told = await read("v1/models");
-  if (told !== null) {
-    offer(told.models, "Signed in as a client.");
+const listModels = async (who) => {
+  if (window.access.predicts) {
+    const told = await read("v1/models");
+    if (told !== null) {
+      offer(told.models, who);
+    }
+    return;
   }
+  const told = await read("admin/models?limit=100");
+  if (told !== null) {
+    offer(told.models.map((model) => model.name), `${who} Your role lets you look.`);
+  }
+};
+
+const nobody = () => {
+  window.access.asPerson(null);
+  element("sign-out").hidden = true;
+  element("models").replaceChildren();
+  for (const id of ["model", "show"]) {
+    element(id).disabled = true;
+  }
+};
+
+const welcome = async (person) => {
+  window.access.asPerson(person);
+  element("sign-out").hidden = false;
+  await listModels(`Signed in as ${person.name}.`);
 };
 
 element("sign-in").addEventListener("submit", async (event) => {
   event.preventDefault();
   const given = element("token").value.trim();
-  window.access.token = null;
+  window.access.asClient(null);
   if (given === "") {
     const form = {
       grant_type: "client_credentials",
@@ -56,13 +79,39 @@ element("sign-in").addEventListener("submit", async (event) => {
     if (told === null) {
       return;
     }
-    window.access.token = told.access_token;
+    window.access.asClient(told.access_token);
   } else {
-    window.access.token = given;
+    window.access.asClient(given);
   }
   element("client-secret").value = "";
   element("token").value = "";
-  await listModels();
+  await listModels("Signed in as a client.");
+});
+
+element("sign-in-person").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const given = {
+    name: element("name").value.trim(),
+    password: element("password").value,
+    code: element("code").value.trim() || null,
+  };
+  element("password").value = "";
+  element("code").value = "";
+  const headers = { "Content-Type": "application/json" };
+  const person = await read("admin/session", { method: "POST", headers, body: JSON.stringify(given) });
+  if (person !== null) {
+    await welcome(person);
+  }
+});
+
+element("sign-out").addEventListener("click", async () => {
+  const headers = { "X-CSRF-Token": window.access.person?.csrf_token ?? "" };
+  const answer = await fetch("admin/session", { method: "DELETE", headers }).catch(() => null);
+  const ended = answer !== null && (answer.ok || answer.status === 401);
+  if (ended) {
+    nobody();
+  }
+  say(ended ? "Signed out." : "The server did not end the session: try again.");
 });
 
 const show = (address) => {
@@ -74,23 +123,22 @@ element("choose").addEventListener("submit", async (event) => {
   event.preventDefault();
   const name = element("model").value.trim();
   const model = encodeURIComponent(name);
-  const address = window.access.token === null ? `admin/models/${model}/openapi.json` : `v1/models/${model}/openapi.json`;
+  const address = window.access.predicts ? `v1/models/${model}/openapi.json` : `admin/models/${model}/openapi.json`;
   const told = name === "" ? null : await read(address);
   if (told !== null) {
     show(address);
-    const needs = window.access.token === null ? " People do not predict: sign in as a client to send it." : "";
+    const needs = window.access.predicts ? "" : " Your role does not predict: sign in as a client to send it.";
     say(`This is ${name}, version ${told.info.version}. Open a path and press Execute to send its example.${needs}`);
   }
 });
 
 element("whole").addEventListener("click", () => show("openapi.json"));
 
-// Somebody whose browser has a session need not sign in to look.
+// Somebody whose browser has a session need not sign in.
 const greet = async () => {
-  const answer = await fetch("admin/models?limit=100").catch(() => null);
+  const answer = await fetch("admin/session").catch(() => null);
   if (answer !== null && answer.ok) {
-    const told = await answer.json();
-    offer(told.models.map((model) => model.name), "Your session lets you look.");
+    await welcome(await answer.json());
   }
 };
 

@@ -1,8 +1,5 @@
 "use strict";
 
-// Kept in this page's memory alone: who reloads it signs in again.
-window.access = { token: null };
-
 // Everything comes from this server: the page works without the internet, and no address of it is told to anybody.
 window.ui = SwaggerUIBundle({
   url: "openapi.json",
@@ -17,12 +14,12 @@ window.ui = SwaggerUIBundle({
   defaultModelsExpandDepth: 0,
   presets: [SwaggerUIBundle.presets.apis],
   layout: "BaseLayout",
-  // What Swagger UI was authorized with itself comes first; and the token is for this server alone.
-  requestInterceptor: (request) => {
-    const here = new URL(request.url, document.baseURI).origin === window.location.origin;
+  // What Swagger UI was authorized with itself comes first.
+  requestInterceptor: async (request) => {
     const sent = Object.keys(request.headers).some((name) => name.toLowerCase() === "authorization");
-    if (window.access.token !== null && here && !sent) {
-      request.headers.Authorization = `Bearer ${window.access.token}`;
+    const token = sent ? null : await window.access.tokenFor(request.url);
+    if (token !== null) {
+      request.headers.Authorization = `Bearer ${token}`;
     }
     return request;
   },

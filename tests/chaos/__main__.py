@@ -10,11 +10,12 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.chaos.matrix import all_faults, possible, shuffled, standing_on
-from tests.chaos.report import held, late, write
+from tests.chaos.report import held, late, leaking, write
 from tests.chaos.trial import Plan, Trial, run_trial
 
 LONG_MINUTES = 55
@@ -72,11 +73,13 @@ def main() -> int:
     screen = Screen(asked.minutes)
     data = Path(tempfile.mkdtemp(prefix="sluice-chaos-", dir=asked.data))
     trials: list[Trial] = []
+    brought: Counter[str] = Counter()
     for number, ground in enumerate(grounds):
         missing = asked.jobs - sum(trial.verdict.accepted for trial in trials)
         with standing_on(ground, data / f"{number + 1}") as on:
             on.start()
-            faults = shuffled(all_faults(long=asked.minutes >= LONG_MINUTES and number == 0), on, seed + number)
+            long = asked.minutes >= LONG_MINUTES and number == 0
+            faults = shuffled([one for one in all_faults(long=long) if one.fits(on)], seed + number, brought)
             plan = Plan(
                 seed=seed + number, jobs=missing // (len(grounds) - number), rate=rate, faults=faults,
                 seconds=60 * asked.minutes / len(grounds), slow_share=0.03,
@@ -93,6 +96,8 @@ def main() -> int:
         for found in late(trial):
             times = f"{found.first_seconds}, {found.broken_seconds}, {found.last_seconds} s"
             say(f"{trial.name}: {found.fault.name}: its jobs ran again too late: {times}")
+        for grown in leaking(trial):
+            say(f"{trial.name}: a {grown.kind} grows by {grown.memory / 1e6:.1f} MB, {grown.files:.1f} files a minute")
     say("Every promise held." if held(trials) else f"A promise was broken; repeat with --seed {seed}")
     return 0 if held(trials) else 1
 

@@ -1,4 +1,4 @@
-"""What a fault is: `begin` breaks something, `end` mends it; both run beside the load."""
+"""What a fault is: `prepare` makes ready, `begin` breaks something, `end` mends it; all of them run beside the load."""
 
 from __future__ import annotations
 
@@ -27,6 +27,9 @@ class Fault(ABC):
 
     def fits(self, on: Installation) -> bool:  # noqa: ARG002 - of those that override it
         return True
+
+    def prepare(self, on: Installation) -> None:  # noqa: B027 - most faults need nothing
+        """Make what it needs, before anything is broken."""
 
     @abstractmethod
     def begin(self, on: Installation, chance: random.Random) -> None: ...

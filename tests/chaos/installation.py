@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from sqlalchemy import func, select
 
 from auth import clients
-from auth.grants import GrantSpec, set_grants
+from auth.grants import USE, Action, GrantSpec, set_grants
 from auth.scopes import Scope
 from model_store.database import clock_ms, connect, sessions_of, transaction
 from model_store.settings import StoreSettings
@@ -34,6 +34,8 @@ WATCH_SECONDS = 0.1
 START_SECONDS = 60
 STOP_SECONDS = 60
 OPEN = ("queued", "running")
+# Of each worker: its prediction processes.
+SLOTS = 2
 
 
 @dataclass(slots=True)
@@ -64,6 +66,9 @@ class Installation:
         self.members: dict[str, Member] = {}
         self.urls: list[str] = []
         self.client_ids: dict[str, str] = {}
+        # What faults have added.
+        self.models: set[str] = set()
+        self.published = 0
         # Each member is the leader of a session of its own, of which nobody may be left when it is gone.
         self.led: list[int] = []
         # Not through the proxy: who watches sees also what nobody else reaches.
@@ -82,6 +87,8 @@ class Installation:
         for number in range(workers):
             name = f"worker-{number + 1}"
             self._add(name, "worker", {"worker_name": name, "hang_limit_seconds": hang_limit_seconds})
+        # It reads files of many rows.
+        self._add("background-1", "background-worker", {"worker_name": "background-1"})
         self._thread.start()
         self.wait_until_ready()
 
@@ -157,13 +164,18 @@ class Installation:
 
     def wait_until_ready(self, seconds: float = START_SECONDS) -> None:
         """Until every gateway answers and knows the slots of every worker."""
-        wanted = 2 * len(self.names("worker"))
+        wanted = SLOTS * len(self.names("worker"))
 
         def well() -> bool:
             found = [ready(url) for url in self.urls]
             return all(int(str(one.get("slots", 0))) >= wanted for one in found)
 
         wait_for(well, seconds)
+
+    def wait_until_started(self) -> None:
+        """As `wait_until_ready`, after a kill: slots of dead workers are known for some seconds more."""
+        wait_for(lambda: all(len(self.children(name)) >= SLOTS for name in self.names("worker")), START_SECONDS)
+        self.wait_until_ready()
 
     @property
     def leader(self) -> str:
@@ -190,20 +202,12 @@ class Installation:
         gone = set(self.led) - {one.process.pid for one in self.members.values() if one.process is not None}
         return [" ".join(process.cmdline()) for process in psutil.process_iter() if _session(process) in gone]
 
-    def footprint(self) -> dict[str, tuple[int, int]]:
-        """Bytes of memory and open files of each member with its children."""
-        found = {}
-        for name in self.members:
-            family = [self.process(name), *self.children(name)]
-            found[name] = sum(one.memory_info().rss for one in family), sum(one.num_fds() for one in family)
-        return found
-
     def client(self, name: str, *models: str) -> tuple[str, str]:
-        """The id and the secret of a new client that may use the models."""
+        """The id and the secret of a new client that may use the models, and upload versions of them."""
         with transaction(self.sessions) as session:
-            scopes = frozenset({Scope.PREDICT, Scope.JOBS, Scope.MODELS_READ})
+            scopes = frozenset({Scope.PREDICT, Scope.JOBS, Scope.MODELS_READ, Scope.MODELS_WRITE})
             made, secret = clients.create(session, name, scopes, PEPPER.encode())
-            set_grants(session, made.id, [GrantSpec(model) for model in models])
+            set_grants(session, made.id, [GrantSpec(model, actions=USE | {Action.UPLOAD}) for model in models])
             self.client_ids[name] = made.id
             return made.id, secret
 

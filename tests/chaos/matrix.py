@@ -7,11 +7,20 @@ import random
 import secrets
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.database_faults import DatabaseKilled, DatabaseLocked, DatabaseNetwork
+from tests.chaos.database_faults import (
+    DatabaseBusy,
+    DatabaseKilled,
+    DatabaseLocked,
+    DatabaseNetwork,
+    DatabaseReadOnly,
+    DatabaseSlow,
+    PoolExhausted,
+)
 from tests.chaos.fault import Fault
 from tests.chaos.installation import Installation, installation
 from tests.chaos.message_faults import EntriesRepeated, MessagesForged
@@ -41,7 +50,10 @@ from tests.chaos.redis_faults import (
     RepliesDropped,
 )
 from tests.chaos.rights_faults import ChildrenSlow, ClientDisabled, DiskFull, EndlessJob, KeyRotated
+from tests.chaos.runner_faults import RunnerHungry, RunnerKilled
 from tests.chaos.servers import PostgreSQL, Queue, RedisNode, Sentinels, SQLiteFile, stopped
+from tests.chaos.store_faults import DAMAGES, ModelDamaged
+from tests.chaos.upload_faults import GatewayKilledInAnswer, GatewayKilledInFileUpload, GatewayKilledInModelUpload
 
 DISK_BYTES = 512 * 1024 * 1024
 
@@ -105,11 +117,21 @@ def all_faults(*, long: bool) -> list[Fault]:
         RedisFlushed(),
         LeaderKilled(),
         GatewaysKilled(),
+        GatewayKilledInModelUpload(),
+        GatewayKilledInFileUpload(),
+        GatewayKilledInAnswer(),
         DatabaseKilled(30),
         DatabaseLocked(30),
+        DatabaseReadOnly(30),
+        DatabaseSlow(15),
+        DatabaseBusy(15),
+        PoolExhausted(10),
         DatabaseNetwork(12, Mode.BLACK_HOLE),
         DatabaseNetwork(15, Mode.SLOW),
         DiskFull(10),
+        *[ModelDamaged(damage=damage) for damage in DAMAGES],
+        RunnerKilled(),
+        RunnerHungry(),
         EndlessJob(),
         ChildrenSlow(),
         RollingRestart(),
@@ -128,13 +150,19 @@ def all_faults(*, long: bool) -> list[Fault]:
     return [*found, RedisPaused(300)] if long else found
 
 
-def shuffled(faults: list[Fault], on: Installation, seed: int) -> Iterator[Fault]:
-    """Those that fit, again and again, each time in another order."""
+def shuffled(faults: list[Fault], seed: int, brought: Counter[str]) -> Iterator[Fault]:
+    """Each of them again and again, each time in another order, those first that came least often so far.
+
+    `brought` counts them by name over all installations: where the time is too short for all of them on each, every one
+    of them has come on some.
+    """
     chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    fitting = [fault for fault in faults if fault.fits(on)]
-    while fitting:
-        chance.shuffle(fitting)
-        yield from fitting
+    order = list(faults)
+    while order:
+        chance.shuffle(order)
+        for fault in sorted(order, key=lambda fault: brought[fault.name]):
+            brought[fault.name] += 1
+            yield fault
 
 
 @contextlib.contextmanager

@@ -39,13 +39,16 @@ class WorkerMainKilled(Fault):
 
 
 class WorkersKilled(Fault):
-    """Every process of every worker is killed at once."""
+    """Every process of every worker is killed at once; it lasts until a supervisor has started them again."""
 
     case = "C02"
 
     def begin(self, on: Installation, chance: random.Random) -> None:  # noqa: ARG002 - all of them
         for name in on.names("worker"):
             signalled([on.process(name), *on.children(name)], signal.SIGKILL)
+
+    def end(self, on: Installation) -> None:
+        on.wait_until_started()
 
 
 class WorkersStopped(Fault):
@@ -90,13 +93,16 @@ class GatewaysKilled(Fault):
 
 
 class Everything(Fault):
-    """Every process of Sluice is killed at once."""
+    """Every process of Sluice is killed at once; it lasts until a supervisor has started them again."""
 
     case = "C02"
 
     def begin(self, on: Installation, chance: random.Random) -> None:  # noqa: ARG002 - all of them
         for name in on.members:
             signalled([on.process(name), *on.children(name)], signal.SIGKILL)
+
+    def end(self, on: Installation) -> None:
+        on.wait_until_started()
 
 
 class RollingRestart(Fault):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.checker import FINAL, Kind, Recovery
+from tests.chaos.footprints import FILES_BOUND, MEMORY_BOUND, Growth, growths
 from tests.chaos.history import Accepted, Seen
 from tests.chaos.trial import Trial
 
@@ -22,7 +23,12 @@ BROKEN = (Kind.LOST, Kind.DOUBLED, Kind.WRONG, Kind.BACKWARD, Kind.STUCK, Kind.U
 
 def held(trials: Sequence[Trial]) -> bool:
     """Whether every promise held."""
-    return not any(trial.verdict.violations or trial.troubles or late(trial) for trial in trials)
+    return not any(trial.verdict.violations or trial.troubles or late(trial) or leaking(trial) for trial in trials)
+
+
+def leaking(trial: Trial) -> list[Growth]:
+    """Kinds of processes that grow over their bounds."""
+    return [found for found in growths(trial.samples) if not found.bounded]
 
 
 def late(trial: Trial) -> list[Recovery]:
@@ -54,7 +60,7 @@ def document(trials: Sequence[Trial], seed: int, began: str) -> dict[str, Any]:
                     {"kind": one.kind, "job": one.job, "text": one.text} for one in trial.verdict.violations[:100]
                 ],
                 "troubles": trial.troubles,
-                "footprints": _footprints(trial),
+                "growth": [_grown(one) for one in growths(trial.samples)],
                 "recoveries": [_fault(found) for found in trial.verdict.recoveries],
                 "points": points(trial),
             }
@@ -84,19 +90,16 @@ def figures(trials: Sequence[Trial]) -> dict[str, Any]:
     }
 
 
-def _footprints(trial: Trial) -> list[dict[str, Any]]:
-    """Memory in megabytes and open files of each process, after the start and in the end."""
-    if len(trial.footprints) < 2:
-        return []
-    first, last = trial.footprints
-    return [
-        {
-            "process": name,
-            "megabytes": [round(of.get(name, (0, 0))[0] / 1e6) for of in (first, last)],
-            "files": [of.get(name, (0, 0))[1] for of in (first, last)],
-        }
-        for name in last
-    ]
+def _grown(found: Growth) -> dict[str, Any]:
+    return {
+        "kind": found.kind.value,
+        "processes": found.processes,
+        "minutes": round(found.minutes, 1),
+        "megabytes_a_minute": round(found.memory / 1e6, 3),
+        "files_a_minute": round(found.files, 3),
+        "largest_megabytes": round(found.largest / 1e6),
+        "bounded": found.bounded,
+    }
 
 
 def _again(found: Recovery) -> float:
@@ -179,15 +182,28 @@ def markdown(found: dict[str, Any], plots: Sequence[str]) -> str:
             f" {_seconds(one['first_seconds'])} | {_seconds(one['broken_seconds'])} | {_seconds(one['last_seconds'])} |"
             for place, one in enumerate(trial["recoveries"], 1)
         ]
-        sizes = [
-            f"{one['process']} {one['megabytes'][0]} and {one['megabytes'][1]} MB, {one['files'][0]} and"
-            f" {one['files'][1]} open files"
-            for one in trial["footprints"]
-        ]
-        lines += ["", "After the start and in the end: " + "; ".join(sizes) + "."] if sizes else []
+        lines += _growth_table(trial["growth"])
         lines += ["", *(f"* {one}" for one in trial["troubles"])]
         lines += ["", *(f"* **{one['kind']}** {one['job']}: {one['text']}" for one in trial["violations"]), ""]
     return "\n".join(lines).replace("\n\n\n", "\n\n").rstrip() + "\n"
+
+
+def _growth_table(found: Sequence[dict[str, Any]]) -> list[str]:
+    if not found:
+        return []
+    return [
+        "",
+        f"What a process grew by in a minute, in the second half and after its first minute: the median of its kind,"
+        f" which may be {MEMORY_BOUND / 1e6:g} MB and {FILES_BOUND:g} open files.",
+        "",
+        "| kind | processes | watched | memory | open files | largest |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {one['kind']} | {one['processes']} | {one['minutes']:.1f} min | {one['megabytes_a_minute']:+.2f} MB |"
+            f" {one['files_a_minute']:+.2f} | {one['largest_megabytes']} MB |"
+            for one in found
+        ),
+    ]
 
 
 def _row(name: str, of: dict[str, Any]) -> str:

@@ -12,15 +12,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-from sqlalchemy import select
-
 from auth import clients
 from model_store.database import transaction
+from tests.chaos.callers import rows_of, signed_in, submit
 from tests.chaos.fault import Fault
 from tests.chaos.installation import Installation
 from tests.chaos.process_faults import signalled
-from workers.tables import Job
 
 JOBS = 200
 ENDLESS = 1e9
@@ -125,35 +122,3 @@ class DiskFull(Fault):
     def end(self, on: Installation) -> None:  # noqa: ARG002 - as it was begun
         if self.filler is not None:
             self.filler.unlink(missing_ok=True)
-
-
-def signed_in(on: Installation, name: str, *models: str) -> httpx.Client:
-    """An HTTP client of a new client of the gateway, which knows it already."""
-    client_id, secret = on.client(name, *models)
-    until = time.monotonic() + 30
-    url = on.urls[0]
-    while True:
-        try:
-            form = {"grant_type": "client_credentials"}
-            answer = httpx.post(f"{url}/oauth/token", data=form, auth=(client_id, secret), timeout=10)
-            if answer.status_code == 200:
-                headers = {"authorization": f"Bearer {answer.json()['access_token']}"}
-                caller = httpx.Client(base_url=url, headers=headers, timeout=10)
-                if all(caller.get(f"/v1/models/{model}").status_code == 200 for model in models):
-                    return caller
-                caller.close()
-        except httpx.HTTPError:
-            pass
-        assert time.monotonic() < until, f"{name} could not sign in"
-        time.sleep(0.2)
-
-
-def submit(caller: httpx.Client, model: str, *row: float) -> str:
-    answer = caller.post(f"/v1/models/{model}:submit", json={"instances": [list(row)]})
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["id"])
-
-
-def rows_of(on: Installation, client_id: str, *states: str) -> list[Job]:
-    with transaction(on.sessions, write=False) as session:
-        return list(session.scalars(select(Job).where(Job.client_id == client_id, Job.state.in_(states))))

@@ -22,6 +22,7 @@ from tests.chaos.proxy import Proxy, to_path, to_port
 from tests.conftest import free_port, redis_binary
 
 START_SECONDS = 20
+RECOVERY_SECONDS = 120
 MASTER = "chaos"
 
 
@@ -200,7 +201,17 @@ class PostgreSQL:
             time.sleep(0.05)
 
     def start(self) -> None:
-        self.server.ensure_postgres_running()
+        """Start the server again, and wait until it has recovered: on a busy machine that takes its time."""
+        until = time.monotonic() + RECOVERY_SECONDS
+        while True:
+            try:
+                self.server.ensure_postgres_running()
+            except subprocess.SubprocessError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.5)
+            else:
+                return
 
     def stop(self) -> None:
         self.proxy.close()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.fault import Fault
-from tests.chaos.matrix import all_faults
+from tests.chaos.matrix import all_faults, shuffled
 
 ROOT = Path(__file__).parents[2]
 ROWS = {
@@ -47,6 +49,21 @@ def test_the_long_run_has_every_fault() -> None:
     long = {type(fault).__name__ for fault in all_faults(long=True)}
     named = {name for page in ROWS for shown in rows(page).values() for name in re.findall(r"`([A-Z]\w+)`", shown)}
     assert named <= long
+
+
+def test_where_the_time_is_short_what_did_not_come_on_one_installation_comes_on_the_next() -> None:
+    faults, brought = all_faults(long=False), Counter[str]()
+    part = -(-len(faults) // 4)
+    came = [fault.name for seed in range(4) for fault in islice(shuffled(faults, seed, brought), part)]
+    assert set(came) == {fault.name for fault in faults}
+
+
+def test_a_seed_gives_the_same_order_again() -> None:
+    first, again, other = (
+        [fault.name for fault in islice(shuffled(all_faults(long=False), seed, Counter()), 200)] for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
 
 
 def test_faults_say_their_case_and_how_long_they_last() -> None:

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import report
-from tests.chaos.database_faults import DatabaseKilled, DatabaseLocked, DatabaseNetwork
+from tests.chaos.database_faults import (
+    DatabaseBusy,
+    DatabaseKilled,
+    DatabaseLocked,
+    DatabaseNetwork,
+    DatabaseReadOnly,
+    DatabaseSlow,
+    PoolExhausted,
+)
 from tests.chaos.fault import Fault
 from tests.chaos.matrix import Ground, short_faults, standing_on
 from tests.chaos.message_faults import EntriesRepeated, MessagesForged
@@ -27,7 +35,10 @@ from tests.chaos.redis_faults import (
     RepliesDropped,
 )
 from tests.chaos.rights_faults import ChildrenSlow, ClientDisabled, DiskFull, EndlessJob, KeyRotated
+from tests.chaos.runner_faults import RunnerHungry, RunnerKilled
+from tests.chaos.store_faults import ModelDamaged
 from tests.chaos.trial import Plan, Trial, run_trial
+from tests.chaos.upload_faults import GatewayKilledInAnswer, GatewayKilledInFileUpload, GatewayKilledInModelUpload
 
 SEED = int(os.environ.get("SLUICE_CHAOS_SEED", "1"))
 RATE = 40.0
@@ -75,7 +86,10 @@ def test_c02_c05_c10_killed_children_an_emptied_redis_and_a_killed_leader_lose_n
                 RedisPaused(4),
                 Network(6, Mode.BLACK_HOLE),
                 DatabaseKilled(3),
+                DatabaseReadOnly(3),
                 DatabaseNetwork(3, Mode.SLOW),
+                DatabaseSlow(4),
+                PoolExhausted(5),
                 ClockMoved(3, "worker", "+1h"),
                 OneWorkerStopped(12),
                 EntriesRepeated(),
@@ -90,8 +104,14 @@ def test_c02_c05_c10_killed_children_an_emptied_redis_and_a_killed_leader_lose_n
                 RedisReadOnly(2),
                 PasswordChanged(2),
                 GatewaysKilled(),
+                GatewayKilledInModelUpload(),
+                GatewayKilledInFileUpload(),
+                GatewayKilledInAnswer(),
                 DatabaseLocked(8),
+                DatabaseBusy(5),
                 DiskFull(3),
+                ModelDamaged(damage="flipped"),
+                ModelDamaged(damage="truncated"),
                 EndlessJob(),
                 ChildrenSlow(),
                 RollingRestart(),
@@ -99,9 +119,13 @@ def test_c02_c05_c10_killed_children_an_emptied_redis_and_a_killed_leader_lose_n
                 KeyRotated(),
             ],
         ),
-        (Ground(postgresql=True, newer=True, sentinels=True), [Failover()]),
+        (Ground(postgresql=True, newer=True, sentinels=True), [Failover(), RunnerKilled(), RunnerHungry()]),
     ],
-    ids=["c02-c03-c04-c06-c08-c11-c12-c14-c21-c22-c23", "c07-c09-c10-c11-c13-c17-c18-c19-c20-c24", "failover"],
+    ids=[
+        "c02-c03-c04-c06-c08-c11-c12-c14-c21-c22-c23",
+        "c07-c09-c10-c11-c12-c13-c15-c17-c18-c19-c20-c24",
+        "c01-c16-failover",
+    ],
 )
 def test_short_faults_lose_nothing_on(tmp_path: Path, ground: Ground, faults: list[Fault]) -> None:
     tried(tmp_path, ground, faults)

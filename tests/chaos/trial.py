@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -20,6 +20,7 @@ from model_store.database import transaction
 from model_store.errors import DatabaseUnavailable
 from tests.chaos.checker import Verdict, check
 from tests.chaos.fault import Fault
+from tests.chaos.footprints import Sample, Scales
 from tests.chaos.history import Event, Journal, Kept, Seen, read
 from tests.chaos.history import Fault as FaultEvent
 from tests.chaos.installation import Installation
@@ -61,8 +62,7 @@ class Trial:
     faults: list[FaultEvent] = field(default_factory=list)
     # What a fault itself found wrong.
     troubles: list[str] = field(default_factory=list)
-    # Of each process, after the start and in the end: bytes of memory, and open files.
-    footprints: list[dict[str, tuple[int, int]]] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
 
     def events(self) -> Iterator[Event]:
         for name in ("callers.jsonl", "rows.jsonl", "faults.jsonl"):
@@ -145,7 +145,8 @@ def run_trial(name: str, on: Installation, plan: Plan, tell: Callable[[str], Non
     recording = Recording(orders)
     lookout.start()
     troubles: list[str] = []
-    footprints = [on.footprint()]
+    scales = Scales(on)
+    scales.start()
     try:
         faults = list(_faults(on, plan, recording, tell, troubles))
         while recording.progress["accepted"] < plan.jobs and recording.process.poll() is None:
@@ -155,12 +156,14 @@ def run_trial(name: str, on: Installation, plan: Plan, tell: Callable[[str], Non
     finally:
         recording.finish(2 * plan.patience_seconds)
         lookout.close()
-    footprints.append(on.footprint())
+        scales.close()
     troubles += [f"left running: {command}" for command in on.orphans()]
     _write(on.histories / "faults.jsonl", faults)
+    with (on.histories / "footprints.jsonl").open("w") as file:
+        file.writelines(json.dumps(asdict(sample)) + "\n" for sample in scales.samples)
     rows = list(kept(on))
     _write(on.histories / "kept.jsonl", rows)
-    trial = Trial(name, Verdict(), on.histories, time.monotonic() - began, faults, troubles, footprints)
+    trial = Trial(name, Verdict(), on.histories, time.monotonic() - began, faults, troubles, scales.samples)
     trial.verdict = check([*trial.events(), *rows])
     return trial
 
@@ -175,22 +178,28 @@ def _faults(
         if recording.process.poll() is not None or time.monotonic() > until:
             return
         tell(_line(f"fault {number}", recording, f"{fault.case} {fault.name}"))
-        wait_for_work(on, plan.open_jobs)
-        yield bring_about(fault, on, chance, troubles)
+        yield bring_about(fault, on, plan.open_jobs, chance, troubles)
         time.sleep(plan.pause_seconds)
 
 
-def bring_about(fault: Fault, on: Installation, chance: random.Random, troubles: list[str]) -> FaultEvent:
+def bring_about(
+    fault: Fault, on: Installation, open_jobs: int, chance: random.Random, troubles: list[str]
+) -> FaultEvent:
     """Break something, mend it, and wait until the jobs that were accepted by then have ended, or should have."""
     begin = time.time()
     try:
+        fault.prepare(on)
+        wait_for_work(on, open_jobs)
+        begin = time.time()
         fault.begin(on, chance)
         if fault.seconds and not fault.over:
             time.sleep(fault.seconds)
     except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on, and its report says so
         troubles.append(f"{fault.case} {fault.name}: {type(error).__name__}: {error}")
-    finally:
+    try:
         fault.end(on)
+    except Exception as error:  # noqa: BLE001 - as above
+        troubles.append(f"{fault.case} {fault.name}: it could not be ended: {type(error).__name__}: {error}")
     end = time.time()
     until = time.monotonic() + RECOVERY_SECONDS
     while time.monotonic() < until:

@@ -13,6 +13,8 @@ import numpy as np
 from mlflow.models import infer_signature
 from onnx import TensorProto, helper
 
+PARAMS = {"temperature": 0.5, "beams": 4, "strict": True, "stop": ["."], "more": {"a": 1}}
+
 
 def keras_model() -> keras.Model:
     x = keras.Input((3,), name="x")
@@ -31,7 +33,7 @@ def main() -> None:
     outputs = np.asarray(model(inputs))
     with mlflow.start_run() as keras_run:
         mlflow.keras.log_model(
-            model, name="model", signature=infer_signature(inputs, outputs), pip_requirements=["keras"],
+            model, name="model", signature=infer_signature(inputs, outputs, PARAMS), pip_requirements=["keras"],
             registered_model_name="tanh",
         )  # fmt: skip
     example = {"a": np.ones((1, 2), np.float32)}

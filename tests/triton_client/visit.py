@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import json
 import sys
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -109,8 +110,8 @@ async def metadata(visit: Visit) -> dict[str, object]:
     configured = await visit.ask("get_model_config", "double")
     before = await visit.ask("get_inference_statistics", "double")
     await visit.infer("double", ROWS)
-    after = await visit.ask("get_inference_statistics", "double", "1")
-    [old], [new] = before["model_stats"], after["model_stats"]  # type: ignore[index]
+    [old] = before["model_stats"]  # type: ignore[index]
+    new = await executed(visit, old["inference_count"] + len(ROWS))
     return {
         "live": await called(client.is_server_live),
         "ready": await called(client.is_server_ready),
@@ -122,9 +123,21 @@ async def metadata(visit: Visit) -> dict[str, object]:
         "versions": model["versions"],  # type: ignore[index]
         "inputs": model["inputs"],  # type: ignore[index]
         "configured": [configured["input"], configured["max_batch_size"] > 1],  # type: ignore[index]
-        "instances": new["inference_count"] - old["inference_count"],
+        "durations": [name for name, duration in new["inference_stats"].items() if duration["ns"]],
+        "batch sizes": min(row["batch_size"] for row in new["batch_stats"]),
         "successes": new["inference_stats"]["success"]["count"] - old["inference_stats"]["success"]["count"],
     }
+
+
+async def executed(visit: Visit, instances: int) -> dict[str, object]:
+    """The figures once workers have told that so many instances were executed, which they do once a second."""
+    until = time.monotonic() + 20
+    while True:
+        [found] = (await visit.ask("get_inference_statistics", "double", "1"))["model_stats"]  # type: ignore[index]
+        if found["inference_count"] >= instances:
+            return found
+        assert time.monotonic() < until, found
+        await asyncio.sleep(0.1)
 
 
 async def repository(visit: Visit) -> dict[str, object]:

@@ -17,7 +17,7 @@ from workers.runner.process import Runner
 from workers.settings import RunnerSettings
 
 FILE = "file"
-PARQUET, IMAGES = "parquet", "images"
+PARQUET, IMAGES, RECORDINGS, TEXTS = "parquet", "images", "recordings", "texts"
 # Arrow and Pillow with the largest batch that they may give, several times over; it is address space.
 MEMORY_BYTES = 2 * 1024**3
 # A batch takes milliseconds; a row group with pages of a gigabyte takes seconds, if it fits into memory.
@@ -72,15 +72,16 @@ class Decoder:
         pixels: str | None = None,
         specification: str | None = None,
     ) -> None:
-        """`kind` is PARQUET or IMAGES, `pixels` a value of Pixels where it is needed; the file is copied to the runner.
+        """`kind` says what the file is, `pixels` a value of Pixels where it is needed; it is copied to the runner.
 
-        `specification` is that of the version's input, as JSON, by which images are read where it is of one.
+        `specification` is that of the version's input, as JSON, by which what is in an archive is read.
 
         A batch has at most so many rows and bytes of numbers, but always a row.
         """
         self._kind = kind
         self._signature = signature
         self._batch_rows = min(batch_rows, _rows_within(signature, batch_bytes))
+        self._batch_bytes = batch_bytes
         limits = Limits(MEMORY_BYTES, file_bytes=0, open_files=settings.runner_open_files)
         self._runner = Runner(settings, limits=limits)
         try:
@@ -98,7 +99,8 @@ class Decoder:
     def batches(self, first_row: int) -> Iterator[Decoded]:
         """The rows from one on, to the last; none is empty. Raises as the class does."""
         while first_row < self.rows:
-            answer, tensors = self._call("read", {"start": first_row, "batch_rows": self._batch_rows})
+            terms = {"start": first_row, "batch_rows": self._batch_rows, "batch_bytes": self._batch_bytes}
+            answer, tensors = self._call("read", terms)
             decoded = self._checked(first_row, answer, tensors)
             yield decoded
             first_row += decoded.rows

@@ -1,19 +1,23 @@
-"""The formats that only a runner may read: Parquet, and zip archives of images."""
+"""The formats that only a runner may read: Parquet, and zip archives of images, recordings and texts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import BinaryIO
 
 from model_store.errors import SluiceError
-from workers.decoding.decoder import IMAGES, PARQUET, Decoded, Decoder
+from model_store.signature import STRING, Signature, TensorSpec
+from workers.decoding.decoder import IMAGES, PARQUET, RECORDINGS, TEXTS, Decoded, Decoder, DecodingFailed
 from workers.decoding.layout import Pixels
-from workers.errors import InputInvalid
+from workers.decoding.recordings import Recording
+from workers.errors import InputInvalid, UploadRefused
 from workers.files import row_lines
 from workers.files.contract import Asked, Chunk, ChunkSize, FileInvalid, Members, Piece
 from workers.files.lines import ROW
 from workers.files.row_lines import UniformRows
 from workers.protocols.contract import Contract
+from workers.protocols.file_inputs import AUDIO, TEXT, specified_kind
 from workers.runner import frames
 from workers.settings import RunnerSettings
 
@@ -81,6 +85,53 @@ class DecodedFormat:
         )
 
 
+class ArchivedFiles(DecodedFormat):
+    """Zip archives of what the version's input takes: recordings or texts where it says so, else images."""
+
+    def __init__(self, settings: Callable[[], RunnerSettings] = RunnerSettings) -> None:
+        super().__init__(IMAGES, settings=settings)
+
+    def _decoder(self, file: BinaryIO, contract: Contract, batch_rows: int, batch_bytes: int) -> Decoder:
+        kind, spec = archived_as(contract)
+        if spec is None:
+            return super()._decoder(file, contract, batch_rows, batch_bytes)
+        said = contract.input_specification if kind == RECORDINGS or specified_kind(contract, spec) == TEXT else None
+        return Decoder(
+            self._settings(),
+            kind,
+            file,
+            Signature((spec,), contract.signature.outputs),
+            batch_rows=batch_rows,
+            batch_bytes=batch_bytes,
+            specification=said,
+        )
+
+
+def archived_as(contract: Contract) -> tuple[str, TensorSpec | None]:
+    """What files of an archive are to a version, and its only input with all sizes known; None where they are images.
+
+    Raises DecodingFailed where recordings, or texts, are no instances of it.
+    """
+    [spec, *others] = contract.signature.inputs
+    if others:
+        return IMAGES, None
+    if spec.dtype == STRING:
+        if not spec.batched or any(size not in (None, 1) for size in spec.shape[1:]):
+            raise DecodingFailed(f"a text is one string, and the version takes {list(spec.shape)}", code="texts_unfit")
+        return TEXTS, replace(spec, shape=(None, *(1 for _ in spec.shape[1:])))
+    if specified_kind(contract, spec) != AUDIO:
+        return IMAGES, None
+    try:
+        recording = Recording.of(spec, contract.input_specification or "")
+    except UploadRefused as error:
+        raise DecodingFailed(error.message, code=error.code) from error
+    if recording.samples is None:
+        raise DecodingFailed(
+            "recordings of a batch have one length: say `seconds` in the input specification", code="recordings_unfit"
+        )
+    return RECORDINGS, replace(spec, shape=(None, recording.samples, *spec.shape[2:]))
+
+
 def _packed(batch: Decoded) -> bytes:
     return b"".join(frames.encode({"wrong": [[row, why] for row, why in batch.wrong.items()]}, batch.tensors))
 
@@ -88,6 +139,11 @@ def _packed(batch: Decoded) -> bytes:
 def parquet() -> DecodedFormat:
     """The format `parquet`."""
     return DecodedFormat(PARQUET)
+
+
+def files() -> DecodedFormat:
+    """The format `files`, of whatever a version takes."""
+    return ArchivedFiles()
 
 
 def images() -> DecodedFormat:

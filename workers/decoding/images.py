@@ -8,12 +8,9 @@ specification says how images come to that size, what has at most as many pixels
 from __future__ import annotations
 
 import io
-import os
 import struct
-import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,19 +18,11 @@ import numpy as np
 from model_store.signature import Signature, Tensor, Tensors
 from workers.decoding.layout import MOST_PIXELS, Layout
 from workers.decoding.rows import answer, refused
+from workers.decoding.zip_members import Members, MemberUnfit, open_members, told
 
 HELD = "images"
 # What Pillow may take the bytes for, whatever the name says: each more is one more parser of strangers' bytes.
 FORMATS = ("PNG", "JPEG", "WEBP")
-MOST_MEMBERS = 1_000_000
-IMAGE_BYTES = 32 * 1024**2
-# Images are compressed already. What all members unpack to, to the bytes of the archive.
-RATIO_LIMIT = 100
-RATIO_FREE_BYTES = 1024**2
-ENCRYPTED = 0x1
-STORED_OR_DEFLATED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-
-
 # What Pillow's plug-ins raise on broken files has no common base.
 BROKEN = (
     *(OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, AttributeError, OverflowError),
@@ -53,17 +42,16 @@ class ImageUnfit(Exception):
 
 @dataclass(slots=True)
 class Open:
-    """An archive that is being read; `members` are its images, in the order of its directory."""
+    """An archive of images that is being read."""
 
-    archive: zipfile.ZipFile
-    members: list[zipfile.ZipInfo]
+    members: Members
     layout: Layout
 
 
 def open_file(held: dict[str, Any], arguments: dict[str, Any], _tensors: Tensors) -> tuple[dict[str, Any], Tensors]:
     """Opens the zip archive `file`, in the current folder; answers how many `rows`, which are images, it has.
 
-    Raises UploadRefused: zip_invalid, zip_too_large, zip_ratio, format_unavailable, and what `Layout.of` does.
+    Raises UploadRefused: format_unavailable, and what `Layout.of` and `open_members` do.
     """
     layout = Layout.of(Signature.from_json(arguments["signature"]), arguments["pixels"], arguments["specification"])
     try:
@@ -72,61 +60,25 @@ def open_file(held: dict[str, Any], arguments: dict[str, Any], _tensors: Tensors
         raise refused(
             "format_unavailable", "reading images needs Pillow: pip install 'sluice-gateway[files]'"
         ) from None
-    try:
-        archive = zipfile.ZipFile(arguments["file"])
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise refused("zip_invalid", "the file is no zip archive, or it is truncated") from error
-    _require_honest_sizes(archive, os.path.getsize(arguments["file"]))
-    members = [member for member in archive.infolist() if _is_image(member)]
-    if len(members) > min(arguments["most_rows"], MOST_MEMBERS):
-        raise refused("zip_too_large", f"the archive has {len(members):,} files, which are too many")
-    held[HELD] = Open(archive, members, layout)
-    return {"rows": len(members)}, {}
+    members = open_members(arguments["file"], arguments["most_rows"])
+    held[HELD] = Open(members, layout)
+    return {"rows": len(members.files)}, {}
 
 
 def read_rows(held: dict[str, Any], arguments: dict[str, Any], _tensors: Tensors) -> tuple[dict[str, Any], Tensors]:
     """Images from `start` on, at most `batch_rows`: their number `rows`, what is `wrong` with some, and a tensor."""
     found: Open = held[HELD]
     start = arguments["start"]
-    members = found.members[start : start + arguments["batch_rows"]]
+    members = found.members.files[start : start + arguments["batch_rows"]]
     layout = found.layout
     values = np.zeros((len(members), *layout.instance), layout.dtype)
     wrong: dict[int, str] = {}
     for row, member in enumerate(members):
         try:
-            values[row] = layout.scaled(pixels_of(_content(found.archive, member), layout))
-        except ImageUnfit as error:
-            wrong[row] = f"{_shown(member.filename)}: {error}"
+            values[row] = layout.scaled(pixels_of(found.members.content(member), layout))
+        except (ImageUnfit, MemberUnfit) as error:
+            wrong[row] = told(member, error)
     return answer(len(members), wrong, {layout.name: values})
-
-
-def _require_honest_sizes(archive: zipfile.ZipFile, size_bytes: int) -> None:
-    """Refuses members that share their bytes, as those of a bomb do (Fifield, "A better zip bomb"), and vast ones."""
-    members = archive.infolist()
-    if sum(member.compress_size for member in members) > size_bytes:
-        raise refused("zip_invalid", "members of the archive overlap")
-    if sum(member.file_size for member in members) > RATIO_LIMIT * size_bytes + RATIO_FREE_BYTES:
-        raise refused("zip_ratio", f"the archive unpacks to more than {RATIO_LIMIT} times its size")
-
-
-def _is_image(member: zipfile.ZipInfo) -> bool:
-    """Not a folder, nor what desktops add of their own: `__MACOSX/` and names that begin with a dot."""
-    path = PurePosixPath(member.filename)
-    return not member.is_dir() and not path.name.startswith(".") and "__MACOSX" not in path.parts
-
-
-def _content(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    """A member's bytes, of which no more are unpacked than an image may have, whatever it declares."""
-    if member.flag_bits & ENCRYPTED or member.compress_type not in STORED_OR_DEFLATED:
-        raise ImageUnfit("the file is encrypted, or neither stored nor deflated")
-    try:
-        with archive.open(member) as file:
-            content = file.read(IMAGE_BYTES + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError):
-        raise ImageUnfit("the file cannot be unpacked") from None
-    if len(content) > IMAGE_BYTES:
-        raise ImageUnfit(f"the file has more than {IMAGE_BYTES:,} bytes")
-    return content
 
 
 def pixels_of(content: bytes, layout: Layout) -> Tensor:
@@ -189,7 +141,3 @@ def _require_plain(image: Any, content: bytes) -> None:  # noqa: ANN401 - as abo
     decoded_bytes = image.size[0] * image.size[1] * len(image.getbands())
     if decoded_bytes > IMAGE_FREE_BYTES + IMAGE_RATIO * len(content):
         raise ImageUnfit(f"it unpacks to more than {IMAGE_RATIO} times its size")
-
-
-def _shown(name: str) -> str:
-    return "".join(character for character in name[-80:] if character.isprintable())

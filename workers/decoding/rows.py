@@ -20,8 +20,13 @@ def refused(code: str, message: str) -> UploadRefused:
 
 def answer(count: int, wrong: Mapping[int, str], tensors: Tensors) -> tuple[dict[str, object], Tensors]:
     """The answer for `count` rows: `tensors` have all of them, and lose those that are `wrong`."""
-    told = [[row, message[:MESSAGE_CHARACTERS]] for row, message in sorted(wrong.items())]
     good = np.ones(count, bool)
     good[list(wrong)] = False
     kept = {name: tensor[good] for name, tensor in tensors.items()} if wrong else tensors
-    return {"rows": count, "wrong": told}, kept
+    return without(count, wrong, kept)
+
+
+def without(count: int, wrong: Mapping[int, str], tensors: Tensors) -> tuple[dict[str, object], Tensors]:
+    """The same where `tensors` have no rows for those that are `wrong`."""
+    told = [[row, message[:MESSAGE_CHARACTERS]] for row, message in sorted(wrong.items())]
+    return {"rows": count, "wrong": told}, tensors

@@ -18,14 +18,17 @@ from sqlalchemy.orm import Session
 from auth import quotas
 from auth.limits import EVERYTHING
 from auth.standing import Authority
+from auth.tables import Client
 from model_store.database import clock_ms
 from model_store.errors import ArtifactMissing
 from model_store.files import Part
 from model_store.registry import Served, served
 from workers import jobs
+from workers.drafts import FILE
 from workers.files.contract import Members
 from workers.files.keeping import parts_of, parts_text
 from workers.files.tables import Batch, File
+from workers.job_statements import RUNNING
 from workers.lanes import Lane, Priority
 from workers.tables import Job, JobInput, JobResult
 
@@ -99,17 +102,19 @@ class Step:
     instances: int = 0
 
 
-def running_of(session: Session, client_id: str, most: int) -> int:
-    """How many files of a client are being read, counted up to `most`."""
-    running = select(Job.number).where(Job.state == "running", Job.lease_until > 0)
-    return len(session.scalars(running.where(Job.kind == "file", Job.client_id == client_id).limit(most)).all())
-
-
-def client_of(session: Session, number: int) -> str | None:
-    """Whose file waits under this number; None where none does."""
-    return session.scalar(
-        select(Job.client_id).where(Job.number == number, Job.kind == "file", Job.state == jobs.JobState.QUEUED)
-    )
+def claim(session: Session, number: int, worker: str, most: int, ended: list[str]) -> jobs.Claimed | None:
+    """Take a file that waits, unless `most` of its client are being read already; otherwise as `jobs.claim_file`."""
+    waits = Job.number == number, Job.kind == FILE, Job.state == jobs.JobState.QUEUED
+    client_id = session.scalar(select(Job.client_id).where(*waits))
+    if client_id is None:
+        return None
+    # Of two that claim files of one client at once, the second counts what the first has claimed. Not locked against
+    # those who refer to the client; SQLite has one writer anyway.
+    session.execute(select(Client.id).where(Client.id == client_id).with_for_update(key_share=True))
+    running = select(Job.number).where(RUNNING, Job.lease_until > 0, Job.kind == FILE, Job.client_id == client_id)
+    if len(session.scalars(running.limit(most)).all()) >= most:
+        return None
+    return jobs.claim_file(session, number, worker, ended)
 
 
 def under(session: Session, claimed: jobs.Claimed) -> Under:

@@ -25,7 +25,8 @@ FORMATS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("application/vnd.apache.parquet", "application/x-parquet"),
         (".parquet",),
     ),
-    "images": ("workers.decoding.formats:images", ("application/zip", "application/x-zip-compressed"), (".zip",)),
+    "files": ("workers.decoding.formats:files", ("application/zip", "application/x-zip-compressed"), (".zip",)),
+    "images": ("workers.decoding.formats:images", (), ()),
     "images-0-1": ("workers.decoding.formats:images_of_units", (), ()),
     "images-0-255": ("workers.decoding.formats:images_of_bytes", (), ()),
 }

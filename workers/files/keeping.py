@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Collection, Iterator, Sequence
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from model_store.artifacts import Artifacts
@@ -24,6 +24,8 @@ PREFIX = "file_"
 PAGE_ROWS = 200
 # What nobody wrote to for so long has its row, or never will.
 ORPHAN_SECONDS = 3600.0
+# What a job keeps goes with the job: a moment that never comes, which every reader of JSON can hold.
+NEVER = 2**53 - 1
 
 
 class FileNotFound(SluiceError):
@@ -100,8 +102,34 @@ def batches_of(session: Session, numbers: Collection[int]) -> dict[int, Batch]:
     )
 
 
+def add_batch(session: Session, job: Job, batch: Batch) -> None:
+    """Write what goes with a new job that reads a file: `batch`, but for its job and its result, which are made here.
+
+    A file that the batch owns stays for as long as its job does.
+    """
+    output = File(
+        id=new_file_id(),
+        client_id=job.client_id,
+        name=f"{job.id}.jsonl",
+        purpose=OUTPUT if batch.endpoint is None else BATCH_OUTPUT,
+        format="jsonl",
+        size_bytes=0,
+        created_at=clock_ms(session),
+        expires_at=NEVER,
+        parts="[]",
+    )
+    batch.job, batch.output_file = job.number, output.id
+    session.add_all((output, batch))
+    if batch.owns_input:
+        kept = update(File).where(File.id == batch.input_file).values(expires_at=NEVER)
+        session.execute(kept.execution_options(synchronize_session=False))
+
+
 def forget_batch(session: Session, number: int, fence: int) -> list[str]:
-    """Delete what goes with a job of this number and fence; returns the names of what the store may hold of it."""
+    """Delete what goes with a job of this number and fence; returns the names of what the store may hold of it.
+
+    A file that another job reads too, as a replay of this one does, stays and goes with that.
+    """
     batch = session.get(Batch, number)
     if batch is None:
         return []
@@ -110,12 +138,22 @@ def forget_batch(session: Session, number: int, fence: int) -> list[str]:
     output = session.get(File, batch.output_file)
     if output is not None:
         names += [part.name for part in parts_of(output)]
-    if batch.owns_input:
+    if batch.owns_input and not _inherited(session, batch):
         names.append(batch.input_file)
         gone.append(batch.input_file)
     session.execute(delete(File).where(File.id.in_(gone)).execution_options(synchronize_session=False))
     session.execute(delete(Batch).where(Batch.job == number).execution_options(synchronize_session=False))
     return sorted(set(names))
+
+
+def _inherited(session: Session, batch: Batch) -> bool:
+    others = Batch.input_file == batch.input_file, Batch.job != batch.job
+    heir = session.scalars(select(Batch).where(*others).order_by(Batch.job.desc()).limit(1)).one_or_none()
+    if heir is None:
+        return False
+    heir.owns_input = True
+    session.flush()
+    return True
 
 
 def forget_file(session: Session, file: File) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,10 +28,11 @@ def answer_chunk(loaded: Loaded, artifacts: Artifacts, data: bytes, run: Run | N
 
     Raises RunnerFailed as `predict_all` does, and what `unpack_chunk` does.
     """
+    began = time.perf_counter_ns()
     name, asked = unpack_chunk(artifacts, data)
     pieces = format_named(name).pieces(asked, loaded.contract)
     requests = [piece for piece in pieces if not isinstance(piece, Refused)]
-    predicted = iter(predict_rows(loaded, requests, run))
+    predicted = iter(predict_rows(loaded, requests, run, began))
     found = [Lines(piece.line, 1) if isinstance(piece, Refused) else next(predicted) for piece in pieces]
     text = b"".join([lines.text for lines in found])
     # A row may be a request of many instances.
@@ -39,10 +41,12 @@ def answer_chunk(loaded: Loaded, artifacts: Artifacts, data: bytes, run: Run | N
     return answered(pack_answer(answer), asked.rows)
 
 
-def predict_rows(loaded: Loaded, requests: Sequence[RowsRequest], run: Run | None) -> list[Lines]:
-    """The lines of each request."""
+def predict_rows(
+    loaded: Loaded, requests: Sequence[RowsRequest], run: Run | None, began: int | None = None
+) -> list[Lines]:
+    """The lines of each request; `began` is when reading them began, as `predict_requests` has it."""
     found: list[Lines] = []
-    for request, outcome in zip(requests, predict_requests(loaded, requests, run), strict=True):
+    for request, outcome in zip(requests, predict_requests(loaded, requests, run, began), strict=True):
         if not isinstance(outcome, SluiceError):
             found.append(Lines(outcome.data, 0))
             continue

@@ -90,11 +90,7 @@ class Turns:
         worker = holder_of(f"background:{self._settings.worker_name}", secrets.token_hex(8))
         ended: list[str] = []
         with transaction(self._sessions) as session:
-            client_id = claims.client_of(session, number)
-            most = self._settings.files_running
-            if client_id is None or claims.running_of(session, client_id, most) >= most:
-                return None
-            claimed = jobs.claim_file(session, number, worker, ended)
+            claimed = claims.claim(session, number, worker, self._settings.files_running, ended)
         self._tell(ended)
         return None if claimed is None else Held(claimed, worker)
 

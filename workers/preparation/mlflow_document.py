@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from model_store.parameters import ParametersUnreadable, read_parameters
 from workers.preparation.findings import refused, shown
 
 # Signatures and examples of many columns; nothing larger says how to load a model.
@@ -29,7 +30,7 @@ Table = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What an MLmodel file says; `inputs` and `outputs` are its signature's, as MLflow writes them, if it has one.
+    """What an MLmodel file says; `inputs`, `outputs` and `params` are its signature's, as MLflow writes them, if any.
 
     `example` names the file of the input example and `example_kind` its form; `serving_example` that of the same as a
     request to MLflow's scoring server.
@@ -39,6 +40,7 @@ class Document:
     terms: Table
     inputs: list[Table] | None
     outputs: list[Table] | None
+    params: list[Table] | None
     example: str | None
     example_kind: str
     serving_example: str | None
@@ -64,6 +66,7 @@ def read(data: bytes) -> Document:
         _table(flavors[flavor], flavor),
         _columns(signature.get("inputs"), "inputs"),
         _columns(signature.get("outputs"), "outputs"),
+        _params(signature.get("params")),
         _text(example.get("artifact_path")),
         _text(example.get("type")) or "",
         _text(example.get("serving_input_path")),
@@ -118,6 +121,15 @@ def _columns(text: object, what: str) -> list[Table] | None:
     if not isinstance(columns, list) or not all(isinstance(column, dict) for column in columns):
         raise refused("mlflow_document", f"the signature's {what} are not the JSON that MLflow writes")
     return columns
+
+
+def _params(text: object) -> list[Table] | None:
+    rows = _columns(text, "params")
+    try:
+        read_parameters(rows or [])
+    except ParametersUnreadable as error:
+        raise refused("mlflow_document", f"the signature's params: {error}") from error
+    return rows
 
 
 def _no_number(name: str) -> object:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from model_store.formats import check_allowed
+from model_store.parameters import read_parameters
 from model_store.signature import STRING, Signature, Tensors, TensorSpec
 from workers.errors import InputInvalid
 from workers.preparation.candidates import Candidate
@@ -63,7 +64,8 @@ class MlflowUpload(Upload):
             agree(self._document.outputs, loaded.signature.outputs, "outputs"),
         ]
         detail = "; ".join(part for part in (loaded.detail, *compared) if part)
-        return replace(loaded, detail=detail)
+        signature = replace(loaded.signature, parameters=read_parameters(self._document.params or []))
+        return replace(loaded, signature=signature, detail=detail)
 
     def convert(self, loaded: Loaded, trial: Runner) -> tuple[list[Candidate], list[VariantFigures]]:
         return self._inner.convert(loaded, trial)

@@ -14,6 +14,7 @@ from functools import lru_cache
 from model_store.signature import STRING, Signature, Tensor, TensorSpec
 from workers.decoding.layout import MOST_PIXELS, Layout
 from workers.decoding.recordings import Recording
+from workers.decoding.texts import specified
 from workers.errors import UploadRefused
 from workers.protocols.contract import Contract, instance_count
 from workers.protocols.errors import invalid, shown_name
@@ -83,12 +84,7 @@ def specified_kind(contract: Contract, spec: TensorSpec) -> str | None:
 
 def as_text(contract: Contract, spec: TensorSpec, text: str) -> str:
     """A text file as the string that an input takes, by the input's specification where it has one."""
-    if specified_kind(contract, spec) != TEXT:
-        return text
-    said = json.loads(contract.input_specification or "{}")
-    if said.get("lowercase"):
-        text = text.lower()
-    return text[: said.get("max_characters")]
+    return specified(text, contract.input_specification if specified_kind(contract, spec) == TEXT else None)
 
 
 @lru_cache(maxsize=256)

@@ -19,6 +19,7 @@ from workers.protocols.csv_table import read_csv
 from workers.protocols.errors import excerpt, invalid, shown_name
 from workers.protocols.json_tensors import Place, expectation, is_b64
 from workers.protocols.json_text import parse_json
+from workers.protocols.mlflow_params import check_params
 from workers.protocols.mlflow_tables import missing_inputs, most_rows, records_table, split_table, tensors_of
 from workers.protocols.mlflow_values import tensor_in
 from workers.protocols.tensor_text import tensor_text
@@ -69,7 +70,7 @@ def parse_document(document: object, signature: Signature, max_instances: int) -
         raise invalid(f"The input must be a JSON dictionary with exactly one of the input fields {_forms()}.")
     if "signature_name" in document:
         raise invalid('"signature_name" parameter is currently not supported')
-    _require_no_params(document.get("params"))
+    check_params(document.get("params"), signature.parameters)
     given = [form for form in FORMS if form in document]
     if len(given) != 1:
         shown = ", ".join(excerpt(name) for name in list(document)[:NAMES_SHOWN])
@@ -117,16 +118,6 @@ def _by_name(value: dict[str, object], form: str, signature: Signature, max_inst
         tensors[spec.name] = tensor_in(given, spec, Place(f"{form}.{shown_name(spec.name)}"))
     counts = {spec.name: len(tensors[spec.name]) for spec in signature.inputs if spec.batched}
     return ScoringRequest(tensors, common_count(counts))
-
-
-def _require_no_params(params: object) -> None:
-    """A signature here has no params; MLflow drops those that its signature lacks, and answers as if they counted."""
-    if params is None or params == {}:
-        return
-    if not isinstance(params, dict):
-        raise invalid(f"Parameters must be a dictionary. Got {excerpt(params)}.")
-    shown = ", ".join(excerpt(name) for name in list(params)[:NAMES_SHOWN])
-    raise invalid(f"Invalid parameters found: [{shown}]. The model's signature defines no params.")
 
 
 def _forms() -> str:

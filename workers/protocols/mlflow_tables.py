@@ -15,6 +15,7 @@ from model_store.signature import Signature, Tensor, Tensors, TensorSpec
 from workers.protocols.contract import instance_count
 from workers.protocols.errors import excerpt, invalid, shown_name
 from workers.protocols.json_tensors import Place, expectation
+from workers.protocols.mlflow_gaps import Gaps, gaps_in
 from workers.protocols.mlflow_values import tensor_in
 
 NAMES_SHOWN = 8
@@ -73,11 +74,15 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """A table whose rows are objects by column; a cell that a row lacks is null, or refused where there are no gaps."""
+    """A table whose rows are objects by column; a cell that a row lacks is null, or refused where there are no gaps.
+
+    `known` are the columns that any of the rows has.
+    """
 
     place: str
     records: Sequence[Mapping[str, object]]
     gaps: bool
+    known: frozenset[str]
 
     @property
     def names(self) -> Sequence[str]:
@@ -87,7 +92,7 @@ class Records:
         return len(self.records)
 
     def has(self, name: str) -> bool:
-        return any(name in record for record in self.records)
+        return name in self.known
 
     def column(self, name: str, spec: TensorSpec) -> list[object]:
         number = next((number for number, record in enumerate(self.records) if name not in record), None)
@@ -148,7 +153,7 @@ def records_table(value: object, place: str, *, gaps: bool = True) -> Records:
     number = next((number for number, row in enumerate(value) if not isinstance(row, dict)), None)
     if number is not None:
         raise invalid(f"{place}[{number}] must be an object by column. Got {excerpt(value[number])}.")
-    return Records(place, value, gaps)
+    return Records(place, value, gaps, frozenset().union(*value))
 
 
 def most_rows(signature: Signature, max_instances: int) -> int:
@@ -168,8 +173,8 @@ def tensors_of(table: Table, signature: Signature, max_instances: int) -> tuple[
     missing = [spec.name for spec in signature.inputs if not table.has(spec.name)]
     if missing:
         raise missing_inputs(missing, signature)
-    found = {spec.name: _of_column(table.column(spec.name, spec), spec, spec.name) for spec in signature.inputs}
-    return found, count
+    gaps = gaps_in(table.records, signature.inputs) if isinstance(table, Records) and table.gaps else {}
+    return {spec.name: _of_name(table, spec, gaps.get(spec.name)) for spec in signature.inputs}, count
 
 
 def missing_inputs(names: Sequence[str], signature: Signature) -> Exception:
@@ -185,6 +190,11 @@ def _only_input(table: Table, spec: TensorSpec) -> Tensor:
     if name is None or not (spec.shape[1:] in ((), (1,)) or isinstance(cells[0], list)):
         return _of_matrix(table, spec)
     return _of_column(cells, spec, name)
+
+
+def _of_name(table: Table, spec: TensorSpec, gaps: Gaps | None) -> Tensor:
+    filled = None if gaps is None else gaps.tensor(spec, len(table))
+    return _of_column(table.column(spec.name, spec), spec, spec.name) if filled is None else filled
 
 
 def _of_column(cells: list[object], spec: TensorSpec, name: str) -> Tensor:

@@ -12,7 +12,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 from model_store.signature import STRING, Signature, Tensor, Tensors, TensorSpec
-from workers.errors import PredictionFailed, first_line
+from workers.errors import InputInvalid, PredictionFailed, first_line
 from workers.runtimes.predictor import batch_of, check_batch
 
 # ONNX Runtime's exceptions have no common base. Its Python layer adds ValueError and RuntimeError.
@@ -20,6 +20,11 @@ ERRORS: tuple[type[Exception], ...] = (
     *(kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)),
     ValueError,
     RuntimeError,
+)
+# Its Python layer makes text of every string, or fails: there is no way to the bytes (1.32).
+NO_UTF8 = (
+    "the model answered with a string that is no UTF-8, which ONNX Runtime does not give; a model whose answers are "
+    "bytes gives them as numbers (uint8), or is uploaded as a SavedModel"
 )
 FATAL = 4
 # How a file begins that gzip packed (RFC 1952, section 2.3.1), and how large a graph can be: protobuf's own limit.
@@ -51,6 +56,8 @@ class OnnxPredictor:
         try:
             feed = tensors if self._plain else self._feed(tensors)
             values = self._session.run(self._output_names, feed)
+        except UnicodeDecodeError as error:
+            raise PredictionFailed(NO_UTF8) from error
         except ERRORS as error:
             raise PredictionFailed(f"the model failed: {_reason(error)}") from error
         outputs = {
@@ -64,7 +71,9 @@ class OnnxPredictor:
         """Nothing to do: a session is freed with its last reference, so a call in another thread ends as it should."""
 
     def _feed(self, tensors: Tensors) -> Tensors:
-        return {theirs: _decoded(tensors[ours]) if string else tensors[ours] for ours, theirs, string in self._inputs}
+        return {
+            theirs: _decoded(tensors[ours], ours) if string else tensors[ours] for ours, theirs, string in self._inputs
+        }
 
 
 def _open_session(path: Path, *, batched: bool, threads: int) -> onnxruntime.InferenceSession:
@@ -143,9 +152,14 @@ def _elementwise(convert: Callable[[object], object], tensor: Tensor) -> Tensor:
     return converted
 
 
-def _decoded(tensor: Tensor) -> Tensor:
-    """ONNX Runtime takes `str` (and would take `bytes` by their repr); UnicodeDecodeError is a ValueError."""
-    return _elementwise(lambda item: item.decode() if isinstance(item, bytes) else item, tensor)
+def _decoded(tensor: Tensor, name: str) -> Tensor:
+    """ONNX Runtime takes `str` (and would take `bytes` by their repr). Raises InputInvalid for what can be none."""
+    try:
+        return _elementwise(lambda item: item.decode() if isinstance(item, bytes) else item, tensor)
+    except UnicodeDecodeError:
+        raise InputInvalid(
+            f"input {name!r} holds a string that is no UTF-8; this version runs in ONNX Runtime, which takes no other"
+        ) from None
 
 
 def _encoded(tensor: Tensor) -> Tensor:

@@ -26,8 +26,9 @@ class Predictor(Protocol):
         """Outputs by name, in the order of the signature; strings are object arrays of `bytes`.
 
         `tensors` holds every input by name in the signature's dtypes. Where the signature is batched, all inputs
-        have the same first dimension, and so have all outputs. Raises PredictionFailed where the model itself fails
-        and RunnerFailed where the process that runs it died, hung or passed a limit.
+        have the same first dimension, and so have all outputs. Raises PredictionFailed where the model itself fails,
+        InputInvalid for bytes that its runtime cannot be given, and RunnerFailed where the process that runs it died,
+        hung or passed a limit.
         """
 
     def close(self) -> None:

@@ -6,8 +6,9 @@
        ├──take back───────────┤  (lease ran out: the message or its worker was lost; no attempt)
        └──replay── delivered | given_up ◀──conclude (no more), hand over (nobody to send it to)
 
-A hand-over counts up the fence and signs; only the holder of the current fence sends and writes how it went, so a
-message that comes twice costs a query. All functions work in the caller's transaction and by the database's clock.
+A hand-over makes the fence the next odd number and signs; the claim makes it even. Only what is odd can be claimed, so
+each hand-over is sent once at most, whatever messages come, and one that comes twice costs a query. Only who made it
+even writes how it went. All functions work in the caller's transaction and by the database's clock.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ DAY_MS = 24 * 3600 * 1000
 # A receiver that took nothing for so long has moved away.
 MOST_FAILING_DAYS = 5
 GONE = 410
+# What their columns hold.
+MOST_NUMBER, MOST_FENCE = 2**63 - 1, 2**31 - 2
 
 
 class DeliveryState(StrEnum):
@@ -115,7 +118,8 @@ def hand_over(delivery: WebhookDelivery, url: str, timestamp: int, signature: st
     """Let a background worker send it now; the row is one that `due_for` gave to this transaction."""
     # It stays due: where it is lost on the way, its turn is the one that it had.
     delivery.state = DeliveryState.SENDING.value
-    delivery.fence += 1
+    # Odd: one that was claimed since, or was handed over and never claimed, is behind it.
+    delivery.fence += 1 + delivery.fence % 2
     delivery.lease_until = now + int(HAND_OVER_SECONDS * 1000)
     delivery.url, delivery.signed_at, delivery.signature = url, timestamp, signature
 
@@ -136,7 +140,12 @@ def give_up(delivery: WebhookDelivery, reason: str, now: int) -> None:
 
 
 def claim(session: Session, number: int, fence: int) -> Claimed | None:
-    """What was handed over under this fence, once; None where it was taken, concluded, or lay too long."""
+    """What was handed over under this fence, once; None where it was taken, concluded, or lay too long.
+
+    Whoever can write to Redis can send any numbers: those of no hand-over are none, also that of a claim.
+    """
+    if not 0 < number <= MOST_NUMBER or not 0 < fence <= MOST_FENCE or fence % 2 == 0:
+        return None
     row = session.execute(
         update(WebhookDelivery)
         .where(
@@ -145,7 +154,7 @@ def claim(session: Session, number: int, fence: int) -> Claimed | None:
             WebhookDelivery.state == DeliveryState.SENDING,
             WebhookDelivery.lease_until >= now_ms(),
         )
-        # The next fence: a second message with this one finds nothing.
+        # Even now: neither a second message with this fence nor one with the next finds anything.
         .values(fence=fence + 1, lease_until=now_ms() + int(SEND_SECONDS * 1000))
         .returning(
             WebhookDelivery.id,

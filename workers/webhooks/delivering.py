@@ -46,7 +46,13 @@ def sender_of(settings: WebhookSettings, threads: int) -> Sender:
 
 
 def deliver(sessions: Sessions, sender: Sender, settings: WebhookSettings, number: int, fence: int) -> None:
-    """Send what was handed over under this fence, unless somebody did; raises DatabaseUnavailable."""
+    """Send what was handed over under this fence, unless somebody did; raises DatabaseUnavailable.
+
+    Any number of messages, made up ones among them, send it once.
+    """
+    if type(number) is not int or type(fence) is not int:
+        log.warning("a message about a webhook was made up: it says no numbers")
+        return
     with transaction(sessions) as session:
         claimed = deliveries.claim(session, number, fence)
     if claimed is None:
