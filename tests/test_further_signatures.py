@@ -141,6 +141,9 @@ def test_instances_of_different_signatures_never_share_an_inference(tmp_path: Pa
     assert answers == [[2], [3, 6], [6], [12, 15, 18], [14]]
     # Each by as few inferences as its own limit allows.
     assert run.ran == [("", 3), ("tripled", 4), ("tripled", 1)]
+    # What runs counts for the version, whichever of its signatures it is.
+    counted = run.loaded.tallies.take(2)[("m", 1)]
+    assert (counted.executions, counted.instances, counted.computed) == (3, 8, 5)
     plain = predict_all(run.loaded, bodies)
     assert [one.data for one in plain if isinstance(one, Body)] == [
         one.data for one in outcomes if isinstance(one, Body)
