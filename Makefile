@@ -47,7 +47,8 @@ test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium, promet
 		tests/test_every_dialect.py tests/test_grpc_clients.py tests/test_triton_client.py tests/test_kserve_client.py \
 		tests/test_mlflow_client.py tests/test_tensorflow_serving_client.py tests/test_openai_client.py \
 		tests/test_client_alone.py tests/test_demo.py tests/test_demo_files.py tests/test_parity.py \
-		tests/test_running_bounds.py tests/test_client_events.py tests/test_queue_outlook.py tests/test_serving_opens.py
+		tests/test_running_bounds.py tests/test_client_events.py tests/test_queue_outlook.py tests/test_serving_opens.py \
+		tests/test_several_signatures.py
 
 test-all: $(STAMP)  ## Run every test: the whole corpus of hostile and of honest models too (10 minutes more)
 	SLUICE_TEST_ALL=1 $(BIN)/python -m pytest $(PYTEST) -m "not debian" $(TESTS)
