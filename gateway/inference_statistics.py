@@ -72,7 +72,8 @@ class InferenceStatistics:
 
         Whoever is canceled meanwhile has sent it: that is not told again.
         """
-        while told := self._tallies.take(TALLIES_A_TIME):
+        for _ in range(self._tallies.takes(TALLIES_A_TIME)):
+            told = self._tallies.take(TALLIES_A_TIME)
             try:
                 reply = (await self._submission.ask(additions(self._keys, told)))[-1]
             except Exception:  # given back and raised again, whatever it was

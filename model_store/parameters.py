@@ -6,6 +6,7 @@ callers were promised that theirs would be checked.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,9 @@ KINDS: Mapping[str, tuple[type, ...]] = {
 }
 # Every gateway and every worker holds those of all versions that are served.
 MOST_PARAMETERS = 64
+# Deeper ones, some reader of JSON would give up on, where another one was called from higher up.
+MOST_DEPTH = 8
+HIGHEST_INTEGER = 2**63 - 1
 SHOWN_CHARACTERS = 64
 
 
@@ -75,6 +79,8 @@ def _parameter(row: Mapping[str, object]) -> Parameter:
     if not isinstance(name, str):
         raise ParametersUnreadable("one of them has no name")
     shown = ascii(name[:SHOWN_CHARACTERS])
+    if not _is_plain(name) or not _is_plain(row.get("default")):
+        raise ParametersUnreadable(f"{shown} is not what every reader of JSON can hold, by its name or its default")
     if not isinstance(kind, str) or kind not in KINDS:
         raise ParametersUnreadable(f"{shown} has another type than {', '.join(KINDS)}")
     # Objects are of no dimension.
@@ -92,6 +98,27 @@ def written_parameters(parameters: tuple[Parameter, ...]) -> list[dict[str, obje
         {"name": one.name, "type": one.type, "default": one.default, "shape": [-1] if one.listed else None}
         for one in parameters
     ]
+
+
+def _is_plain(value: object, depth: int = MOST_DEPTH) -> bool:
+    """Whether it can be written as JSON anywhere: gateways tell it in documents, and read it with all other versions'.
+
+    1e999 is read as infinite, and half a pair of surrogates as a text that cannot be encoded.
+    """
+    match value:
+        case None | bool():
+            return True
+        case int():
+            return abs(value) <= HIGHEST_INTEGER
+        case float():
+            return math.isfinite(value)
+        case str():
+            return value.encode(errors="ignore").decode() == value
+        case list():
+            return depth > 0 and all(_is_plain(one, depth - 1) for one in value)
+        case dict():
+            return depth > 0 and all(_is_plain(one, depth - 1) for pair in value.items() for one in pair)
+    return False
 
 
 def _is_moment(value: object) -> bool:

@@ -87,6 +87,11 @@ def test_a_release_that_wrote_dtype_for_type_is_read_as_well():
     assert read_parameters(older) == (KNOWING.parameters[1],)
 
 
+def nested(levels: int) -> dict[str, object]:
+    """Objects in one another."""
+    return {"k": nested(levels - 1)} if levels > 1 else {}
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
@@ -96,8 +101,16 @@ def test_a_release_that_wrote_dtype_for_type_is_read_as_well():
         ([{"name": "k", "type": "long", "default": 1, "shape": [2]}], "'k' is neither one value nor a list of them"),
         ([{"name": "k", "type": "long", "default": 1}] * 2, "two of them have the same name"),
         ([{"name": str(n), "type": "long", "default": 1} for n in range(65)], "there are 65 of them; 64 are kept"),
+        ([{"name": "k", "type": "double", "default": float("1e999")}], "'k' is not what every reader of JSON can hold"),
+        ([{"name": "k", "type": "long", "default": 2**63}], "'k' is not what every reader of JSON can hold"),
+        ([{"name": "k", "type": "string", "default": "\ud800"}], "'k' is not what every reader of JSON can hold"),
+        ([{"name": "\ud800", "type": "long", "default": 1}], "is not what every reader of JSON can hold"),
+        ([{"name": "k", "type": "object", "default": nested(9)}], "'k' is not what every reader of JSON can hold"),
     ],
-    ids=["no name", "another type", "another default", "another shape", "twice", "too many"],
+    ids=[
+        *("no name", "another type", "another default", "another shape", "twice", "too many"),
+        *("an infinite number", "a number that is too large", "half a character", "a name of half a character", "deep"),
+    ],
 )
 def test_what_mlflow_does_not_write_of_params_is_refused(rows: list[dict[str, object]], said: str):
     with pytest.raises(ParametersUnreadable, match=said):

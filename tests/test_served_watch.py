@@ -27,6 +27,7 @@ from tests.queue_kit import (
     worker_settings,
 )
 from workers.child import Child
+from workers.lookout import Lookout
 
 
 @pytest.fixture
@@ -76,6 +77,23 @@ def test_another_variant_is_loaded_in_place_of_the_one_that_served(queue: Queue,
         # It was loaded beside the old one: no request waited for it.
         assert slot.child.cache.figures().loads == loads + 1
         assert slot.child.cache.figures().misses == 1
+
+
+def test_what_is_loaded_follows_also_while_redis_is_too_full_for_figures(queue: Queue, child: Child, tmp_path: Path):
+    before = child.cache.get("double", queue.version)
+    child.statistics.tallies.ended(("double", queue.version), succeeded=True, nanoseconds=1)
+    choose_another_variant(queue, tmp_path / "triple.onnx")
+    slot = (queue.settings.pool, "slot")
+    lookout = Lookout(queue.client, queue.keys, slot, child.watch, child.uses, child.statistics)
+    queue.client.config_set("maxmemory", 1)
+    try:
+        lookout.start()
+        wait_until(lambda: child.cache.get("double", queue.version) is not before)
+    finally:
+        queue.client.config_set("maxmemory", 0)
+        lookout.close()
+    # What Redis would not take, it has once there is room.
+    assert queue.client.hget(queue.keys.statistics("double", queue.version), "succeeded") == b"1"
 
 
 def test_a_variant_that_cannot_be_loaded_leaves_the_old_one_in_service(queue: Queue, child: Child, tmp_path: Path):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,22 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from gateway.inference_statistics import InferenceStatistics
+from gateway.submission import Submission
 from model_store.signature import Signature, Tensors, TensorSpec
 from tests.conftest import RedisServer
 from tests.onnx_models import line
 from tests.queue_kit import Caller, Queue, make_queue, running_slot, worker_settings
 from workers import tallies
 from workers.batches import Loaded, predict_all
+from workers.broker import broker
 from workers.errors import PredictionFailed
 from workers.kept_statistics import MOST_SIZES, question, tally_of
 from workers.protocols.body import Body
 from workers.protocols.contract import Contract
+from workers.publisher import Publisher
 from workers.redis_clock import RedisClock
-from workers.redis_link import Wire
+from workers.redis_link import Reply, Wire
 from workers.runtimes.onnx import OnnxPredictor
 from workers.statistics_telling import StatisticsTelling
 from workers.tallies import Course, Tallies, Tally
@@ -93,6 +98,58 @@ def test_what_redis_did_not_take_is_told_later_and_once(queue: Queue):
     assert {size: batch.count for size, batch in found.batches.items()} == {1: 1, 2: 2}
     assert (found.input_ns, found.infer_ns, found.output_ns) == (4000, 1000 + 3 * 4000, 8000)
     assert (found.succeeded_ns, found.last_ms > 0) == (5_000_000, True)
+
+
+class BusyWire(Wire):
+    """A connection during each of whose round trips another prediction ends."""
+
+    def __init__(self, client: redis.Redis, counted: Tallies) -> None:
+        super().__init__(client)
+        self._counted = counted
+        self.trips = 0
+
+    def execute(self, commands: Sequence[bytes]) -> list[Reply]:
+        self.trips += 1
+        assert self.trips < 9, "it does not end while predictions do"
+        self._counted.ended(VERSION, succeeded=True, nanoseconds=1)
+        return super().execute(commands)
+
+
+def test_what_is_counted_while_it_is_told_is_told_the_next_time(queue: Queue):
+    counted = Tallies()
+    wire = BusyWire(queue.client, counted)
+    counted.ended(VERSION, succeeded=True, nanoseconds=1)
+    for trips in (1, 2):
+        StatisticsTelling(queue.keys, counted).tell(wire)
+        assert (wire.trips, kept(queue, *VERSION).succeeded) == (trips, trips)
+
+
+class BusySubmission(Submission):
+    """A gateway's end of the queue, during each of whose round trips another prediction ends."""
+
+    statistics: InferenceStatistics
+    trips = 0
+
+    async def ask(self, commands: Sequence[bytes]) -> list[Reply]:
+        self.trips += 1
+        assert self.trips < 9, "it does not end while predictions do"
+        self.statistics.count(VERSION, 200, 0.1)
+        return await super().ask(commands)
+
+
+def test_who_asks_a_busy_gateway_is_told_what_was_counted_before(queue: Queue):
+    async def asked() -> tuple[int, int]:
+        submission = BusySubmission(queue.settings, "busy", Publisher(broker(queue.settings)))
+        statistics = submission.statistics = InferenceStatistics(submission, queue.keys)
+        await submission.start()
+        statistics.count(VERSION, 200, 0.1)
+        try:
+            [found] = await statistics.of([VERSION])
+        finally:
+            await submission.close()
+        return found.succeeded, submission.trips
+
+    assert asyncio.run(asked()) == (1, 2)
 
 
 def test_sizes_of_batches_are_bounded_however_many_processes_count(queue: Queue):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import redis
@@ -73,20 +74,27 @@ class Lookout:
     def _run(self) -> None:
         while True:
             last = self._stop.is_set()
-            try:
-                self._uses.tell()
-                self._announce()
-                self._statistics.tell(self._wire)
-                if not last:
-                    self._watch.look()
-            except (DatabaseUnavailable, redis.RedisError) as error:
-                log.info("what is loaded is not compared now: %s", type(error).__name__)
-            except Exception:  # the thread's edge: predictors would stay as they are whatever is served
-                log.exception("what is loaded could not be compared with what is served")
+            self._attempt(self._tell)
             if last:
                 self._wire.close()
                 return
+            # Also where Redis takes no figures: it may be full while what is served changes.
+            self._attempt(self._watch.look)
             self._stop.wait(LOOK_SECONDS)
+
+    def _tell(self) -> None:
+        self._uses.tell()
+        self._announce()
+        self._statistics.tell(self._wire)
+
+    @staticmethod
+    def _attempt(step: Callable[[], None]) -> None:
+        try:
+            step()
+        except (DatabaseUnavailable, redis.RedisError) as error:
+            log.info("what is loaded is not told or compared now: %s", type(error).__name__)
+        except Exception:  # the thread's edge: predictors would stay as they are whatever is served
+            log.exception("what is loaded could not be told, or compared with what is served")
 
     def _announce(self) -> None:
         cache = self._uses.cache

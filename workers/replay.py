@@ -16,8 +16,8 @@ from model_store.errors import ArtifactCorrupt, ArtifactMissing, SluiceError
 from model_store.files import open_file
 from workers import jobs
 from workers.drafts import CHUNK, FILE, PREDICTION
-from workers.files.keeping import add_batch, batch_of
-from workers.files.tables import Batch, File
+from workers.files.keeping import add_batch, batch_of, held_file
+from workers.files.tables import Batch
 from workers.lanes import Lane, Priority
 from workers.payloads import input_name
 from workers.tables import Job, JobInput
@@ -118,7 +118,7 @@ def _replayed(job: Job) -> JobReplayed:
 def _same_file(session: Session, artifacts: Artifacts, job: Job) -> Batch:
     """What reads the job's file once more. The old job keeps it, or leaves it to the new one when it is deleted."""
     batch = batch_of(session, job.number)
-    source = None if batch is None else session.get(File, batch.input_file)
+    source = None if batch is None else held_file(session, batch.input_file)
     try:
         if batch is None or source is None or source.expires_at < clock_ms(session):
             raise JobInputGone("the job's file is not there any more: upload it again")

@@ -25,12 +25,13 @@ class StatisticsTelling:
     _telling: threading.Lock = field(default_factory=threading.Lock)
 
     def tell(self, wire: Wire) -> None:
-        """Tell all that was counted since it was told last; raises redis.RedisError, and tells it the next time then.
+        """Tell what was counted until now and not told; raises redis.RedisError, and tells it the next time then.
 
         What was sent on a connection that broke before its reply came is told twice: nobody knows whether it arrived.
         """
         with self._telling:
-            while told := self.tallies.take(TALLIES_A_TIME):
+            for _ in range(self.tallies.takes(TALLIES_A_TIME)):
+                told = self.tallies.take(TALLIES_A_TIME)
                 try:
                     self._learn_sizes(wire, told)
                     self._add(wire, told)

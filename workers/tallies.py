@@ -6,6 +6,7 @@ is one inference of a batch, and what a batch takes counts for every request in 
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Mapping
@@ -148,6 +149,11 @@ class Tallies:
                 tally.failed += 1
                 tally.failed_ns += nanoseconds
             tally.last_ms = time.time_ns() // 1_000_000
+
+    def takes(self, most: int) -> int:
+        """How often so many have to be taken for all that is counted by now: while predictions go on, there is always
+        more."""
+        return math.ceil(len(self._tallies) / most)
 
     def take(self, most: int) -> dict[Version, Tally]:
         """Take out what was counted of some versions, those first whose turn it is."""

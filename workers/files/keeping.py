@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections.abc import Collection, Iterator, Sequence
@@ -90,6 +91,14 @@ def lines_of(artifacts: Artifacts, parts: Sequence[Part]) -> Iterator[bytes]:
         yield from read_part(artifacts, part)
 
 
+def held_file(session: Session, file_id: str) -> File | None:
+    """A file; who else holds it waits until this transaction ends: it is not deleted, nor left to another job, before.
+
+    None where there is none, or not any more.
+    """
+    return session.get(File, file_id, with_for_update=True)
+
+
 def batch_of(session: Session, number: int) -> Batch | None:
     """What the job of this number reads; None where it reads no file."""
     return session.get(Batch, number)
@@ -133,6 +142,11 @@ def forget_batch(session: Session, number: int, fence: int) -> list[str]:
     batch = session.get(Batch, number)
     if batch is None:
         return []
+    # Of two jobs that read one file and go at once, the second one finds what the first one left to it.
+    held_file(session, batch.input_file)
+    batch = session.get(Batch, number, populate_existing=True)
+    if batch is None:
+        return []
     names = [part_name(batch.output_file, held) for held in range(1, fence + 1)]
     gone = [batch.output_file]
     output = session.get(File, batch.output_file)
@@ -158,6 +172,7 @@ def _inherited(session: Session, batch: Batch) -> bool:
 
 def forget_file(session: Session, file: File) -> list[str]:
     """Delete a file; returns what it is called in the store. Raises FileInUse while a job reads or writes it."""
+    held_file(session, file.id)
     if in_use(session, file.id):
         raise FileInUse("a job that has not ended reads or writes this file; cancel it first")
     names = [part.name for part in parts_of(file)] or [file.id]
@@ -183,7 +198,7 @@ def purge(session: Session) -> tuple[int, list[str]]:
     old = select(File).where(File.expires_at < clock_ms(session)).order_by(File.expires_at).limit(PAGE_ROWS)
     gone = 0
     for file in session.scalars(old).all():
-        if not in_use(session, file.id):
+        with contextlib.suppress(FileInUse):
             names += forget_file(session, file)
             gone += 1
     return len(numbers) + gone, names
