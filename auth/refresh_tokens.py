@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from auth.revocations import KEEP_SECONDS, LONGEST_SECONDS
+from auth.revocations import KEEP_SECONDS, KEPT_FOR_JOBS_SECONDS, LONGEST_SECONDS
 from auth.scopes import Scope, format_scopes, known_scopes
 from auth.token_tables import RefreshToken, TokenFamily
 from model_store.database import clock_ms
@@ -66,8 +66,8 @@ def issue(
     It must be used within `idle_seconds`, as must each that follows it; none outlives `life_seconds` from now.
     """
     now = clock_ms(session)
-    # Not before its access tokens are dead: a family that is gone is not among the revoked ones any more.
-    dead = TokenFamily.ends_at <= now - (LONGEST_SECONDS + KEEP_SECONDS) * SECOND_MS
+    # Not before its access tokens are dead, and the jobs that these let in: one that is gone is not known as revoked.
+    dead = TokenFamily.ends_at <= now - (LONGEST_SECONDS + KEEP_SECONDS + KEPT_FOR_JOBS_SECONDS) * SECOND_MS
     session.execute(delete(TokenFamily).where(dead))
     family = TokenFamily(
         id=secrets.token_urlsafe(16),
@@ -116,10 +116,10 @@ def standing(session: Session, text: str) -> Standing | None:
     return Standing(family.identity_id, known_scopes(family.scopes), family.id, ends_at // SECOND_MS)
 
 
-def family_of(session: Session, text: str) -> str | None:
+def family_of(session: Session, text: str) -> TokenFamily | None:
     """The family that a refresh token belongs to, used or not; None where the token is unknown."""
     found = _find(session, text)
-    return None if found is None else found[1].id
+    return None if found is None else found[1]
 
 
 def revoke_family(session: Session, family_id: str) -> None:

@@ -19,6 +19,8 @@ MOST_OF_ONE_IDENTITY = 1000
 LONGEST_SECONDS = 3600
 # Expired tokens are accepted for some seconds longer, by clocks that may differ.
 KEEP_SECONDS = 120
+# How much longer they are kept in SQL: jobs that were let in by them may wait so long, unless settings say otherwise.
+KEPT_FOR_JOBS_SECONDS = 86_400
 SECOND_MS = 1000
 
 
@@ -32,11 +34,12 @@ def revoke(session: Session, token_id: str, identity_id: str, expires_at: int) -
         return True
     # First of what is written: it makes those that revoke at the same time wait for each other, in one order.
     bump_generation(session)
-    session.execute(delete(RevokedToken).where(RevokedToken.expires_at <= clock_ms(session)))
+    now = clock_ms(session)
+    session.execute(delete(RevokedToken).where(RevokedToken.expires_at <= now - KEPT_FOR_JOBS_SECONDS * SECOND_MS))
     if session.get(RevokedToken, token_id) is not None:
         return True
-    held = select(func.count()).select_from(RevokedToken).where(RevokedToken.identity_id == identity_id)
-    if int(session.scalar(held) or 0) >= MOST_OF_ONE_IDENTITY:
+    remembered = (RevokedToken.identity_id == identity_id) & (RevokedToken.expires_at > now)
+    if int(session.scalar(select(func.count()).where(remembered)) or 0) >= MOST_OF_ONE_IDENTITY:
         return False
     until = (expires_at + KEEP_SECONDS) * SECOND_MS
     session.add(RevokedToken(id=token_id, identity_id=identity_id, expires_at=until))
@@ -47,6 +50,14 @@ def revoke(session: Session, token_id: str, identity_id: str, expires_at: int) -
 def forget(session: Session, identity_id: str) -> None:
     """Drops the single revocations of an identity, all of whose tokens are refused in another way from now on."""
     session.execute(delete(RevokedToken).where(RevokedToken.identity_id == identity_id))
+
+
+def is_revoked(session: Session, token_id: str) -> bool:
+    """Whether a token, or a sign-in, was revoked, which is known for a day after its access tokens have expired."""
+    if session.get(RevokedToken, token_id) is not None:
+        return True
+    family = select(TokenFamily.id).where(TokenFamily.id == token_id, TokenFamily.revoked_at.is_not(None))
+    return session.scalar(family) is not None
 
 
 def load_revoked(session: Session) -> frozenset[str]:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from auth.grants import GrantSpec, deciding, spec_of
 from auth.model_patterns import ANY
 from auth.people_tables import Person
-from auth.revocations import load_revoked
+from auth.revocations import is_revoked
 from auth.rights import implicit_grants
 from auth.roles import PERSON
 from auth.tables import Client, Grant
@@ -103,7 +103,7 @@ class Standing:
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, Asked], tuple[Withdrawal | None, Until]] = {}
-        self._revoked: tuple[int, frozenset[str]] = (-1, frozenset())
+        self._revoked: dict[tuple[int, str], bool] = {}
         self._not_before: dict[tuple[int, str], int] = {}
 
     def withdrawn(self, session: Session, moment: tuple[int, int], asked: Asked) -> Withdrawal | None:
@@ -122,9 +122,16 @@ class Standing:
             return False
         if authority.token_issued_at * SECOND_MS < self._tokens_not_before(session, generation, client_id):
             return True
-        if self._revoked[0] != generation:
-            self._revoked = (generation, load_revoked(session))
-        return authority.token_id in self._revoked[1]
+        return authority.token_id is not None and self._is_revoked(session, generation, authority.token_id)
+
+    def _is_revoked(self, session: Session, generation: int, token_id: str) -> bool:
+        # One by one and not as gateways know them, who forget a token that has expired: a job may wait for longer.
+        known = self._revoked.get((generation, token_id))
+        if known is None:
+            if len(self._revoked) >= MOST_REMEMBERED:
+                self._revoked.clear()
+            known = self._revoked[(generation, token_id)] = is_revoked(session, token_id)
+        return known
 
     def _tokens_not_before(self, session: Session, generation: int, client_id: str) -> int:
         known = self._not_before.get((generation, client_id))

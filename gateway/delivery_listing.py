@@ -9,7 +9,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from gateway.job_listing import MOST_LOOKED_AT
-from gateway.page_tokens import PageTokens
+from gateway.page_tokens import DELIVERIES, PageTokens
 from workers.webhooks.tables import WebhookDelivery
 
 
@@ -30,16 +30,16 @@ def deliveries_of(
 
     Raises PageTokenInvalid.
     """
-    looked = _own(wanted, pages.below(page_token)).limit(MOST_LOOKED_AT).subquery()
+    looked = _own(wanted, pages.below(page_token, DELIVERIES)).limit(MOST_LOOKED_AT).subquery()
     found = select(WebhookDelivery).where(WebhookDelivery.number.in_(select(looked.c.number)))
     for column, value in ((WebhookDelivery.target, wanted.target), (WebhookDelivery.state, wanted.state)):
         if value is not None:
             found = found.where(column == value)
     rows = session.scalars(found.order_by(WebhookDelivery.number.desc()).limit(limit + 1)).all()
     if len(rows) > limit:
-        return rows[:limit], pages.make(rows[limit - 1].number)
+        return rows[:limit], pages.make(rows[limit - 1].number, DELIVERIES)
     count, last = session.execute(select(func.count(), func.min(looked.c.number))).one()
-    return rows, pages.make(last) if count == MOST_LOOKED_AT else None
+    return rows, pages.make(last, DELIVERIES) if count == MOST_LOOKED_AT else None
 
 
 def _own(wanted: Wanted, below: int) -> Select[int]:

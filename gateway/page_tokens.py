@@ -15,6 +15,8 @@ from model_store.errors import SluiceError
 from model_store.sealing import SealingKeys
 
 PURPOSE = b"sluice page tokens 1"
+JOBS = b"jobs"
+DELIVERIES = b"deliveries"
 # What SQL's BIGINT holds; a driver refuses larger ones with an error of its own.
 HIGHEST_NUMBER = 2**63 - 1
 NUMBER_BYTES = 8
@@ -36,11 +38,15 @@ class PageTokens:
     def __init__(self, master_keys: SealingKeys) -> None:
         self._ciphers = [AESSIV(key) for key in master_keys.derived(PURPOSE)]
 
-    def make(self, number: int) -> str:
-        """The token of a page that begins below this number, 32 characters of base64url."""
-        return base64.urlsafe_b64encode(self._ciphers[0].encrypt(number.to_bytes(NUMBER_BYTES), None)).decode()
+    def make(self, number: int, listed: bytes = JOBS) -> str:
+        """The token of a page that begins below this number, 32 characters of base64url.
 
-    def below(self, token: str | None) -> int:
+        `listed` is what the numbers are of: a token of one kind of list is none of another, nor equal to one.
+        """
+        sealed = self._ciphers[0].encrypt(number.to_bytes(NUMBER_BYTES), [listed])
+        return base64.urlsafe_b64encode(sealed).decode()
+
+    def below(self, token: str | None, listed: bytes = JOBS) -> int:
         """The number below which a page begins: above all where there is no token. Raises PageTokenInvalid (400)."""
         if token is None:
             return HIGHEST_NUMBER
@@ -50,7 +56,7 @@ class PageTokens:
             raise PageTokenInvalid from None
         for cipher in self._ciphers if len(token) == TOKEN_CHARACTERS else ():
             try:
-                return int.from_bytes(cipher.decrypt(sealed, None))
+                return int.from_bytes(cipher.decrypt(sealed, [listed]))
             except InvalidTag:
                 continue
         raise PageTokenInvalid

@@ -35,9 +35,11 @@ class LoginLock:
             raise CredentialsInvalid("people's logins need locks on files, which are not to be had here: use a client")
         import fcntl
 
-        place = login.with_suffix(".lock")
+        # Of the file itself, by whatever name it is called; and where others may write, they make no way out of it.
+        place = login.resolve().with_suffix(".lock")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            self._file: IO[str] = os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "w")
+            self._file: IO[str] = os.fdopen(os.open(place, flags, 0o600), "w")
             until = time.monotonic() + LOCK_SECONDS
             while not _locked(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 if time.monotonic() >= until:
@@ -66,7 +68,8 @@ class KeptSignIn:
 
     def __init__(self, place: Path, base_url: str, name: str) -> None:
         self.name = name
-        self._place = place
+        # The file itself: where a link stands for it, the next token would be in the link's place alone.
+        self._place = place.resolve()
         self._base_url = base_url
 
     def begin(self) -> SignInTurn:

@@ -10,14 +10,15 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from auth import clients
+from auth import clients, revocations
 from auth.grants import GrantSpec, set_grants
 from auth.scopes import Scope
 from auth.standing import Standing
+from auth.token_tables import RevokedToken
 from model_store import registry
-from model_store.database import transaction
+from model_store.database import clock_ms, transaction
 from tests.conftest import RedisServer
 from tests.live_gateway import LiveGateway, live_gateway
 from tests.rights_kit import serve
@@ -109,6 +110,18 @@ def test_a_job_of_a_revoked_token_does_not_run(gateway: LiveGateway):
     httpx.post(f"{gateway.url}/oauth/revoke", data={"token": goes}, auth=(team.id, team.secret)).raise_for_status()
     assert team.claim(stays, "digit", 1) == "token_revoked"
     assert team.claim(other, "digit", 1) == "running"
+
+
+def test_a_job_does_not_run_either_that_waited_until_its_revoked_token_had_expired(gateway: LiveGateway):
+    team = Team(gateway, "waited", GrantSpec("digit"))
+    job = team.submit("digit/versions/1")
+    form, own = {"token": team.token}, (team.id, team.secret)
+    httpx.post(f"{gateway.url}/oauth/revoke", data=form, auth=own).raise_for_status()
+    with transaction(gateway.parts.sessions) as session:
+        session.execute(update(RevokedToken).values(expires_at=clock_ms(session) - 3_600_000))
+        # Which forgets those that are old enough.
+        revocations.revoke(session, "another", team.id, clock_ms(session) // 1000)
+    assert team.claim(job, "digit", 1) == "token_revoked"
 
 
 def test_jobs_from_before_a_rotated_secret_do_not_run_but_where_its_tokens_were_kept(gateway: LiveGateway):

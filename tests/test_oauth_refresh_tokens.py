@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import select, update
 
 from auth import people, refresh_tokens, revocations
+from auth.audit_tables import AuditEntry
 from auth.refresh_tokens import Refreshed
 from auth.roles import Role
 from auth.scopes import Scope
@@ -136,6 +137,24 @@ def test_a_sign_in_that_was_revoked_stays_refused_until_its_last_access_token_is
     assert revoked.family in refused(sessions)
 
 
+def test_a_sign_in_that_was_revoked_is_known_as_such_while_jobs_of_it_may_wait(sessions: Sessions):
+    # given one that ended twenty hours ago, and had been revoked an hour before
+    revoked, kept = issue(sessions), issue(sessions)
+    with transaction(sessions) as session:
+        refresh_tokens.revoke_family(session, revoked.family)
+        for one in (revoked, kept):
+            session.get_one(TokenFamily, one.family).ends_at = clock_ms(session) - 20 * 3_600_000
+        session.get_one(TokenFamily, revoked.family).revoked_at = clock_ms(session) - 21 * 3_600_000
+
+    # when somebody signs in, which forgets what has ended
+    issue(sessions)
+
+    # then gateways need not know of it, and whoever claims a job of it does
+    assert revoked.family not in refused(sessions)
+    with transaction(sessions, write=False) as session:
+        assert [revocations.is_revoked(session, one.family) for one in (revoked, kept)] == [True, False]
+
+
 def test_all_sign_ins_of_somebody_end_together_and_nobody_elses(sessions: Sessions):
     with transaction(sessions) as session:
         mine = [refresh_tokens.issue(session, "usr_me", READING) for _ in range(3)]
@@ -217,6 +236,21 @@ def test_a_used_refresh_token_ends_access_tokens_at_every_gateway(both: Both):
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_grant")
     eventually(lambda: not works(one, access) and not works(other, access))
     assert person.refresh(text).json() == answer.json(), "one text, whatever is wrong"
+
+
+def test_the_audit_log_says_whose_token_came_back_and_whose_sign_in_ended(both: Both):
+    reused, signed_out, by_access = (SignedIn(both[0]) for _ in range(3))
+    reused.refreshed(reused.first.text)
+    assert reused.refresh(reused.first.text).status_code == 400
+    for token in (signed_out.first.text, by_access.refreshed(by_access.first.text)[0]):
+        form = {"token": token, "client_id": "sluice-console"}
+        assert both[0].http.post("/oauth/revoke", data=form).status_code == 200
+
+    both[0].parts.audit_log.turn(last=True)
+    with transaction(both[0].parts.sessions, write=False) as session:
+        rows = session.execute(select(AuditEntry.act, AuditEntry.outcome, AuditEntry.identity)).all()
+    ended = {("revoke_token", "done", person.id) for person in (signed_out, by_access)}
+    assert {("issue_token", "refused", reused.id), *ended} <= {tuple(row) for row in rows}
 
 
 def test_scopes_are_narrowed_on_request_and_a_wish_too_many_uses_nothing_up(both: Both):

@@ -169,14 +169,18 @@ def test_a_client_that_revokes_without_end_loses_all_its_tokens_instead(
     assert works(gateway, gateway.token(*owner))
 
 
-def test_revocations_are_forgotten_when_their_tokens_have_expired(gateway: QuietGateway):
+def test_revocations_of_expired_tokens_are_forgotten_here_at_once_and_in_sql_when_no_job_waits_any_more(
+    gateway: QuietGateway, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(revocations, "MOST_OF_ONE_IDENTITY", 1)
     with transaction(gateway.parts.sessions) as session:
         now = clock_ms(session) // 1000
-        revocations.revoke(session, "long-expired", "cli_1", now - 1000)
-        revocations.revoke(session, "not-expired", "cli_1", now + 1000)
-        revocations.revoke(session, "not-expired", "cli_1", now + 1000)
-        assert session.get(RevokedToken, "long-expired") is None
-        assert "not-expired" in revocations.load_revoked(session)
+        for token_id, expires_at in {"long ago": now - 100_000, "expired": now - 1000, "good": now + 1000}.items():
+            assert revocations.revoke(session, token_id, "cli_1", expires_at), "what has expired does not count"
+        assert revocations.revoke(session, "good", "cli_1", now + 1000), "once more is no second one"
+        names = ("long ago", "expired", "good")
+        assert [revocations.is_revoked(session, name) for name in names] == [False, True, True]
+        assert revocations.load_revoked(session).intersection(names) == {"good"}
 
 
 def test_a_client_learns_what_its_own_token_says(gateway: QuietGateway, owner: tuple[str, str]):

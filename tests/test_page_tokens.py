@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.page_tokens import HIGHEST_NUMBER, TOKEN_CHARACTERS, TOKEN_EXAMPLE, PageTokenInvalid, PageTokens
+from gateway.page_tokens import (
+    DELIVERIES,
+    HIGHEST_NUMBER,
+    TOKEN_CHARACTERS,
+    TOKEN_EXAMPLE,
+    PageTokenInvalid,
+    PageTokens,
+)
 from model_store.sealing import SealingKeys
 
 OLD, NEW, OTHER = b"o" * 32, b"n" * 32, b"x" * 32
@@ -22,6 +29,11 @@ def test_a_token_leads_back_to_its_number_at_every_gateway(number: int):
     assert len(token) == TOKEN_CHARACTERS
     assert PageTokens(SealingKeys([NEW])).below(token) == number
     assert PAGES.below(PageTokens(SealingKeys([OLD])).make(number)) == number
+
+
+def test_the_same_number_of_another_list_has_another_token():
+    assert PAGES.below(PAGES.make(5, DELIVERIES), DELIVERIES) == 5
+    assert PAGES.make(5, DELIVERIES) != PAGES.make(5)
 
 
 def test_without_a_token_a_page_begins_above_all():
@@ -39,11 +51,11 @@ def test_tokens_of_neighbours_have_nothing_in_common():
     "token",
     [
         "", "é", "MTIzNDU=", "A" * 32, "*" * 32, "A" * 64, TOKEN_EXAMPLE, PageTokens(SealingKeys([OTHER])).make(5),
-        PAGES.make(5)[:-1], PAGES.make(5) + "=", PAGES.make(5)[::-1], PAGES.make(5).upper(),
+        PAGES.make(5, DELIVERIES), PAGES.make(5)[:-1], PAGES.make(5) + "=", PAGES.make(5)[::-1], PAGES.make(5).upper(),
     ],
     ids=[
         "empty", "no-ascii", "a-number", "zeros", "no-base64", "long", "the-example", "of-another-installation",
-        "cut", "padded", "reversed", "changed",
+        "of-another-list", "cut", "padded", "reversed", "changed",
     ],
 )  # fmt: skip
 def test_what_no_gateway_made_is_refused(token: str):

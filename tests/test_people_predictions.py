@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from auth import clients, people, refresh_tokens, revocations
 from auth.audit_tables import AuditEntry
@@ -176,6 +177,44 @@ def test_who_ends_more_sessions_than_are_remembered_loses_all_tokens(
         assert gateway.http.get("/v1/models", headers=tokens[2]).status_code == 200
         assert other.http.delete("/admin/session").status_code == 204
         assert [gateway.http.get("/v1/models", headers=token).status_code for token in tokens] == [401, 401, 401]
+
+
+def test_who_takes_back_more_tokens_than_are_remembered_loses_all(
+    gateway: QuietGateway, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(revocations, "MOST_OF_ONE_IDENTITY", 1)
+    add_person(gateway, "quirin", Role.OPERATOR)
+    with Browser(gateway) as browser:
+        browser.enter("quirin")
+        tokens = [page_token(browser) for _ in range(3)]
+    for number, left in enumerate([[401, 200, 200], [401, 401, 401]]):
+        form = {"client_id": "sluice-console", "token": tokens[number]["authorization"].removeprefix("Bearer ")}
+        assert gateway.http.post("/oauth/revoke", data=form).status_code == 200
+        assert [gateway.http.get("/v1/models", headers=token).status_code for token in tokens] == left
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+def test_a_token_asked_for_while_everything_of_a_person_ends_ends_with_it(database_url: str, tmp_path: Path):
+    with (
+        quiet_gateway(tmp_path, database_url=database_url) as running,
+        Browser(running) as browser,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        person = add_person(running, "rosa", Role.OPERATOR)
+        browser.enter("rosa")
+        # A new password at another gateway: its moment is taken, its transaction not at its end.
+        with transaction(running.parts.sessions) as session:
+            people.set_password(session, people.get(session, person.id), "other")
+            asked = threads.submit(browser.http.post, PAGE_TOKEN)
+            eventually(lambda: asked.done() or waits_for_a_lock(running))
+        assert refused(asked.result(), 401, "session_invalid")
+
+
+def waits_for_a_lock(running: QuietGateway) -> bool:
+    # In a transaction of its own each time: of all of one, PostgreSQL shows the moment of the first look.
+    with transaction(running.parts.sessions) as session:
+        here = text("SELECT wait_event_type FROM pg_stat_activity WHERE datname = current_database()")
+        return "Lock" in session.scalars(here).all()
 
 
 def test_a_second_factor_that_is_due_comes_before_any_token(tmp_path: Path):

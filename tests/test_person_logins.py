@@ -153,6 +153,26 @@ def test_a_folder_that_cannot_be_locked_is_told_of(gateway: QuietGateway):
     assert "cannot lock" in str(run("whoami").exception)
 
 
+def test_two_names_of_one_login_are_one_login(gateway: QuietGateway):
+    place = signed_in(gateway)
+    link = place.with_name("linked.json")
+    link.symlink_to(place)
+    with closing(LoginLock(place)), pytest.MonkeyPatch.context() as changed:
+        changed.setattr("sluice.kept_sign_in.LOCK_SECONDS", 0.05)
+        assert "another command" in str(run("whoami", "--profile", "linked").exception)
+    for profile in ("linked", "default", "linked"):
+        ended = run("whoami", "--profile", profile)
+        assert ended.exit_code == 0, ended.exception
+    assert link.is_symlink()
+
+
+def test_a_lock_that_is_a_link_is_not_followed(gateway: QuietGateway, home: Path):
+    place = signed_in(gateway)
+    place.with_suffix(".lock").symlink_to(home / "elsewhere")
+    assert "cannot lock" in str(run("whoami").exception)
+    assert not (home / "elsewhere").exists()
+
+
 def test_a_token_that_somebody_else_used_ends_the_sign_in(gateway: QuietGateway):
     place = signed_in(gateway)
     person = json.loads(place.read_text())["person"]

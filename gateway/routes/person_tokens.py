@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from auth import clients, refresh_tokens, sessions
-from auth.errors import ScopeMissing
+from auth import clients, people, refresh_tokens, sessions
+from auth.errors import PersonNotFound, ScopeMissing
 from auth.people_errors import SecondFactorDue, SessionInvalid
 from auth.people_tables import Person
 from auth.roles import scopes_of
@@ -136,10 +136,15 @@ def issue_tokens(
 def issue_page_token(request: Request, response: Response, who: Who, session: Writing) -> PageToken:
     if who.second_factor_due:
         raise SecondFactorDue
-    person, cookie = session.get(Person, who.caller.client_id), parts(request).people.cookies.session(request)
-    if person is None or cookie is None:
-        # Gone since they were looked up.
+    cookie = parts(request).people.cookies.session(request)
+    if cookie is None:
         raise SessionInvalid
+    try:
+        # Locked, and before the session is looked at: whoever ends everything of this person is waited for, or waits
+        # and ends this token too. Otherwise it could be younger than their moment.
+        person = people.get(session, who.caller.client_id)
+    except PersonNotFound:
+        raise SessionInvalid from None
     scopes = scopes_of(person.role) & OF_PAGES
     if Scope.PREDICT not in scopes:
         raise ScopeMissing(Scope.PREDICT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -9,8 +10,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from auth import clients, refresh_tokens, revocations, sessions
-from auth.errors import TokenInvalid
+from auth import clients, people, refresh_tokens, revocations, sessions
+from auth.errors import PersonNotFound, TokenInvalid
 from auth.roles import PERSON
 from auth.scopes import Scope, format_scopes, known_scopes
 from auth.tables import Client
@@ -21,7 +22,7 @@ from gateway.client_credentials import ByAssertion, authenticated
 from gateway.dependencies import open_session, parts
 from gateway.forms import FORM
 from gateway.parts import Parts
-from gateway.routes.tokens import CLIENT_FIELDS, INTROSPECT_PATH, NO_STORE, REVOKE_PATH
+from gateway.routes.tokens import CLIENT_FIELDS, INTROSPECT_PATH, NO_STORE, REVOKE_PATH, note_owner
 from gateway.token_requests import TokenQuestion, read_introspection, read_revocation
 from model_store.database import transaction
 
@@ -85,11 +86,15 @@ def revoke_token(
     if asked.credentials is not None:
         client = authenticated(session, asked.credentials, request)
     try:
-        _revoke(session, client, found.verifier.verify(asked.token))
+        claims = found.verifier.verify(asked.token)
+        if client is None and not claims.issuer and claims.client_id.startswith(PERSON):
+            note_owner(request, claims.client_id)
+        _revoke(session, client, claims)
     except TokenInvalid:
         family = refresh_tokens.family_of(session, asked.token)
         if client is None and family is not None:
-            refresh_tokens.revoke_family(session, family)
+            note_owner(request, family.identity_id)
+            refresh_tokens.revoke_family(session, family.id)
         elif client is None:
             note_nothing_done(request)
     return Response(headers=NO_STORE)
@@ -126,12 +131,21 @@ def _revoke(session: Session, client: Client | None, claims: Claims) -> None:
     if client is None:
         if claims.family is not None and not claims.family.startswith(sessions.PREFIX):
             refresh_tokens.revoke_family(session, claims.family)
-        elif claims.client_id.startswith(PERSON):
-            revocations.revoke(session, claims.token_id, claims.client_id, claims.expires_at)
+        elif claims.client_id.startswith(PERSON) and not revocations.revoke(
+            session, claims.token_id, claims.client_id, claims.expires_at
+        ):
+            _end_everything(session, claims.client_id)
     elif claims.client_id == client.id and not revocations.revoke(
         session, claims.token_id, client.id, claims.expires_at
     ):
         clients.revoke_tokens(session, client.id)
+
+
+def _end_everything(session: Session, person_id: str) -> None:
+    """For a person with more revoked tokens than gateways remember: as a client loses all that it has."""
+    # Who is deleted has none any more.
+    with contextlib.suppress(PersonNotFound):
+        people.end_everything(session, people.get(session, person_id))
 
 
 def _state(found: Parts, token: str, owner: str | None) -> dict[str, Any]:

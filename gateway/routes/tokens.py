@@ -199,6 +199,10 @@ def _for_person(request: Request, asked: RefreshRequest, thumbprint: str | None)
     with transaction(parts(request).sessions) as session:
         refreshed = refresh_tokens.redeem(session, asked.refresh_token)
         answer = None if refreshed is None else _refreshed(session, request, refreshed, asked.scope, thumbprint)
+        family = refresh_tokens.family_of(session, asked.refresh_token) if answer is None else None
+        if family is not None:
+            # It may have been stolen: whose it is shall stand beside the refusal.
+            note_owner(request, family.identity_id)
     if answer is None:
         raise RefreshTokenInvalid
     return answer
@@ -224,6 +228,12 @@ def _refreshed(
     )
     note(request, identity=person.id, name=person.name)
     return _answer(token, seconds, scopes, refreshed.text)
+
+
+def note_owner(request: Request, identity_id: str) -> None:
+    """Has the audit log say whose token it was that nobody authenticated for."""
+    owner = parts(request).snapshot.rights.clients.get(identity_id)
+    note(request, identity=identity_id, name="" if owner is None else owner.name)
 
 
 def _known(found: Parts, identity_id: str) -> ClientRights | None:
