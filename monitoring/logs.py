@@ -21,6 +21,7 @@ VALUE_CHARACTERS = 256
 MESSAGE_CHARACTERS = 4096
 EXCEPTION_CHARACTERS = 16 * 1024
 LONGEST_READ = 64 * 1024
+TRACEBACK = "Traceback (most recent call last)"
 MASK = "[masked]"
 
 # Loggers that bring handlers of their own; theirs would print past this module, unmasked.
@@ -106,7 +107,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "process": self._process,
             "pid": record.process,
-            "message": _cut(masked(_message_of(record)[:LONGEST_READ]), MESSAGE_CHARACTERS),
+            "message": _shown(_message_of(record)),
         }
         for name, value in _bound.get().items():
             line.setdefault(name, _cut(masked(value[:LONGEST_READ]), VALUE_CHARACTERS))
@@ -122,6 +123,13 @@ def _message_of(record: logging.LogRecord) -> str:
     except (TypeError, ValueError, KeyError):
         # Arguments that do not fit the format: logging would print them to standard error, unmasked.
         return f"{record.msg} (arguments do not fit)"
+
+
+def _shown(message: str) -> str:
+    if message.startswith(TRACEBACK):
+        # The server logs what ended its start as a message; as of an exception, its end says what happened.
+        return masked(message[-LONGEST_READ:])[-EXCEPTION_CHARACTERS:]
+    return _cut(masked(message[:LONGEST_READ]), MESSAGE_CHARACTERS)
 
 
 def _cut(text: str, characters: int) -> str:

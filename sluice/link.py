@@ -36,7 +36,9 @@ class Link:
 
     def begin_anew(self) -> None:
         """In a process that was forked: on one connection, two would read each other's answers."""
-        # The parent's are left alone: a thread that is not here any more may have held their locks.
+        # The parent's are left alone: a thread that is not here any more may have held their locks. Sockets that nobody
+        # holds would complain of not having been closed.
+        _OF_PARENTS.append(self._http)
         self._end.detach()
         self._begin()
 
@@ -164,5 +166,6 @@ def _begin_anew() -> None:
 
 
 _LINKS = weakref.WeakSet[Link]()
+_OF_PARENTS: list[httpx.Client] = []
 if sys.platform != "win32":
     os.register_at_fork(after_in_child=_begin_anew)

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from monitoring.logs import (
+    EXCEPTION_CHARACTERS,
     MASK,
     MESSAGE_CHARACTERS,
     VALUE_CHARACTERS,
@@ -110,6 +111,14 @@ def test_long_texts_are_cut():
 
     assert len(line["model"]) == VALUE_CHARACTERS
     assert len(line["message"]) == MESSAGE_CHARACTERS
+
+
+def test_of_a_traceback_that_came_as_a_message_the_end_is_kept():
+    message = line_of("Traceback (most recent call last):\n" + "  frame\n" * 10_000 + "OSError: the port is taken")[
+        "message"
+    ]
+    assert message.endswith("OSError: the port is taken")
+    assert len(message) == EXCEPTION_CHARACTERS
 
 
 def test_an_exception_is_one_escaped_string_without_its_secrets():
