@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -29,7 +28,6 @@ from workers.webhooks import deliveries
 from workers.webhooks import endpoints as webhook_endpoints
 from workers.webhooks import secrets as webhook_secrets
 from workers.webhooks.delivering import deliver
-from workers.webhooks.schedule import OFFSETS_SECONDS, next_attempt
 from workers.webhooks.sending import Outcome
 from workers.webhooks.tables import JobWebhook, WebhookDelivery, WebhookEndpoint
 
@@ -391,18 +389,3 @@ def test_jobs_that_tell_nobody_cost_their_end_no_statement(office: Office):
 
     assert statements
     assert not [text for text in statements if "webhook" in text]
-
-
-def test_the_schedule_goes_on_for_a_day_and_no_longer():
-    began, moments = 0, [0]
-    while (then := next_attempt(began, moments[-1], len(moments), None)) is not None:
-        moments.append(then)
-
-    assert len(moments) == len(OFFSETS_SECONDS) == 10
-    assert all(later > earlier for earlier, later in itertools.pairwise(moments))
-    assert 24 * HOUR_MS <= moments[-1] <= 27 * HOUR_MS
-
-
-def test_a_receiver_that_asks_for_time_gets_it_but_no_more_than_there_is():
-    assert (next_attempt(0, 1000, 1, 600) or 0) >= 601_000
-    assert next_attempt(0, 23 * HOUR_MS, 5, 24 * 3600) is None
