@@ -167,7 +167,12 @@ async def open_socket(settings: QueueSettings) -> Socket:
     if address.get("db"):
         commands.append(pack("SELECT", address["db"]))
     commands.append(pack("PING"))
-    for reply in await socket.execute(commands):
+    try:
+        replies = await socket.execute(commands)
+    except BaseException:  # raised on: of a Redis that stands still, each attempt would leave one more open
+        socket.abort()
+        raise
+    for reply in replies:
         if isinstance(reply, hiredis.ReplyError):
             socket.abort()
             raise reply

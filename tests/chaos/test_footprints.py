@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from tests.chaos import report
+from tests.chaos.checker import Verdict
 from tests.chaos.footprints import FILES_BOUND, MEMORY_BOUND, SAMPLE_SECONDS, Growth, Kind, Sample, growths
+from tests.chaos.trial import Trial
 
 RUN_SECONDS = 600
 BASE = 150_000_000.0
@@ -81,6 +85,12 @@ def test_a_leak_is_found_though_faults_end_every_process_soon() -> None:
 
 def test_one_process_of_many_that_grows_by_chance_is_no_leak_of_its_kind() -> None:
     assert judged(life(noisy, pid=1), life(noisy, pid=2), life(lambda age: BASE + 1e5 * age, pid=3)).bounded
+
+
+def test_a_run_whose_processes_grow_has_not_held(tmp_path: Path) -> None:
+    leaking = life(lambda age: BASE + 2 * MEMORY_BOUND * age / 60)
+    assert report.held([Trial("", Verdict(), tmp_path, RUN_SECONDS, samples=life(noisy))])
+    assert not report.held([Trial("", Verdict(), tmp_path, RUN_SECONDS, samples=leaking)])
 
 
 def test_processes_that_lived_too_short_are_not_judged() -> None:

@@ -35,7 +35,6 @@ from tests.chaos.redis_faults import (
     RepliesDropped,
 )
 from tests.chaos.rights_faults import ChildrenSlow, ClientDisabled, DiskFull, EndlessJob, KeyRotated
-from tests.chaos.runner_faults import RunnerHungry, RunnerKilled
 from tests.chaos.store_faults import ModelDamaged
 from tests.chaos.trial import Plan, Trial, run_trial
 from tests.chaos.upload_faults import GatewayKilledInAnswer, GatewayKilledInFileUpload, GatewayKilledInModelUpload
@@ -119,12 +118,12 @@ def test_c02_c05_c10_killed_children_an_emptied_redis_and_a_killed_leader_lose_n
                 KeyRotated(),
             ],
         ),
-        (Ground(postgresql=True, newer=True, sentinels=True), [Failover(), RunnerKilled(), RunnerHungry()]),
+        (Ground(postgresql=True, newer=True, sentinels=True), [Failover()]),
     ],
     ids=[
         "c02-c03-c04-c06-c08-c11-c12-c14-c21-c22-c23",
         "c07-c09-c10-c11-c12-c13-c15-c17-c18-c19-c20-c24",
-        "c01-c16-failover",
+        "failover",
     ],
 )
 def test_short_faults_lose_nothing_on(tmp_path: Path, ground: Ground, faults: list[Fault]) -> None:
