@@ -68,6 +68,9 @@ def results(signature: Signature, outputs: dict[str, Tensor], dialect: Dialect, 
         pytest.param(taking("float32", None, 1), 2.5, np.array([[2.5]], np.float32), id="one number for a vector"),
         pytest.param(taking("float32", None, 2), [1, 2.5], np.array([[1, 2.5]], np.float32), id="a vector"),
         pytest.param(taking("float32", None, 2), [1e39, 0], np.array([[np.inf, 0]], np.float32), id="overflow"),
+        pytest.param(
+            taking("float32", None, 2), [10**400, 0.5], np.array([[np.inf, 0.5]], np.float32), id="huge integer"
+        ),
         pytest.param(taking("int64", None, 2, 2), [1, 2, 3, 4], np.array([[[1, 2], [3, 4]]]), id="flat rows"),
         pytest.param(taking("int64", None, 2, 2), [[1, 2], [3, 4]], np.array([[[1, 2], [3, 4]]]), id="nested rows"),
         pytest.param(taking("int64", None, None, 2), [1, 2, 3, 4], np.array([[[1, 2], [3, 4]]]), id="rows by length"),

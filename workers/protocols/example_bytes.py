@@ -76,7 +76,7 @@ def float_bytes(value: float) -> bytes:
     """float32, little-endian; too large a number is infinity."""
     try:
         return struct.pack("<f", value)
-    except OverflowError:
+    except (OverflowError, struct.error):  # the second for integers beyond float64
         return struct.pack("<f", float("inf") if value > 0 else float("-inf"))
 
 
