@@ -10,6 +10,8 @@ PORT ?= 8080
 TESTS ?= tests
 PYTEST ?= -q -n 2 --dist loadfile --no-loadscope-reorder --durations 10
 FUZZ_SECONDS ?= 5
+# The same cases at each run, so that a failure can be repeated; FUZZ_SEED=$RANDOM draws others.
+FUZZ_SEED ?= 1
 BENCH ?=
 BENCH_PEERS ?=
 CHAOS ?=
@@ -58,7 +60,7 @@ chaos: $(STAMP)  ## Break everything under 200,000 jobs for an hour and prove th
 
 fuzz: $(STAMP)  ## Fuzz what reads strangers' bytes, and the HTTP interface (FUZZ_SECONDS=600 for each target)
 	$(BIN)/python -m tests.fuzzing --seconds $(FUZZ_SECONDS)
-	$(BIN)/python -m tests.fuzzing.interface --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m tests.fuzzing.interface --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 check: $(STAMP)  ## Check format, lint, types, the walls between packages, and file lengths
 	$(BIN)/ruff format --check .

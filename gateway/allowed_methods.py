@@ -9,7 +9,7 @@ import functools
 import re
 
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
+from fastapi.routing import RouteContext, iter_route_contexts
 from starlette.routing import compile_path
 
 from gateway.prediction_addresses import parse_path
@@ -30,6 +30,10 @@ def _routes(app: FastAPI) -> list[tuple[str, re.Pattern[str], frozenset[str]]]:
     return [
         (str(route.path_format), compile_path(str(route.path_format))[0], frozenset(route.methods or ()))
         for route in iter_route_contexts(app.routes)
-        # Those for all the rest of a prefix only say in its own words that there is nothing.
-        if ":path}" not in str(route.path)
+        if not _only_refuses(route)
     ]
+
+
+def _only_refuses(route: RouteContext) -> bool:
+    """Whether a route only says in its prefix's own words that there is nothing."""
+    return ":path}" in str(route.path) or (not route.include_in_schema and "POST" in (route.methods or ()))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
 from auth.grants import HIGHEST_VERSION, LEAST_WEIGHT, MOST_GRANTS, MOST_WEIGHT, USE, Action, GrantSpec
 from auth.model_patterns import PATTERN
@@ -24,7 +24,7 @@ class GrantBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: Models = Field(examples=["mnist"], description="A model's name, or a pattern of names: `team-a-*`, `*`.")
-    version: int | None = Field(None, strict=True, ge=1, le=HIGHEST_VERSION, description="This version only.")
+    version: StrictInt | None = Field(None, ge=1, le=HIGHEST_VERSION, description="This version only.")
     label: Name | None = Field(None, description="Whatever version this label points to.")
     actions: list[Action] = Field(
         default_factory=lambda: [action for action in Action if action in USE],
@@ -42,9 +42,8 @@ class GrantBody(BaseModel):
         examples=["2099-12-31T23:00:00Z"],
     )
 
-    weight: float = Field(
+    weight: StrictFloat = Field(
         1.0,
-        strict=True,
         ge=LEAST_WEIGHT,
         le=MOST_WEIGHT,
         allow_inf_nan=False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, model_validator
 from pydantic.config import JsonDict
 
 MOST_CALLS = 1000
@@ -24,10 +24,10 @@ class GoldenGate(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    absolute: float | None = Field(
+    absolute: StrictFloat | None = Field(
         None, ge=0, allow_inf_nan=False, description="|Δ| ≤ absolute + relative · |y|; null: as it was prepared by."
     )
-    relative: float | None = Field(None, ge=0, allow_inf_nan=False, description="See `absolute`.")
+    relative: StrictFloat | None = Field(None, ge=0, allow_inf_nan=False, description="See `absolute`.")
 
 
 class AgreementGate(BaseModel):
@@ -36,7 +36,7 @@ class AgreementGate(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    least: float = Field(
+    least: StrictFloat = Field(
         0.99,
         gt=0,
         le=1,
@@ -50,7 +50,7 @@ class AccuracyGate(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    least: float = Field(gt=0, le=1, description="Share of the samples that must have been answered right.")
+    least: StrictFloat = Field(gt=0, le=1, description="Share of the samples that must have been answered right.")
 
 
 class LatencyGate(BaseModel):
@@ -58,7 +58,7 @@ class LatencyGate(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    p99_ms: float = Field(gt=0, allow_inf_nan=False, description="What 99 of 100 calls may take at most.")
+    p99_ms: StrictFloat = Field(gt=0, allow_inf_nan=False, description="What 99 of 100 calls may take at most.")
     calls: int = Field(100, ge=10, le=MOST_CALLS, description="How many are measured, one after the other.")
 
 
@@ -67,8 +67,8 @@ class ShadowGate(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    requests: int = Field(ge=1, le=MOST_LIVE_REQUESTS, description="How many at least must have been compared.")
-    least: float = Field(0.99, gt=0, le=1, description="Share of them that must have agreed.")
+    requests: StrictInt = Field(ge=1, le=MOST_LIVE_REQUESTS, description="How many at least must have been compared.")
+    least: StrictFloat = Field(0.99, gt=0, le=1, description="Share of them that must have agreed.")
 
 
 class Gates(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, field_validator
 from pydantic.config import JsonDict
 
 from model_store import input_specification
@@ -86,11 +86,11 @@ class SettingsBody(MetadataBody):
     pool: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = Field(
         None, description="Workers that run it; null is those that are in no pool."
     )
-    pinned: bool = Field(False, description="Whether it stays loaded where others are evicted.")
-    max_parallelism: int | None = Field(
+    pinned: StrictBool = Field(False, description="Whether it stays loaded where others are evicted.")
+    max_parallelism: StrictInt | None = Field(
         None, ge=1, le=1024, description="Most worker slots that run a version at once; null is as measured."
     )
-    max_instances: int | None = Field(
+    max_instances: StrictInt | None = Field(
         None, ge=1, le=2**31 - 1, description="Most instances of one request; null is what the settings allow."
     )
     warm_up: list[dict[str, object]] = Field(

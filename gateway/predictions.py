@@ -32,7 +32,7 @@ from gateway.prediction_bodies import Disconnected, RawHeaders, content_headers,
 from gateway.preferences import Preferences, read_preferences, waiting
 from gateway.schedules import TimeoutExpired, patience, scheduled
 from gateway.submission import CallerGone
-from gateway.submit_options import DEFAULTS, SubmitOptions, read_submit_options
+from gateway.submit_options import SubmitOptions, read_submit_options
 from gateway.webhook_terms import is_told
 from gateway.whole_answers import send_and_linger, send_whole
 from model_store.catalog import CatalogVersion
@@ -145,7 +145,8 @@ class PredictionEndpoint:
         dry = scope["query_string"] and asks_for_dry_run(scope["query_string"])
         preferences = read_preferences(headers)
         asynchronous = address.submits or preferences.asynchronous
-        options = read_submit_options(headers, parts.snapshot.now_ms) if asynchronous else DEFAULTS
+        # Read of every request: one that waits has no use for them, but what cannot be read was meant otherwise.
+        options = read_submit_options(headers, parts.snapshot.now_ms)
         action = "submit" if asynchronous else "predict"
         picture = parts.snapshot.rights
         found = parts.admission.found(caller, action, address.model, address.version, address.label, headers)

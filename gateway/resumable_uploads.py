@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import anyio
 from anyio.to_thread import run_sync
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from pydantic.config import JsonDict
 from starlette.requests import ClientDisconnect
 
@@ -38,7 +38,7 @@ class UploadWanted(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"size_bytes": 104857600}]})
 
-    size_bytes: int = Field(strict=True, ge=1, le=2**62, description="How large the whole file is.")
+    size_bytes: StrictInt = Field(ge=1, le=2**62, description="How large the whole file is.")
 
 
 EXAMPLE: JsonDict = {

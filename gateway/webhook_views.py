@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 from pydantic.config import JsonDict
 
 from gateway.job_results import moment
@@ -71,7 +71,7 @@ class WebhookChange(BaseModel):
     url: Url | None = None
     events: list[Event] | None = Field(None, max_length=len(EVENTS), description="An empty list is all of them.")
     description: Description | None = None
-    disabled: bool | None = None
+    disabled: StrictBool | None = None
 
 
 class WebhookSwitch(BaseModel):
@@ -79,7 +79,7 @@ class WebhookSwitch(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"disabled": True}]})
 
-    disabled: bool
+    disabled: StrictBool
 
 
 class Overlap(BaseModel):
@@ -87,7 +87,7 @@ class Overlap(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"overlap_seconds": 86400}]})
 
-    overlap_seconds: int = Field(86_400, ge=0, le=7 * 86_400)
+    overlap_seconds: StrictInt = Field(86_400, ge=0, le=7 * 86_400)
 
 
 class WebhookShown(BaseModel):

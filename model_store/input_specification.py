@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, TypeAdapter, model_validator
 
 MOST_PIXELS = 16_384
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+Finite = Annotated[StrictFloat, Field(allow_inf_nan=False)]
 Channels = Annotated[list[Finite], Field(min_length=1, max_length=4)]
 
 
@@ -21,8 +21,8 @@ class ImageInput(_Part):
     """An image: decoded, brought to its size, and each value mapped to `range`, less `mean`, divided by `std`."""
 
     kind: Literal["image"]
-    height: int = Field(ge=1, le=MOST_PIXELS)
-    width: int = Field(ge=1, le=MOST_PIXELS)
+    height: StrictInt = Field(ge=1, le=MOST_PIXELS)
+    width: StrictInt = Field(ge=1, le=MOST_PIXELS)
     channels: Literal[1, 3] = Field(3, description="1 is grey, 3 is red, green, blue.")
     resize: Literal["none", "stretch", "pad", "crop"] = Field(
         "none",
@@ -50,16 +50,16 @@ class TextInput(_Part):
 
     kind: Literal["text"]
     language: str | None = Field(None, max_length=64, description="Such as `en`, or what else it was trained on.")
-    lowercase: bool = Field(False, description="Whether it was trained on lower case alone.")
-    max_characters: int | None = Field(None, ge=1, le=2**31 - 1, description="Beyond which it takes no notice.")
+    lowercase: StrictBool = Field(False, description="Whether it was trained on lower case alone.")
+    max_characters: StrictInt | None = Field(None, ge=1, le=2**31 - 1, description="Beyond which it takes no notice.")
 
 
 class AudioInput(_Part):
     """A recording, as samples of numbers in `range`."""
 
     kind: Literal["audio"]
-    sample_rate: int = Field(ge=1, le=1_000_000, description="Samples a second.")
-    channels: int = Field(1, ge=1, le=64)
+    sample_rate: StrictInt = Field(ge=1, le=1_000_000, description="Samples a second.")
+    channels: StrictInt = Field(1, ge=1, le=64)
     seconds: Finite | None = Field(None, gt=0, description="How long it is; shorter ones are filled with silence.")
     range: tuple[Finite, Finite] = Field((-1.0, 1.0), description="What the lowest and the highest value become.")
 

@@ -6,7 +6,7 @@ import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 from sqlalchemy.orm import Session
 
 from auth.grants import HIGHEST_VERSION, moment
@@ -42,7 +42,7 @@ MOVE: dict[str, Any] = {
     "by": "cli_Zk0o3rVxQ1uYt5pWc8sLd2Ea", "automatic": False, "run": 1767323045000,
 }  # fmt: skip
 Percent = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
-Share = Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)]
+Share = Annotated[StrictFloat | None, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class ConditionsBody(BaseModel):
@@ -51,8 +51,8 @@ class ConditionsBody(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [CONDITIONS]})
 
     error_rate: Share = Field(None, description="Share of predictions answered with a status from 500 on.")
-    p99_seconds: float | None = Field(None, gt=0, le=3600, allow_inf_nan=False, description="Of predictions.")
-    p99_ratio: float | None = Field(
+    p99_seconds: StrictFloat | None = Field(None, gt=0, le=3600, allow_inf_nan=False, description="Of predictions.")
+    p99_ratio: StrictFloat | None = Field(
         None, gt=0, le=1000, allow_inf_nan=False, description="p99 as a multiple of the stable version's."
     )
     disagreement: Share = Field(
@@ -65,10 +65,9 @@ class CanaryBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [PLAN]})
 
-    version: int = Field(strict=True, ge=1, le=HIGHEST_VERSION, description="The version that is tried.")
-    stable: int | None = Field(
+    version: StrictInt = Field(ge=1, le=HIGHEST_VERSION, description="The version that is tried.")
+    stable: StrictInt | None = Field(
         None,
-        strict=True,
         ge=1,
         le=HIGHEST_VERSION,
         description="What it is compared with; null: where traffic goes now, or the highest other version.",
@@ -79,8 +78,8 @@ class CanaryBody(BaseModel):
         max_length=MOST_STEPS,
         description="Shares of traffic in percent, each larger than the one before.",
     )
-    step_seconds: float = Field(300.0, ge=0, le=30 * 86_400, description="How long each step takes at least.")
-    least_requests: int = Field(
+    step_seconds: StrictFloat = Field(300.0, ge=0, le=30 * 86_400, description="How long each step takes at least.")
+    least_requests: StrictInt = Field(
         100, ge=1, le=10_000_000, description="Predictions by the version at each step before it may go on."
     )
     conditions: ConditionsBody = ConditionsBody(error_rate=0.01)

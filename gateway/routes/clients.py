@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 from sqlalchemy.orm import Session
 
 from auth import clients, grants
@@ -108,10 +108,10 @@ class SecretRotation(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    grace_seconds: int = Field(
+    grace_seconds: StrictInt = Field(
         0, ge=0, le=MOST_GRACE_SECONDS, description="How long the old secret is good beside the new one."
     )
-    keep_tokens: bool = Field(False, description="Whether tokens issued so far stay good until they expire.")
+    keep_tokens: StrictBool = Field(False, description="Whether tokens issued so far stay good until they expire.")
 
 
 class ClientsPage(BaseModel):

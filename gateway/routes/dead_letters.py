@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 from sqlalchemy.orm import Session
 
+from auth.grants import HIGHEST_VERSION
 from auth.scopes import Scope
 from auth.standing import Authority
 from gateway.admin_job_views import MOST_LISTED, AdminJob, AdminJobs, Chosen, shown
@@ -46,6 +47,7 @@ REPLAY_SECONDS = 1.0
 FULL_SECONDS = 5
 Own = Annotated[Caller, Depends(Require(Scope.PREDICT))]
 Force = Annotated[bool, Query(description="Also where it was replayed before.")]
+NOT_DEAD: dict[int | str, dict[str, Any]] = {409: {"description": "The job is no dead letter (`job_not_dead`)."}}
 CONFLICT: dict[int | str, dict[str, Any]] = {
     409: {"description": "No dead letter (`job_not_dead`), replayed before (`job_replayed`), or its input is gone."}
 }
@@ -60,18 +62,24 @@ class Asked(Chosen):
     limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 20
 
 
-class ReplayChosen(Chosen):
+class ChosenInBody(Chosen):
+    """As in a query, where all is text; in JSON a number is one."""
+
+    version: Annotated[StrictInt | None, Field(ge=1, le=HIGHEST_VERSION)] = None
+
+
+class ReplayChosen(ChosenInBody):
     """Which dead letters to replay."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"model": "mnist", "error_code": "worker_crashed"}]}
     )
 
-    force: bool = Field(False, description="Also those that were replayed before.")
-    limit: int = Field(MOST_REPLAYED, ge=1, le=MOST_REPLAYED)
+    force: StrictBool = Field(False, description="Also those that were replayed before.")
+    limit: StrictInt = Field(MOST_REPLAYED, ge=1, le=MOST_REPLAYED)
 
 
-class PurgeChosen(Chosen):
+class PurgeChosen(ChosenInBody):
     """Which dead letters to delete."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"before": "2026-01-02T03:04:05Z"}]})
@@ -115,7 +123,7 @@ def list_dead_letters(admin: Admin, session: Reading, pages: Pages, asked: Annot
     return AdminJobs(jobs=[shown(job) for job in page.jobs], next_page_token=page.next_page_token)
 
 
-@router.get("/admin/dead-letters/{job_id}", summary="Inspect a dead letter", responses=NOT_FOUND)
+@router.get("/admin/dead-letters/{job_id}", summary="Inspect a dead letter", responses=NOT_FOUND | NOT_DEAD)
 def show_dead_letter(admin: Admin, session: Reading, job_id: JobId) -> AdminJob:  # noqa: ARG001 - asking is the check
     """Attempts, error, digests and sizes; its contents are for `GET /admin/jobs/{id}/input`."""
     return shown(_find(session, job_id))
@@ -173,7 +181,12 @@ def replay_dead_letter(
     return made
 
 
-@router.post("/admin/dead-letters/{job_id}/purge", status_code=204, summary="Delete a dead letter", responses=NOT_FOUND)
+@router.post(
+    "/admin/dead-letters/{job_id}/purge",
+    status_code=204,
+    summary="Delete a dead letter",
+    responses=NOT_FOUND | NOT_DEAD,
+)
 def purge_dead_letter(request: Request, admin: Admin, session: Writing, job_id: JobId) -> Response:
     """With its input; nothing of it remains."""
     job = _find(session, job_id)

@@ -36,11 +36,21 @@ id: 1.2.1
 data: {"id": "Zk0o3rVxQ1uYt5pWc8sLd2Ea", "model": "mnist", "version": "1", "state": "succeeded"}
 
 """
+# Of each event: before OpenAPI 3.2 there is no other place to say what a stream is made of.
+EVENT: dict[str, Any] = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"type": "string", "enum": sorted(NAMES)},
+        "id": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
 Responses = dict[int | str, dict[str, Any]]
 STREAM: Responses = {
     200: {
         "description": "Events; a line that begins with a colon every 15 seconds without one",
-        "content": {MEDIA_TYPE: {"schema": {"type": "string"}, "example": EXAMPLE}},
+        "content": {MEDIA_TYPE: {"schema": EVENT, "example": EXAMPLE}},
     }
 }
 OVER: Responses = {204: {"description": "The last event has been seen: do not come again"}}

@@ -173,6 +173,7 @@ def list_imports(
     model: ModelName,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> ImportsPage:
+    check_name(model)
     return ImportsPage(imports=[_shown(found) for found in imports.latest(session, model, limit)])
 
 

@@ -6,7 +6,7 @@ import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 from sqlalchemy.orm import Session
 
 from auth.grants import Action
@@ -31,7 +31,7 @@ Writing = Annotated[Session, Depends(open_session, scope="function")]
 Reading = Annotated[Session, Depends(read_session, scope="function")]
 # PostgreSQL refuses a NUL in a text with an error of its own.
 ModelName = Annotated[str, Path(pattern=r"^[^\x00]*$", description="The model's name.", examples=["mnist"])]
-Seconds = Annotated[float | None, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
+Seconds = Annotated[StrictFloat | None, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)]
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such model."}}
 
@@ -47,7 +47,7 @@ class JobPolicyBody(BaseModel):
     deadline_seconds: Seconds = Field(
         None, description="How long a job may wait before it expires; a job's own deadline may be shorter."
     )
-    max_attempts: int | None = Field(
+    max_attempts: StrictInt | None = Field(
         None, ge=1, le=MOST_ATTEMPTS, description="How often a job is tried at most where machines fail under it."
     )
     queue_seconds: Seconds = Field(

@@ -26,13 +26,17 @@ CACHE_PUBLIC = {"cache-control": "public, max-age=300"}
 BODY: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer, in the dialect of the request.",
-        "content": {"application/json": {"example": {"predictions": [[0.98, 0.02]]}}},
+        "content": {
+            "application/json": {"example": {"predictions": [[0.98, 0.02]]}},
+            "application/octet-stream": {},
+            "application/jsonl": {},
+        },
     }
 }
 RECEIPT: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A compact JWS.",
-        "content": {"application/jwt": {"schema": {"type": "string"}, "example": "eyJhbGciOi….eyJpc3MiOi….MEUCIQ…"}},
+        "content": {"application/jwt": {"example": "eyJhbGciOi….eyJpc3MiOi….MEUCIQ…"}},
     }
 }
 ADDRESS: dict[int | str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from sqlalchemy.orm import Session
 
 from auth import signing_keys
@@ -36,7 +36,7 @@ class Rotation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"compromised": False}]})
 
-    compromised: bool = Field(False, description="Refuse every token of the keys so far, at once.")
+    compromised: StrictBool = Field(False, description="Refuse every token of the keys so far, at once.")
 
 
 class Key(BaseModel):

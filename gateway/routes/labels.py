@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from sqlalchemy.orm import Session
 
 from auth.grants import HIGHEST_VERSION, Action
@@ -54,7 +54,7 @@ class LabelBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"version": 1}]})
 
-    version: int = Field(strict=True, ge=1, le=HIGHEST_VERSION, description="An AVAILABLE version.")
+    version: StrictInt = Field(ge=1, le=HIGHEST_VERSION, description="An AVAILABLE version.")
 
 
 class LabelShown(BaseModel):
@@ -224,6 +224,7 @@ def show_gates(
     model: ModelName,
     label: LabelName,
 ) -> Gates:
+    check_name(label, "label")
     find_model(session, model)
     return gates_in(labels.look(session, model, label).gates) or Gates()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 from sqlalchemy.orm import Session
 
 from auth import limits, quotas
@@ -37,8 +37,8 @@ Admin = Annotated[Caller, Depends(Require(Scope.CLIENTS_ADMIN))]
 Writing = Annotated[Session, Depends(open_session, scope="function")]
 Reading = Annotated[Session, Depends(read_session, scope="function")]
 ClientId = Annotated[str, Path(description="The client's id: `cli_…`.", examples=["cli_4mZQhVYwW0qK7bN2sT9xLd3R"])]
-Count = Annotated[int | None, Field(ge=1, le=HIGHEST_COUNT)]
-Quota = Annotated[int | None, Field(ge=0, le=HIGHEST_QUOTA)]
+Count = Annotated[StrictInt | None, Field(ge=1, le=HIGHEST_COUNT)]
+Quota = Annotated[StrictInt | None, Field(ge=0, le=HIGHEST_QUOTA)]
 
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such client."}}
 EXAMPLES: list[Any] = [
@@ -59,17 +59,17 @@ class LimitBody(BaseModel):
     model: Annotated[str, Field(pattern=NAME_PATTERN)] | None = Field(
         None, description="The model; without it, the bounds are on everything."
     )
-    requests_per_second: float | None = Field(None, gt=0, le=HIGHEST_RATE, allow_inf_nan=False)
+    requests_per_second: StrictFloat | None = Field(None, gt=0, le=HIGHEST_RATE, allow_inf_nan=False)
     burst: Count = Field(
         None, description="Requests that may come at once; without it as many as may come in a second."
     )
     instances_per_day: Quota = Field(None, description="Instances predicted in a day of UTC.")
     concurrent_requests: Count = Field(None, description="Requests that are answered at the same time.")
-    queued_jobs: int | None = Field(None, ge=0, le=HIGHEST_COUNT, description="Jobs that wait.")
+    queued_jobs: StrictInt | None = Field(None, ge=0, le=HIGHEST_COUNT, description="Jobs that wait.")
     running_jobs: Count = Field(None, description="Jobs that run at the same time; the others wait.")
     body_bytes: Quota = Field(None, description="Largest body of a request.")
     bytes_per_day: Quota = Field(None, description="Bytes of requests' bodies in a day of UTC.")
-    job_keep_seconds: int | None = Field(
+    job_keep_seconds: StrictInt | None = Field(
         None,
         ge=0,
         le=LONGEST_KEPT_SECONDS,

@@ -129,6 +129,7 @@ def begin_upload(  # noqa: PLR0913 - what FastAPI is to pass
     description="One's own uploads of this model that may still go on, what came last first; at most 16.",
 )
 def list_uploads(admin: Uploader, session: Reading, model: ModelName) -> UploadsShown:
+    check_name(model)
     found = partial_uploads.unfinished(session, model, admin.client_id)
     return UploadsShown(uploads=[show(upload) for upload in found])
 

@@ -54,6 +54,7 @@ TOO_LARGE: dict[int | str, dict[str, Any]] = {
     413: {"description": "The file, or all files of this client together, would be too large."},
     507: {"description": "The store's disk is full; nothing was kept."},
 }
+NO_FORM: dict[int | str, dict[str, Any]] = {422: {"description": "The body is not such a form."}}
 IN_USE: dict[int | str, dict[str, Any]] = {409: {"description": "A batch that has not ended reads the file."}}
 LINES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file.", "content": {"application/jsonl": {"schema": {"type": "string"}}}}
@@ -72,7 +73,7 @@ class PurposeUnsupported(SluiceError):
         "A form with the fields `purpose`, which is `batch`, and `file`: lines as `POST /v1/batches` reads them. It is "
         "streamed into the store."
     ),
-    responses=TOO_LARGE,
+    responses=TOO_LARGE | NO_FORM,
     openapi_extra=FORM_FIELDS,
 )
 async def create_file(request: Request, caller: Submitter) -> FileShown:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from auth import one_time_tokens, people, sessions
 from auth.one_time_tokens import Purpose
@@ -56,7 +56,7 @@ class PersonChange(BaseModel):
     model_config = FORBID
 
     role: Role | None = None
-    disabled: bool | None = None
+    disabled: StrictBool | None = None
 
 
 class PersonShown(BaseModel):

@@ -6,7 +6,7 @@ import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
 from auth.grants import HIGHEST_VERSION, moment
 from gateway.audit_trail import note
@@ -40,7 +40,7 @@ COMPARISON: dict[str, Any] = {
     "top1_agreed": 4800, "top1_agreement": 1.0, "unlike": 0, "failed": 0, "dropped": 3, "difference": DISTRIBUTION,
     "stable_seconds": DISTRIBUTION, "shadow_seconds": DISTRIBUTION,
 }  # fmt: skip
-Tolerance = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
+Tolerance = Annotated[StrictFloat, Field(ge=0, le=1e30, allow_inf_nan=False)]
 
 
 class ShadowBody(BaseModel):
@@ -48,8 +48,8 @@ class ShadowBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [SHADOW]})
 
-    version: int = Field(strict=True, ge=1, le=HIGHEST_VERSION, description="An AVAILABLE version.")
-    share: float = Field(0.1, gt=0, le=1, description="The share of answered predictions that is copied.")
+    version: StrictInt = Field(ge=1, le=HIGHEST_VERSION, description="An AVAILABLE version.")
+    share: StrictFloat = Field(0.1, gt=0, le=1, description="The share of answered predictions that is copied.")
     agree_by: AgreeBy = Field(
         AgreeBy.TOLERANCE,
         description=(

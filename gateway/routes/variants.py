@@ -7,7 +7,7 @@ import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, BackgroundTasks, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat
 
 from gateway import model_views, report_comparison
 from gateway.audit_trail import note
@@ -41,8 +41,9 @@ REFUSED: dict[int | str, dict[str, Any]] = {
     409: {"description": "The version is not AVAILABLE, or it is being prepared already."}
 }
 # No list of wishes is longer than what there is to wish for.
-Names = Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=len(NAMES))]
-Tolerance = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Name = Annotated[str, Field(max_length=32, json_schema_extra={"enum": [*NAMES]})]
+Names = Annotated[list[Name], Field(max_length=len(NAMES))]
+Tolerance = Annotated[StrictFloat, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class VariantPolicyBody(BaseModel):
@@ -71,16 +72,17 @@ class VariantPolicyBody(BaseModel):
     serve: str = Field(
         DEFAULT.serve,
         max_length=32,
+        json_schema_extra={"enum": [DEFAULT.serve, *SERVING]},
         description=f"`{DEFAULT.serve}`, or the one that serves whatever is faster: {', '.join(SERVING)}.",
     )
     absolute: Tolerance = Field(
         DEFAULT.absolute, description="Float variants are accepted within `absolute + relative * |y|` of the model."
     )
     relative: Tolerance = Field(DEFAULT.relative, description="See `absolute`.")
-    quantised: bool = Field(
+    quantised: StrictBool = Field(
         DEFAULT.quantised, description="Whether onnx-int8, pruned and onnx-fp16 may serve by being the fastest."
     )
-    top1_floor: float = Field(
+    top1_floor: StrictFloat = Field(
         DEFAULT.top1_floor,
         gt=0,
         le=1,

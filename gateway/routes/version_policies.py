@@ -6,7 +6,7 @@ import logging
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, TypeAdapter, model_validator
 
 from auth.grants import HIGHEST_VERSION
 from gateway import model_views
@@ -27,6 +27,9 @@ MOVED: dict[int | str, dict[str, Any]] = {
     409: {"description": "A version that would come back fails its warm-up, or others moved versions; `detail` says."}
 }
 
+# A literal takes what is equal to it, and 1 is.
+_boolean = TypeAdapter(StrictBool).validate_python
+
 
 class VersionPolicyBody(BaseModel):
     """One of three, in TensorFlow Serving's words."""
@@ -35,9 +38,11 @@ class VersionPolicyBody(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"latest": 2}, {"all": True}, {"specific": [3, 5]}]}
     )
 
-    latest: int | None = Field(None, strict=True, ge=1, le=HIGHEST_VERSION, description="So many of the newest serve.")
-    all: Literal[True] | None = Field(None, description="All serve that nobody retired: the default.")
-    specific: list[Annotated[int, Field(strict=True, ge=1, le=HIGHEST_VERSION)]] | None = Field(
+    latest: StrictInt | None = Field(None, ge=1, le=HIGHEST_VERSION, description="So many of the newest serve.")
+    all: Annotated[Literal[True], BeforeValidator(_boolean)] | None = Field(
+        None, description="All serve that nobody retired: the default."
+    )
+    specific: list[Annotated[StrictInt, Field(ge=1, le=HIGHEST_VERSION)]] | None = Field(
         None, min_length=1, max_length=MOST_SPECIFIC, description="These serve, and no others."
     )
 
