@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +24,7 @@ from model_store.settings import StoreSettings
 from sluice import embedded_redis
 from sluice.child import Child, Program
 from sluice.data_folder import DataFolder
-from sluice.listening_ports import port_is_free
+from sluice.listening_ports import free_port, port_is_free
 from sluice.logbook import Logbook
 
 HOST = "127.0.0.1"
@@ -254,13 +253,6 @@ def wait_for(condition: Callable[[], bool], otherwise: str, child: Child, second
 def failed(text: str, child: Child) -> BenchmarkFailed:
     lines = "\n".join(child.logbook.last_lines(8))
     return BenchmarkFailed(f"{text}; the end of {child.logbook.path}:\n{lines}")
-
-
-def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def token(address: str, client: Mapping[str, str]) -> str:

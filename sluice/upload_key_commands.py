@@ -44,7 +44,8 @@ def new_key(file: Annotated[Path, typer.Argument(help="Where to write the privat
     typer.echo(public_text(key))
 
 
-@app.command("add")
+# A key may begin with a dash.
+@app.command("add", context_settings={"ignore_unknown_options": True})
 @connected(admin=True)
 def add_key(
     sluice: Client,

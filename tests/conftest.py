@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 import warnings
@@ -18,18 +17,13 @@ import redis
 import sqlalchemy
 from hypothesis import settings
 
+from sluice.listening_ports import free_port
+
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("sluice", deadline=None)
 settings.load_profile("sluice")
 
 pytest_plugins = ["tests.models", "tests.shop", "tests.system", "tests.serving"]
-
-
-def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def redis_binary() -> str:

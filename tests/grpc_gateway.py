@@ -13,7 +13,7 @@ from auth.grants import ADMINISTRATION, GrantSpec
 from auth.scopes import Scope
 from gateway.grpc_services.messages import Fields
 from model_store.signature import Signature, TensorSpec
-from tests.conftest import free_port
+from sluice.listening_ports import free_port
 from tests.grpc_kit import GrpcCaller, Refused, token_of
 from tests.live_gateway import DIGITS, LiveGateway, live_gateway, upload
 

@@ -20,7 +20,7 @@ from auth.grants import GrantSpec, set_grants
 from auth.scopes import Scope
 from model_store.artifacts import Artifacts
 from model_store.database import Sessions, connect, sessions_of, transaction
-from tests.conftest import free_port
+from sluice.listening_ports import free_port
 from tests.databases import make_tables
 from tests.plain_http import NO_TLS
 from tests.queue_kit import doubling_model, serve_model, slow_model, worker_settings

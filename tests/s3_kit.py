@@ -16,8 +16,8 @@ import httpx
 
 from model_store.artifacts import Artifacts
 from model_store.settings import StoreSettings
+from sluice.listening_ports import free_port
 from tests.chaos.proxy import Mode, Proxy, to_port
-from tests.conftest import free_port
 from tests.environments import ROOT, install
 
 BUCKET = "models"

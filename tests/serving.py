@@ -18,7 +18,8 @@ from model_store.database import transaction
 from model_store.model_settings import Metadata, ModelSettings, replace_settings
 from model_store.registry import publish, set_label
 from model_store.signature import Signature, TensorSpec
-from tests.conftest import RedisServer, free_port
+from sluice.listening_ports import free_port
+from tests.conftest import RedisServer
 from tests.forgery import decoded
 from tests.processes import Cluster, children, cluster
 from tests.queue_kit import doubling_model, serve_model

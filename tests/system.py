@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from sluice.client import Client
-from tests.conftest import free_port
+from sluice.listening_ports import free_port
 
 START_SECONDS = 90
 STOP_SECONDS = 40

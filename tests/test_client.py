@@ -17,8 +17,8 @@ import pytest
 
 from sluice import AsyncClient
 from sluice.client import Client, CredentialsInvalid, Json, Refused, Unreachable, model_path
+from sluice.listening_ports import free_port
 from sluice.preparation import PreparationFailed, follow
-from tests.conftest import free_port
 from tests.onnx_models import line
 from tests.system import System
 

@@ -34,9 +34,10 @@ from sluice import (
 from sluice.calls import Calls
 from sluice.event_reading import EventParser, Reading, Seen
 from sluice.exchange import Asked
+from sluice.listening_ports import free_port
 from tests import client_kit
 from tests.client_kit import CLIENTS
-from tests.conftest import RedisServer, free_port
+from tests.conftest import RedisServer
 from tests.event_kit import finished, hurried, questions, started
 from tests.hazard import hazard
 from tests.live_gateway import LiveGateway, live_gateway

@@ -39,10 +39,10 @@ from sluice.answers import (
     refusal,
 )
 from sluice.exchange import Asked, Pause
+from sluice.listening_ports import free_port
 from sluice.patience import persistently
 from sluice.submit_options import KEY
 from tests.client_kit import CLIENTS, login
-from tests.conftest import free_port
 from tests.hazard import hazard
 from tests.processes import Cluster, wait_for
 from tests.queue_kit import doubling_model, serve_model

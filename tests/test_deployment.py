@@ -24,7 +24,8 @@ import sqlalchemy
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import URL, make_url
 
-from tests.conftest import free_port, redis_binary
+from sluice.listening_ports import free_port
+from tests.conftest import redis_binary
 from tests.deployment import ROOT, SERVICES, command_of, environment_of, stage_of
 
 RUNNING = ("gateway", "worker", "prepare", "background")

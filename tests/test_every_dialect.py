@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as st_numpy
 from onnx import TensorProto, helper
 
 from model_store.signature import Signature, Tensor, TensorSpec
-from tests.conftest import RedisServer, free_port
+from sluice.listening_ports import free_port
+from tests.conftest import RedisServer
 from tests.dialect_kit import FLOATS, NUMBERS
 from tests.every_dialect import WAYS, World
 from tests.grpc_kit import connected, token_of

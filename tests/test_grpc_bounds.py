@@ -17,7 +17,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from gateway.grpc_services import listening, methods, outer_connections
 from gateway.grpc_services.failures import CallFailed
 from gateway.grpc_services.messages import message
-from tests.conftest import RedisServer, free_port
+from sluice.listening_ports import free_port
+from tests.conftest import RedisServer
 from tests.grpc_gateway import LIMIT_BYTES, ZEROS, address, code_of, grpc_gateway, token_for
 from tests.grpc_kit import OPEN_INFERENCE, GrpcCaller, Refused, connected, infer_request
 from tests.live_gateway import LiveGateway, eventually, live_gateway

@@ -29,8 +29,9 @@ from gateway.grpc_services.messages import Fields, message
 from gateway.grpc_services.rpcs import Service
 from gateway.settings import GatewaySettings
 from model_store.database import transaction
+from sluice.listening_ports import free_port
 from tests.compiled_protos import compiled, protos
-from tests.conftest import RedisServer, free_port
+from tests.conftest import RedisServer
 from tests.grpc_gateway import ZEROS, address, code_of, grpc_gateway, token_for
 from tests.grpc_kit import OPEN_INFERENCE, GrpcCaller, Refused, connected, infer_request, token_of
 from tests.live_gateway import LiveGateway, eventually, live_gateway, upload

@@ -16,8 +16,9 @@ from gateway.app import create_app
 from gateway.certificates import LiveContext
 from gateway.settings import GatewaySettings
 from model_store.database import transaction
+from sluice.listening_ports import free_port
 from tests.authorities import Authority, Pair
-from tests.conftest import RedisServer, free_port
+from tests.conftest import RedisServer
 from tests.databases import make_tables
 from tests.grpc_kit import Refused, connected
 from tests.live_gateway import eventually, listening

@@ -21,7 +21,8 @@ from model_store.database import transaction
 from model_store.imports import ModelImport
 from model_store.settings import StoreSettings
 from model_store.tables import Version
-from tests.conftest import RedisServer, free_port
+from sluice.listening_ports import free_port
+from tests.conftest import RedisServer
 from tests.databases import make_tables
 from tests.live_gateway import EVERY_MODEL, live_gateway, refused
 from tests.mlflow_kit import FILES, PLACE, RUN, Mlflow, Office, serving

@@ -18,7 +18,8 @@ import pytest
 from auth import clients
 from auth.grants import ADMINISTRATION, GrantSpec, set_grants
 from model_store.database import transaction
-from tests.conftest import RedisServer, free_port
+from sluice.listening_ports import free_port
+from tests.conftest import RedisServer
 from tests.environments import ROOT, install
 from tests.processes import Cluster, cluster, ready, wait_for
 

@@ -16,7 +16,8 @@ from auth import clients
 from auth.grants import ADMINISTRATION, GrantSpec, set_grants
 from model_store.database import transaction
 from model_store.signature import Tensors
-from tests.conftest import RedisServer, free_port
+from sluice.listening_ports import free_port
+from tests.conftest import RedisServer
 from tests.grpc_kit import connected, token_of
 from tests.grpc_serving_kit import ServingCaller, examples, predict_request, read, refusal, request_of, spec_of
 from tests.processes import Cluster, cluster, wait_for

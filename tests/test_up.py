@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from sluice.data_folder import DataFolder, DataFolderInvalid
-from tests.conftest import free_port
+from sluice.listening_ports import free_port
 from tests.grpc_kit import connected
 from tests.system import System, plain_environment, start_up, stop_up, wait_for_output
 

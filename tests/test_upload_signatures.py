@@ -39,10 +39,12 @@ def admin(gateway: LiveGateway) -> Iterator[httpx.Client]:
         yield client
 
 
-def registered(gateway: LiveGateway) -> tuple[str, str]:
+def commanding(gateway: LiveGateway, name: str) -> dict[str, str]:
+    """The environment of commands of a new administrator."""
     with transaction(gateway.parts.sessions) as session:
-        made, secret = clients.create(session, "commands", list(Scope), gateway.parts.settings.pepper)
-    return made.id, secret
+        made, secret = clients.create(session, name, list(Scope), gateway.parts.settings.pepper)
+    told = {"SLUICE_URL": gateway.url, "SLUICE_CLIENT_ID": made.id, "SLUICE_CLIENT_SECRET": secret}
+    return plain_environment() | told
 
 
 def upload(admin: httpx.Client, model: str, signature: str | None, content: bytes = KERAS) -> httpx.Response:
@@ -115,10 +117,7 @@ def test_a_key_that_is_none_or_known_is_refused(admin: httpx.Client, name: str, 
 
 
 def test_the_commands_make_a_key_and_sign_with_it(gateway: LiveGateway, tmp_path: Path):
-    client_id, secret = registered(gateway)
-    environment = {
-        **plain_environment(), "SLUICE_URL": gateway.url, "SLUICE_CLIENT_ID": client_id, "SLUICE_CLIENT_SECRET": secret,
-    }  # fmt: skip
+    environment = commanding(gateway, "laptop")
     file, key = tmp_path / "model.keras", tmp_path / "key.pem"
     file.write_bytes(KERAS)
     public = sluice("upload-keys", "new", str(key), environment=environment).stdout.strip()
@@ -130,3 +129,12 @@ def test_the_commands_make_a_key_and_sign_with_it(gateway: LiveGateway, tmp_path
     )
     assert pushed.returncode == 0, pushed.stderr
     assert "laptop" in sluice("upload-keys", "list", environment=environment).stdout
+
+
+def test_a_key_may_begin_with_a_dash(gateway: LiveGateway):
+    environment = commanding(gateway, "dashes")
+    keys = (public_text(Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32)) for number in range(256))
+    public = next(key for key in keys if key.startswith("-"))
+    added = sluice("upload-keys", "add", "dash", public, environment=environment)
+    assert added.returncode == 0, added.stderr
+    assert sluice("upload-keys", "remove", "dash", environment=environment).returncode == 0

@@ -22,7 +22,8 @@ from gateway.webhook_room import (
     Standing,
 )
 from model_store.database import now_ms, transaction
-from tests.conftest import RedisServer, free_port
+from sluice.listening_ports import free_port
+from tests.conftest import RedisServer
 from tests.job_kit import claim, finish
 from tests.webhook_kit import Receiver, receiving, status
 from tests.webhook_office import Office, an_office, dispatcher, waiting

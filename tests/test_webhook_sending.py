@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import free_port
+from sluice.listening_ports import free_port
 from tests.webhook_kit import Receiver, receiving, status
 from workers.webhooks.networks import parse_networks
 from workers.webhooks.sending import (

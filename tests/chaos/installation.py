@@ -22,8 +22,8 @@ from auth.grants import USE, Action, GrantSpec, set_grants
 from auth.scopes import Scope
 from model_store.database import clock_ms, connect, sessions_of, transaction
 from model_store.settings import StoreSettings
+from sluice.listening_ports import free_port
 from tests.chaos.servers import MASTER, PostgreSQL, Queue, Sentinels, SQLiteFile
-from tests.conftest import free_port
 from tests.processes import MASTER_KEY, PEPPER, Cluster, cluster, ready, wait_for
 from tests.queue_kit import serve_model, slow_model
 from workers.dispatch import ROLE

@@ -18,8 +18,9 @@ from typing import Any
 import redis
 import sqlalchemy
 
+from sluice.listening_ports import free_port
 from tests.chaos.proxy import Proxy, to_path, to_port
-from tests.conftest import free_port, redis_binary
+from tests.conftest import redis_binary
 
 START_SECONDS = 20
 RECOVERY_SECONDS = 120
