@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -27,10 +28,11 @@ def signed_in(on: Installation, name: str, *models: str) -> httpx.Client:
             answer = httpx.post(f"{url}/oauth/token", data=form, auth=(client_id, secret), timeout=10)
             if answer.status_code == 200:
                 headers = {"authorization": f"Bearer {answer.json()['access_token']}"}
-                caller = httpx.Client(base_url=url, headers=headers, timeout=10)
-                if all(caller.get(path).status_code == 200 for path in paths):
-                    return caller
-                caller.close()
+                with contextlib.ExitStack() as held:
+                    caller = held.enter_context(httpx.Client(base_url=url, headers=headers, timeout=10))
+                    if all(caller.get(path).status_code == 200 for path in paths):
+                        held.pop_all()
+                        return caller
         except httpx.HTTPError:
             pass
         assert time.monotonic() < until, f"{name} could not sign in"

@@ -21,11 +21,14 @@ from tests.processes import cluster
 HERE = Path(__file__).resolve().parent / "schemathesis"
 REQUIREMENTS = HERE / "requirements.txt"
 ENVIRONMENT = ROOT / "build" / "fuzzing" / "schemathesis"
-# TensorFlow Serving answers 400 for a method that a path does not take, in words that its clients know.
+# TensorFlow Serving answers 400 for a method that a path does not take, in words that its clients know; and where one
+# path is an action and a key's name at once, a method of the key's says what is wrong with the name.
 IN_ITS_WORDS = ("--exclude-checks", "unsupported_method")
-# What would make the token void with which the rest is asked for, or delete the models that it is asked of: it has a
-# run of its own, as the last with a token.
-DEADLY = r"^/admin/(keys|clients/\{client_id\}|models/\{model\}$)"
+# What would change the clients with which the rest is asked for, or delete the models that it is asked of; what ends
+# clients, one's own too; and what makes every token void. They have runs of their own, as the last with a token.
+ENDING = r"clients/\{client_id\}(/disable|/rotate)?$"
+CHANGING = rf"^/admin/(?!{ENDING})(clients/\{{client_id\}}|models/\{{model\}}$)"
+DEADLY = (CHANGING, rf"^/admin/{ENDING}", r"^/admin/keys")
 
 # A model's own document.
 OF_A_MODEL = "/v1/models/double/openapi.json"
@@ -36,7 +39,7 @@ FILES = r":batch$"
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzzing.interface", description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=int, default=18, help="length of each of the four runs")
+    parser.add_argument("--seconds", type=int, default=18, help="length of each of the six runs")
     parser.add_argument("--seed", type=int, help="repeat a run")
     parser.add_argument("--more", nargs=argparse.REMAINDER, default=[], help="more options of `schemathesis run`")
     options = parser.parse_args()
@@ -67,10 +70,13 @@ def fuzz(folder: Path, redis_url: str, options: argparse.Namespace) -> int:
                 "--header",
                 f"Authorization: {first}",
                 "--exclude-path-regex",
-                f"{DEADLY}|{FILES}",
+                "|".join((*DEADLY, FILES)),
                 *IN_ITS_WORDS,
             ),
-            run(url, options, "--header", f"Authorization: {second}", "--include-path-regex", DEADLY),
+            *(
+                run(url, options, "--header", f"Authorization: {token}", "--include-path-regex", paths, *IN_ITS_WORDS)
+                for token, paths in zip((second, second, first), DEADLY, strict=True)
+            ),
             run(url, options, "--exclude-path-regex", FILES),
         ]
         log = (folder / "gateway-1.log").read_text()
