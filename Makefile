@@ -51,6 +51,7 @@ test-debian: $(STAMP)  ## Run what needs Debian's redis-server, chromium, promet
 		tests/test_client_alone.py tests/test_demo.py tests/test_demo_files.py tests/test_parity.py \
 		tests/test_running_bounds.py tests/test_client_events.py tests/test_queue_outlook.py tests/test_serving_opens.py \
 		tests/test_several_signatures.py
+	$(BIN)/python -m pytest $(PYTEST) -m debian tests/test_format_table.py
 
 test-all: $(STAMP)  ## Run every test: the whole corpus of hostile and of honest models too (10 minutes more)
 	SLUICE_TEST_ALL=1 $(BIN)/python -m pytest $(PYTEST) -m "not debian" $(TESTS)
@@ -59,7 +60,7 @@ chaos: $(STAMP)  ## Break everything under 200,000 jobs for an hour and prove th
 	$(BIN)/python -m tests.chaos $(CHAOS)
 
 fuzz: $(STAMP)  ## Fuzz what reads strangers' bytes, and the HTTP interface (FUZZ_SECONDS=600 for each target)
-	$(BIN)/python -m tests.fuzzing --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m tests.fuzzing --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 	$(BIN)/python -m tests.fuzzing.interface --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 check: $(STAMP)  ## Check format, lint, types, the walls between packages, and file lengths

@@ -25,7 +25,9 @@ class GrpcSettings(Settings):
         256, ge=1, le=65_536, description="Most gRPC calls under way on one connection; more wait at the caller."
     )
     grpc_keepalive_seconds: float = Field(
-        60.0, ge=1, description="A gRPC connection that is silent for so long is asked whether it is still there."
+        60.0,
+        ge=1,
+        description="A gRPC connection silent for so long is pinged, and closed if half of it brings no answer.",
     )
     grpc_least_ping_seconds: float = Field(
         10.0, ge=0, description="gRPC callers that ping more often than this are sent away (`too_many_pings`)."

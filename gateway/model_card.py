@@ -16,6 +16,7 @@ from gateway.plots import bars, table_of_counts
 from model_store.environment import Environment
 from model_store.evaluations import Evaluation
 from model_store.model_settings import Metadata, ModelSettings
+from model_store.samples import Kind, ModelSamples
 
 STYLE = (
     "body{font:15px/1.5 sans-serif;color:#1f2937;background:#fff;max-width:60em;margin:2em auto;padding:0 1em}"
@@ -39,14 +40,19 @@ UNITS = ((10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a card is made of; `labelled` is the digest of the labelled samples that the model has now."""
+    """What a card is made of; `samples` are those that the model has now."""
 
     version: VersionShown
     settings: ModelSettings
     metadata: Metadata
     environment: Environment | None
     evaluation: Evaluation | None
-    labelled: str | None
+    samples: Sequence[ModelSamples]
+
+    @property
+    def labelled(self) -> str | None:
+        """The digest of the labelled ones."""
+        return next((one.digest for one in self.samples if one.kind == Kind.LABELLED), None)
 
 
 def card(facts: Facts) -> str:
@@ -96,6 +102,10 @@ def _sections(facts: Facts) -> list[Markup]:
     found.append(_section("Limits", _limits(facts)))
     if report.get("variants"):
         found.append(_section("Variants", _variants(report["variants"], shown), *_latency(report["variants"])))
+    if facts.settings.warm_up:
+        found.append(_section("Warm-up requests", *[element("pre", body) for body in facts.settings.warm_up]))
+    if facts.samples:
+        found.append(_section("Samples", _samples(facts.samples)))
     found += _evaluation(facts)
     if facts.environment is not None:
         found.append(_section("Environment", _environment(facts.environment)))
@@ -189,6 +199,20 @@ def _latency(variants: Sequence[Mapping[str, Any]]) -> list[Markup]:
     return [_wide(bars(measured, "ms", "Latency by variant and batch"))] if measured else []
 
 
+def _samples(found: Sequence[ModelSamples]) -> Markup:
+    rows = [
+        (
+            one.kind,
+            f"{one.instances:,}",
+            _size(one.size_bytes),
+            _short(one.digest),
+            f"{_moment(one.created_at)} by {one.uploaded_by}" + f", with version {one.version}" * bool(one.version),
+        )
+        for one in found
+    ]
+    return _table(("kind", "instances", "size", "SHA-256", "uploaded"), rows)
+
+
 def _evaluation(facts: Facts) -> list[Markup]:
     found = facts.evaluation
     if found is None:
@@ -200,7 +224,6 @@ def _evaluation(facts: Facts) -> list[Markup]:
                 element("p", "The model has labelled samples; this version has not yet answered them."),
             )
         ]
-    when = datetime.fromtimestamp(found.created_at / 1000, UTC)
     said = f"{found.right:,} of {found.instances:,} samples right: {found.accuracy:.2%}."
     old = "" if found.samples_digest == facts.labelled else " These samples were replaced or deleted since."
     names = facts.metadata.class_names
@@ -208,7 +231,9 @@ def _evaluation(facts: Facts) -> list[Markup]:
         names = tuple(map(str, range(found.classes)))
     plot = [_wide(table_of_counts(found.counts, names, "What was taken for what"))] if found.counts else []
     digest = element(
-        "p", f"Evaluated {when:%Y-%m-%d %H:%M} UTC on the samples with SHA-256 ", element("code", found.samples_digest)
+        "p",
+        f"Evaluated {_moment(found.created_at)} on the samples with SHA-256 ",
+        element("code", found.samples_digest),
     )
     return [_section("Labelled samples", element("p", said + old), *plot, digest)]
 
@@ -276,6 +301,10 @@ def _size(size_bytes: float | None) -> str:
         if size_bytes >= unit:
             return f"{size_bytes / unit:.3g} {name}" if size_bytes < 1000 * unit else f"{size_bytes / unit:,.0f} {name}"
     return f"{size_bytes:g} bytes"
+
+
+def _moment(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _figure(value: float | None, form: str) -> str:

@@ -174,6 +174,7 @@ JOBS = _counter("sluice_jobs_total", "Asynchronous jobs that reached a final sta
 REDISPATCHED = Counter("sluice_jobs_redispatched_total", "Jobs laid out again: lost with Redis, or with a worker.")
 DEAD_LETTERS = Counter("sluice_dead_letters_total", "Jobs that failed by no fault of their own, attempts used up.")
 FENCED_WRITES = Counter("sluice_fenced_writes_total", "Results refused because another attempt had taken over the job.")
+FOREIGN_ENTRIES = Counter("sluice_foreign_entries_total", "Entries in Redis that were none of Sluice's, and dropped.")
 WEBHOOK_DELIVERIES = _counter("sluice_webhook_deliveries_total", "Attempts to deliver webhooks.", "outcome")
 WEBHOOK_AGE = Gauge(
     "sluice_webhook_age_seconds",

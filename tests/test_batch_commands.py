@@ -141,7 +141,7 @@ def test_a_gateway_that_goes_away_is_waited_for_and_then_the_way_back_is_told(
 ):
     # given a job that nobody hears of any more
     monkeypatch.setattr("sluice.patience.FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr("sluice.calls.AWAY_SECONDS", 0.5)
+    monkeypatch.setattr("sluice.calls.AWAY_SECONDS", 2)
     monkeypatch.setattr("sluice.batch_commands.LOOK_SECONDS", 0)
     job, output = run.submit(), tmp_path / "answers.jsonl"
     for command, more in ((("batch", "attach", "--output", str(output)), ()), (("jobs", "wait"), ("--seconds", "0"))):

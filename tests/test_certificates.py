@@ -327,7 +327,7 @@ def test_the_client_trusts_whom_the_environment_names_and_shows_what_it_names(
 
 
 def test_a_connection_that_never_begins_its_handshake_is_closed(authority: Authority, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(handshakes, "HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr(handshakes, "HANDSHAKE_SECONDS", 1.5)
     with served(Asked(), tls=LiveContext(files_of(authority.issue("server")))) as port, connect(port) as silent:
         assert until_closed(silent) == b""
         assert ask(port, authority.trusted()).status_code == 200

@@ -94,7 +94,7 @@ def test_a_prediction_whose_connection_breaks_is_sent_again(serving: Cluster, cl
         assert way.broken == 2
     with (
         hazard(url, {b"/infer": 1000}) as lost,
-        client(lost.url, client_id, secret, patience_seconds=0.5) as sluice,
+        client(lost.url, client_id, secret, patience_seconds=2) as sluice,
         pytest.raises(Unreachable),
     ):
         sluice.predict("double", ROW)

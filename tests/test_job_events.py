@@ -195,7 +195,7 @@ def test_streams_say_that_they_live_last_so_long_and_end_with_their_gateway(
     redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(event_streams, "HEARTBEAT_SECONDS", 0.2)
-    with gateway_at(tmp_path, redis_server, stream_seconds=1, streams=2) as gateway:
+    with gateway_at(tmp_path, redis_server, stream_seconds=4, streams=2) as gateway:
         made = line(gateway)
         path = f"/v1/jobs/{made.accept()}/events"
         with made.client, reading(made.client, path) as stream:
@@ -214,7 +214,7 @@ def test_a_gateway_that_stops_waits_for_no_stream(redis_server: RedisServer, tmp
         stream.wait(1)
         settings = gateway.parts.settings
     # Its end is not the server's patience of ten seconds, after which connections are cut: it was told.
-    assert stream.over.is_set()
+    assert stream.over.wait(5)
     assert stream.clean
 
     # Another one goes on where it was.

@@ -149,6 +149,7 @@ def test_setting_limits_tells_every_gateway_and_deleting_the_client_deletes_them
         assert session.scalars(select(ClientLimit)).all() == []
 
 
+@pytest.mark.usefixtures("one_day")
 def test_gateways_add_up_what_was_used_and_read_what_others_added(sessions: Sessions):
     place, other = ("cli_a", ""), ("cli_a", "m")
 
@@ -172,6 +173,7 @@ def test_gateways_add_up_what_was_used_and_read_what_others_added(sessions: Sess
         assert quotas.read_today(session, since=reading.moment + 3_600_000).used == {}
 
 
+@pytest.mark.usefixtures("one_day")
 def test_another_days_use_does_not_count_and_is_forgotten_after_a_month(sessions: Sessions):
     with transaction(sessions) as session:
         quotas.charge(session, {("cli_a", ""): Used(5, 5)})

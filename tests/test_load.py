@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.conftest import RedisServer
-from tests.processes import Cluster, cluster
+from tests.processes import Cluster, cluster, wait_for
 
 REQUESTS = 20_000
 CONNECTIONS = 32
@@ -72,8 +72,6 @@ def test_20000_answers_through_two_gateways_and_two_workers(installation: Cluste
     caller = installation.caller("double", gateway=1)
     # The first gateway learns of the new client within half a second.
     headers = dict(caller.headers)
-    for address in installation.gateways:
-        for _ in range(50):
-            if httpx.get(f"{address}/v1/models/double", headers=headers).status_code == 200:
-                break
+    models = [f"{address}/v1/models/double" for address in installation.gateways]
+    wait_for(lambda: all(httpx.get(model, headers=headers).status_code == 200 for model in models), 20)
     assert asyncio.run(ask_all(installation.gateways, token_of(caller), range(REQUESTS))) == []

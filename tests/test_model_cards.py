@@ -20,6 +20,7 @@ from gateway.model_views import VERSION_EXAMPLE, VersionShown
 from gateway.plots import COLOURS, bars, table_of_counts
 from model_store.evaluations import Evaluation
 from model_store.model_settings import Metadata, ModelSettings
+from model_store.samples import Kind, ModelSamples
 from model_store.tables import State
 from sluice.client import Client, Refused
 from sluice.preparation import follow
@@ -127,6 +128,31 @@ def test_what_is_said_of_the_model_and_of_the_version_are_both_shown():
     assert "labels that point to it: of the model" in page
 
 
+def test_warm_up_requests_and_samples_are_shown():
+    known = facts("<ann>")
+    page = card(known)
+    assert "<pre>{&quot;instances&quot;: [&quot;&lt;ann&gt;&quot;]}</pre>" in page
+    digest = '<td><code title="&lt;ann&gt;">&lt;ann&gt;</code></td>'
+    said = f"<td>1,234</td><td>5.68 kB</td>{digest}<td>1970-01-01 00:00 UTC by &lt;ann&gt;"
+    assert f"<td>&lt;ann&gt;</td>{said}</td>" in page
+    assert f"<td>inputs</td>{said}, with version 7</td>" in page
+    bare = card(replace(known, settings=ModelSettings(), samples=()))
+    assert "Warm-up requests" not in bare
+    assert ">Samples<" not in bare
+
+
+def test_labelled_samples_that_were_not_asked_about_are_told_of():
+    known = replace(facts("a"), evaluation=None)
+    assert "has not yet answered them" not in card(known)
+    labelled = ModelSamples(
+        kind=Kind.LABELLED, digest="d", instances=1, size_bytes=1, uploaded_by="a", created_at=0, version=None
+    )
+    assert "has not yet answered them" in card(replace(known, samples=[labelled]))
+    asked = replace(facts("d"), samples=[labelled])
+    assert "replaced or deleted" not in card(asked)
+    assert "replaced or deleted" in card(replace(asked, samples=()))
+
+
 def test_an_evaluation_needs_samples_and_a_version_that_serves(admin: Client):
     with pytest.raises(Refused) as caught:
         admin.post(f"/admin/models/{MODEL}/versions/2/evaluation")
@@ -161,7 +187,14 @@ def facts(said: str) -> Facts:
     version = VersionShown.model_validate(VERSION_EXAMPLE | known)
     metadata = Metadata(said, (said, "b"), json.dumps({"kind": "text", "language": said}))
     evaluation = Evaluation(said, 3, 2, 2, ((1, 0), (1, 1)))
-    return Facts(version, ModelSettings(metadata=metadata, tags={said: said}), metadata, None, evaluation, None)
+    settings = ModelSettings(metadata=metadata, tags={said: said}, warm_up=(json.dumps({"instances": [said]}),))
+    stored = [
+        ModelSamples(
+            kind=kind, digest=said, instances=1234, size_bytes=5678, uploaded_by=said, created_at=0, version=brought
+        )
+        for kind, brought in ((said, None), (Kind.INPUTS, 7))
+    ]
+    return Facts(version, settings, metadata, None, evaluation, stored)
 
 
 class Read(html.parser.HTMLParser):

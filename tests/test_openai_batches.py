@@ -305,6 +305,7 @@ def result_of(caller: httpx.Client, path: str, content: bytes) -> list[dict[str,
     return [json.loads(text) for text in caller.get(f"{address}/result").content.splitlines()]
 
 
+@pytest.mark.usefixtures("one_day")
 def test_every_row_of_a_parquet_file_is_answered_and_charged(batching: Cluster):
     caller = batching.caller("double")
     content = io.BytesIO()

@@ -3,56 +3,103 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from sqlalchemy import update
 
 from model_store import registry
 from model_store.database import transaction
+from model_store.variant_policies import VariantPolicy, set_policy
 from tests.onnx_models import line
+from tests.preparing import PUBLISH
 from tests.shop import NO_REDIS, Shop
+from tests.test_savedmodel_uploads import ALLOWED, zipped
+from tests.test_savedmodel_uploads import saved_models as saved_models
 from workers.preparation.pipeline import prepare
 from workers.tables import Preparation
 
 ROOT = Path(__file__).resolve().parent.parent
+TWO_VARIANTS = VariantPolicy(("onnx", "onnx-int8"), top1_floor=0.9)
+STEPS = ("receive", "inspect", "rebuild", "load", "convert", "parity", "variants", "measure", "store", "warm", PUBLISH)
+# Only a SavedModel has it.
+SIGNATURES = "signatures"
+# Each case takes seconds: an early step, and the one at which the version is written down already.
+OFTEN = ("inspect", PUBLISH)
 
 
-def test_a_preparation_that_was_killed_is_done_again_from_the_start(shop: Shop, tmp_path: Path):
-    name = shop.upload(line(tmp_path / "line.onnx", weights=[7.0], bias=1.0))
-    kill_at(shop, name, "inspect")
-    assert shop.look(name).state == "LOADING"
+@pytest.fixture(autouse=True)
+def swept(shop: Shop) -> Iterator[None]:
+    """What killed processes could not remove; workers sweep it."""
+    yield
+    for left in shop.settings.scratch_dir.iterdir():
+        shutil.rmtree(left)
+
+
+@pytest.mark.parametrize(
+    "step", [step if step in OFTEN else pytest.param(step, marks=pytest.mark.long) for step in STEPS]
+)
+def test_a_preparation_that_was_killed_is_done_again_from_the_start(shop: Shop, tmp_path: Path, step: str):
+    name = shop.upload(line(tmp_path / "line.onnx", weights=[100.0 + STEPS.index(step)], bias=1.0))
+    with transaction(shop.sessions) as session:
+        set_policy(session, name, TWO_VARIANTS)
+    again_after_a_kill(shop, name, step)
+    assert {row["name"] for row in shop.look(name).report["variants"]} >= {"onnx", "onnx-int8"}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)  # TensorFlow is imported several times
+def test_a_preparation_that_was_killed_at_further_signatures_is_done_again(
+    shop: Shop, saved_models: Path, tmp_path: Path
+):
+    allowing = replace(shop, settings=shop.settings.model_copy(update={"upload_formats": ALLOWED}))
+    name = allowing.upload(zipped(saved_models / "several", tmp_path / "several"), "savedmodel")
+    again_after_a_kill(allowing, name, SIGNATURES)
+    assert [row["name"] for row in shop.look(name).report["signatures"] if row["served"]]
+
+
+def test_a_preparation_is_killed_here_at_every_step_that_there_is():
+    code = "".join(path.read_text() for path in (ROOT / "workers" / "preparation").glob("*.py"))
+    assert {*STEPS, SIGNATURES} == {*re.findall(r"report\.step\(\"(\w+)\"\)", code), PUBLISH}
+
+
+def again_after_a_kill(shop: Shop, name: str, step: str) -> None:
+    """Has a first preparation killed at a step: it is not stuck, but done by whoever comes after its lease."""
+    killed_at(shop, name, step)
+    assert (shop.look(name).state, shop.work(name).done) == ("LOADING", False)
+    assert shop.work(name).step == ("warm" if step == PUBLISH else step)
+    prepare(shop.sessions, shop.artifacts, shop.settings, name, 1)
+    assert shop.look(name).state == "LOADING", "its lease was not waited for"
 
     let_the_lease_run_out(shop, name)
     prepare(shop.sessions, shop.artifacts, shop.settings, name, 1)
 
-    assert shop.look(name).state == "AVAILABLE"
+    ended = shop.look(name)
+    assert (ended.state, ended.error_code) == ("AVAILABLE", None)
+    assert {row["outcome"] for row in ended.report["steps"]} == {"ok"}
+    assert [row["name"] for row in ended.report["steps"]][-1] == "warm"
     assert (shop.work(name).attempt, shop.work(name).done) == (2, True)
-    for left in shop.settings.scratch_dir.iterdir():  # what the killed process could not remove; workers sweep it
-        shutil.rmtree(left)
 
 
-def kill_at(shop: Shop, name: str, step: str) -> None:
-    """Prepares in another process, which is killed once it shows this step."""
+def killed_at(shop: Shop, name: str, step: str) -> None:
+    """Prepares in another process, which is killed as it comes to this step."""
     environment = {
         **os.environ,
         "SLUICE_DATABASE_URL": shop.settings.database_url.get_secret_value(),
         "SLUICE_STORE_DIR": str(shop.settings.store_dir),
         "SLUICE_SCRATCH_DIR": str(shop.settings.scratch_dir),
         "SLUICE_REDIS_URL": NO_REDIS,
+        "SLUICE_UPLOAD_FORMATS": shop.settings.upload_formats,
     }
-    process = subprocess.Popen([sys.executable, "-m", "tests.preparing", name, "1"], cwd=ROOT, env=environment)
-    until = time.monotonic() + 60
-    while shop.work(name).step != step:
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    command = [sys.executable, "-m", "tests.preparing", name, "1", step, "self"]
+    assert subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == -signal.SIGKILL
 
 
 def let_the_lease_run_out(shop: Shop, name: str) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store.batching import Batching
-from model_store.signature import Signature, TensorSpec
+from model_store.signature import Signature, Tensors, TensorSpec
+from model_store.variant_policies import VariantPolicy
 from workers.errors import PredictionFailed, RunnerFailed, UploadRefused
 from workers.preparation import measure, parity, trial
+from workers.preparation.candidates import Candidate
+from workers.preparation.measure import Measured
+from workers.preparation.proof import Reference
+from workers.preparation.ranking import Ranking
 from workers.preparation.report import Report, VariantFigures, told
 from workers.preparation.samples import Range, Samples, repeated
+from workers.settings import WorkerSettings
 
 SIGNATURE = Signature(
     (
@@ -31,6 +38,9 @@ SIGNATURE = Signature(
     (TensorSpec("y", "float32", (None, 2)),),
 )
 RANGES = [Range(), Range(below=7), Range(choices=("rome", "bonn")), Range(), Range(), Range(choices=(5, 9))]
+
+
+SINGLE = Signature((TensorSpec("x", "float32", (None, 1)),), (TensorSpec("y", "float32", (None, 1)),))
 
 
 def samples(seed: int = 1) -> Samples:
@@ -216,6 +226,73 @@ def test_a_batch_that_fails_ends_the_ascent_and_the_first_one_the_preparation(er
 )
 def test_the_smallest_batch_that_is_close_to_the_best_is_chosen(milliseconds: dict[int, float], best: int):
     assert measure.best_batch({size: value / 1000 for size, value in milliseconds.items()}) == best
+
+
+class Timed(Candidate):
+    """A variant that takes so many seconds for an instance, and fails above `most` of them; no runner runs it."""
+
+    runtime = "onnx"
+
+    def __init__(self, folder: Path, name: str, each: float, most: int) -> None:
+        super().__init__(None, folder, SINGLE, WorkerSettings(), name=name)  # type: ignore[arg-type] # never called
+        self.figures.accepted = True
+        self._each, self._most = each, most
+        self.asked: list[int] = []
+
+    def load(self) -> float:
+        return 0.0
+
+    def run(self, tensors: Tensors) -> Tensors:
+        return tensors
+
+    def seconds(self, tensors: Tensors) -> float:
+        size = len(tensors["x"])
+        self.asked.append(size)
+        if size > self._most:
+            raise PredictionFailed("too many")
+        self._resident = 1000 * size
+        return size * self._each
+
+    @property
+    def memory_bytes(self) -> int:
+        return self._resident
+
+
+def ranked(leading: list[Timed], limit: int = 128, *, row_wise: bool = True) -> Measured:
+    pair = ({"x": np.zeros((1, 1), np.float32)}, {"y": np.zeros((1, 1), np.float32)})
+    known = Reference([pair], row_wise, SINGLE, parity.SINGLE, samples())
+    ranking = Ranking(lambda: None, known, VariantPolicy(), WorkerSettings(max_batch=limit), 10**9)  # type: ignore[arg-type, return-value] # starts none
+    return ranking.chosen(leading, [])[1]
+
+
+def test_every_variant_has_figures_at_the_sizes_that_are_compared(tmp_path: Path):
+    # given a model whose ascent ends at 4, since larger batches gain nothing, and nothing asked for beside
+    onnx, savedmodel = Timed(tmp_path, "onnx", 1e-4, 999), Timed(tmp_path, "savedmodel", 2e-4, 999)
+    # when its variants are ranked
+    measured = ranked([onnx, savedmodel])
+    # then both tell what 8 and 32 instances take, and what serves was chosen and weighed before that
+    assert {size: round(taken, 6) for size, taken in onnx.figures.latency_ms.items()} == {
+        1: 0.1, 2: 0.2, 4: 0.4, 8: 0.8, 32: 3.2,
+    }  # fmt: skip
+    assert list(savedmodel.figures.latency_ms) == [1, 8, 32]
+    assert (list(measured.seconds), measured.max_batch) == ([1, 2, 4], 1)
+    assert onnx.figures.memory_bytes == 4000
+    # and no size twice
+    assert sorted(onnx.asked) == sorted({*onnx.asked})
+
+
+def test_no_figures_are_taken_where_batches_may_not_be_so_large_or_fail(tmp_path: Path):
+    small, fragile = Timed(tmp_path, "onnx", 1e-4, 999), Timed(tmp_path, "savedmodel", 1e-4, 8)
+    ranked([small], limit=16)
+    assert list(small.figures.latency_ms) == [1, 2, 4, 8]
+    ranked([fragile])
+    assert list(fragile.figures.latency_ms) == [1, 2, 4, 8]
+    assert fragile.figures.accepted
+    slow, mixing = Timed(tmp_path, "onnx", 2.0, 999), Timed(tmp_path, "onnx", 1e-4, 999)
+    ranked([slow])
+    assert list(slow.figures.latency_ms) == [1, 8], "32 would take longer than an inference may"
+    ranked([mixing], row_wise=False)
+    assert list(mixing.figures.latency_ms) == [1]
 
 
 @given(curve=st.dictionaries(st.integers(1, 4096), st.floats(1e-6, 0.09, allow_nan=False), min_size=1, max_size=12))

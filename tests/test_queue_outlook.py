@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -132,7 +133,7 @@ def test_a_lane_whose_jobs_have_waited_too_long_takes_no_more(gateway: QuietGate
     look(gateway)
     refused = submit(gateway.http, headers)
     assert refused.status_code == 503
-    assert "have waited for 100 seconds" in refused.json()["error"]
+    assert re.search(r"have waited for 10\d seconds", refused.json()["error"])
 
 
 def test_a_prediction_that_others_wait_in_front_of_too_long_is_refused_at_once(

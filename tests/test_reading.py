@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterator
 
 import pytest
 import redis
 
+from monitoring.metrics import FOREIGN_ENTRIES
 from tests.conftest import RedisServer
+from workers.entries import parse_entry
 from workers.hot_lanes import IDLE_READS, HotLanes
-from workers.lanes import GROUP, Keys, Lane, Priority, pack_bundle
+from workers.lanes import BUNDLE_FIELD, GROUP, JOB_FIELD, Keys, Lane, Priority, pack_bundle
 from workers.protocols.body import Body
 from workers.reading import RINGS_A_READ, Reading, Wanted
 from workers.redis_link import Wire, pack
@@ -121,3 +124,41 @@ def test_what_was_read_is_kept_although_an_idle_lane_has_lost_its_group(slot: Sl
     lanes, idle = slot.lanes.choose(list(slot.lanes))
     _, found = slot.reading.read(slot.lanes, Wanted(lanes, idle))
     assert [(hot, len(entries)) for hot, entries in found] == [(busy, 1)]
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ({b"odd": b"entry"}, "its field is neither a job's nor a bundle's"),
+        ({JOB_FIELD: b"1", b"odd": b"entry"}, "it has 2 fields instead of one"),
+        ({JOB_FIELD: b"-1"}, "a job's number or size is none that a job can have"),
+        ({JOB_FIELD: b"one"}, "invalid literal"),
+        ({BUNDLE_FIELD: b"no bundle"}, "is a bundle of format"),
+    ],
+    ids=["name", "fields", "number", "text", "bundle"],
+)
+def test_a_foreign_entry_is_dropped_counted_and_told_of(
+    slot: Slot, entry: dict[bytes, bytes], why: str, caplog: pytest.LogCaptureFixture
+):
+    # given a foreign entry before one of ours
+    slot.heat(1)
+    (hot,) = slot.lanes
+    slot.client.xadd(hot.key, entry)  # type: ignore[arg-type] # bytes are fields, too
+    slot.client.xadd(hot.key, {"b": BUNDLE})
+    before = FOREIGN_ENTRIES._value.get()
+    # when both are read
+    with caplog.at_level(logging.WARNING):
+        _, found = slot.reading.read(slot.lanes, Wanted([hot]))
+    # then only ours is left, and the other is in the metric and the log
+    assert [len(entries) for _, entries in found] == [1]
+    assert slot.client.xlen(hot.key) == slot.client.xpending(hot.key, GROUP)["pending"] == 1
+    assert FOREIGN_ENTRIES._value.get() - before == 1
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("a foreign entry was dropped: ")
+    assert why in line
+
+
+def test_an_entry_that_was_canceled_is_not_foreign():
+    before = FOREIGN_ENTRIES._value.get()
+    assert parse_entry(b"lane", b"1-0", None) is None
+    assert FOREIGN_ENTRIES._value.get() == before

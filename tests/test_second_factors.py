@@ -37,6 +37,10 @@ class App:
 
     def __init__(self, secret: str) -> None:
         self._totp = TOTP(key=secret)
+        left = STEP_SECONDS - time.time() % STEP_SECONDS
+        if left < 3:
+            # That of the step before is good no longer once another begins.
+            time.sleep(left)
         # The one of the step before is taken too: three codes at a time, before anybody has to wait for a clock.
         self._next = int(time.time()) // STEP_SECONDS - 1
 

@@ -247,7 +247,7 @@ def test_two_gateways_rotate_under_load_without_a_refused_request(tmp_path: Path
             running = [pool.submit(caller.call, stop) for caller in callers]
             for _ in range(2):
                 assert admin.post("/admin/keys/rotate").status_code == 201
-                time.sleep(3)
+                time.sleep(5)
             stop.set()
             for call in running:
                 call.result(timeout=60)

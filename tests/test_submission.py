@@ -246,7 +246,7 @@ def test_who_hangs_up_is_taken_out_of_an_entry_that_others_share(queue: Queue):
 def test_whoever_leaves_the_rest_of_an_entry_takes_it_along(queue: Queue):
     async def work() -> None:
         async with submitting(queue) as submission:
-            waits = [0.3, 0.3, 1.0]
+            waits = [1.0, 1.0, 4.0]
             asked = [asyncio.create_task(submission.predict(queue.lane(), BODY, seconds)) for seconds in waits]
             await eventually(lambda: len(laid_out(queue, queue.lane())) == 3)
             await eventually(lambda: len(laid_out(queue, queue.lane())) == 1)
@@ -262,7 +262,7 @@ def test_an_entry_that_a_worker_has_read_stays_when_its_caller_leaves(queue: Que
     async def work() -> None:
         async with submitting(queue) as submission:
             key = queue.keys.lane(queue.lane())
-            asked = [asyncio.create_task(submission.predict(queue.lane(), BODY, seconds)) for seconds in (0.3, 20)]
+            asked = [asyncio.create_task(submission.predict(queue.lane(), BODY, seconds)) for seconds in (1.0, 20)]
             await eventually(lambda: len(laid_out(queue, queue.lane())) == 2)
             queue.client.xgroup_create(key, GROUP, "0")
             queue.client.xreadgroup(GROUP, "default:busy", {key: ">"})

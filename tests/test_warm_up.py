@@ -82,7 +82,8 @@ def test_a_version_that_the_serving_worker_cannot_load_never_takes_the_place_of_
 def test_what_fails_for_the_moment_is_asked_again_before_it_is_given_up(serving: Cluster, model: str):
     settings = worker_settings_of(serving)
     number = publish(serving.sessions, serving.artifacts, serving.folder, model, 3.0, warming=True)
-    redis_link.connect(settings).set(Keys(settings.key_prefix).quarantine(model, number), "1", px=500)
+    with redis_link.connect(settings) as client:
+        client.set(Keys(settings.key_prefix).quarantine(model, number), "1", px=3000)
     warmed = warm_up(serving.sessions, serving.artifacts, settings, model, number)
     assert warmed.slot is not None
     # Refused at first, while the version was in quarantine.

@@ -21,7 +21,7 @@ import redis
 from workers.answering import Answering
 from workers.batch_threads import THREADS, BatchThreads
 from workers.bells import BELL_RINGS, DRAIN_MILLISECONDS
-from workers.entries import Entry, Group, grouped, settle
+from workers.entries import Entry, Group, foreign, grouped, settle
 from workers.first_loads import Arrival, FirstLoads
 from workers.heart import Heart
 from workers.hot_lanes import TURN_PREDICTIONS, HotLane, HotLanes
@@ -215,7 +215,7 @@ class Drain:
             try:
                 hot, cold = self._lanes.heat(name)
             except ValueError:
-                log.warning("a ring named no lane")
+                foreign("a ring named no lane")
                 self._unring([ring_id])
                 continue
             if self._answering.running.pools.elsewhere(hot.lane.model):

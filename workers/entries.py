@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from monitoring.metrics import FOREIGN_ENTRIES
 from workers.hot_lanes import HotLane, Place, Version
 from workers.lanes import BUNDLE_FIELD, GROUP, JOB_FIELD, Bundle, Priority, entry_ms, unpack_bundle
 from workers.protocols.body import Body
@@ -65,19 +66,32 @@ def job_entry(number: int, instances: int) -> bytes:
 
 
 def parse_entry(lane_key: bytes, entry_id: bytes, fields: Sequence[bytes] | None) -> Entry | None:
-    """The entry of a stream's fields; None where it was deleted or is not one of ours."""
-    if not fields or len(fields) != 2:
+    """The entry of a stream's fields; None where it was deleted, or is not one of ours: that is counted and logged."""
+    if not fields:
         return None
-    name, value = fields
     try:
-        if name == JOB_FIELD:
-            number, _, instances = value.partition(b":")
-            return Entry(lane_key, entry_id, None, _counted(number), _counted(instances or b"0"))
-        if name == BUNDLE_FIELD:
-            return Entry(lane_key, entry_id, unpack_bundle(value), None)
+        return _parsed(lane_key, entry_id, fields)
     except ValueError as error:
-        log.warning("a foreign entry was dropped: %s", error)
-    return None
+        foreign(str(error))
+        return None
+
+
+def foreign(why: str) -> None:
+    """To be told of every entry that is not one of ours, before it is dropped."""
+    FOREIGN_ENTRIES.inc()
+    log.warning("a foreign entry was dropped: %s", why)
+
+
+def _parsed(lane_key: bytes, entry_id: bytes, fields: Sequence[bytes]) -> Entry:
+    if len(fields) != 2:
+        raise ValueError(f"it has {len(fields) // 2} fields instead of one")
+    name, value = fields
+    if name == JOB_FIELD:
+        number, _, instances = value.partition(b":")
+        return Entry(lane_key, entry_id, None, _counted(number), _counted(instances or b"0"))
+    if name == BUNDLE_FIELD:
+        return Entry(lane_key, entry_id, unpack_bundle(value), None)
+    raise ValueError("its field is neither a job's nor a bundle's")
 
 
 def _counted(text: bytes) -> int:

@@ -148,9 +148,10 @@ class Reading:
 
 def _rings(raw: Sequence[tuple[bytes, Sequence[bytes] | None]]) -> Rings:
     return [
-        (ring_id, fields[1].decode(errors="replace"), _weight(fields))
+        # What is no ring names no lane.
+        (ring_id, fields[1].decode(errors="replace") if fields[0] == RING_FIELD else "", _weight(fields))
         for ring_id, fields in raw
-        if fields and fields[0] == RING_FIELD
+        if fields
     ]
 
 

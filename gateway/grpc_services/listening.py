@@ -99,6 +99,8 @@ def options(settings: GatewaySettings) -> list[tuple[str, int]]:
         # Who is silent for so long is asked whether it is still there, and given up without an answer.
         ("grpc.keepalive_time_ms", int(settings.grpc_keepalive_seconds * 1000)),
         ("grpc.keepalive_timeout_ms", int(settings.grpc_keepalive_seconds * 500)),
+        # gRPC waits a minute for any ping's answer, whatever is said of keepalive: only this shortens it.
+        ("grpc.http2.ping_timeout_ms", int(settings.grpc_keepalive_seconds * 500)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", int(settings.grpc_least_ping_seconds * 1000)),
         ("grpc.http2.max_ping_strikes", MOST_PING_STRIKES),

@@ -29,6 +29,7 @@ Kid = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{43}$", description="The key's
 
 WRONG_MASTER: dict[int | str, dict[str, Any]] = {409: {"description": "Another master key made the keys so far."}}
 NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"description": "There is no such key that verifies tokens."}}
+NEEDED: dict[int | str, dict[str, Any]] = {409: {"description": "It is the only key that signs (`key_needed`)."}}
 
 
 class Rotation(BaseModel):
@@ -94,7 +95,7 @@ def rotate_key(request: Request, admin: Admin, session: Writing, body: Rotation 
     return _shown(made, clock_ms(session))
 
 
-@router.delete("/{kid}", summary="End a signing key at once", responses=NOT_FOUND)
+@router.delete("/{kid}", summary="End a signing key at once", responses=NOT_FOUND | NEEDED)
 def withdraw_key(admin: Admin, session: Writing, kid: Kid) -> Key:
     """Every token that it signed is refused within a second. 409 for the only key that signs."""
     ended = signing_keys.withdraw(session, kid)

@@ -103,7 +103,7 @@ def _facts(session: Session, model: str, version: int) -> Facts:
         metadata_of(session, model, version),
         None if environment is None else Environment.from_json(environment),
         evaluation_of(session, model, version),
-        samples.find(session, model, Kind.LABELLED),
+        samples.samples_of(session, model),
     )
 
 

@@ -187,7 +187,7 @@ def test_who_waits_for_a_job_is_not_told_of_it_after_the_token_is_refused(
     job = f"/v1/jobs/{queue_job(gateway.parts, victim.id, MODEL)}"
     assert gateway.http.get(f"{job}?wait=0.01", headers=bearer(victim.token)).status_code == 200
     with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(gateway.http.get, f"{job}?wait=0.7", headers=bearer(victim.token))
+        waiting = thread.submit(gateway.http.get, f"{job}?wait=3", headers=bearer(victim.token))
         eventually(lambda: bool(gateway.parts.watch._waiting))
         end(victim)
         answer = waiting.result()

@@ -1,6 +1,7 @@
-"""Fuzzes every target for a while: `python -m tests.fuzzing [--seconds 7] [TARGET …]`; exits with 1 if one broke.
+"""Fuzzes every target for a while: `python -m tests.fuzzing [--seconds 7] [--seed 1] [TARGET …]`.
 
-What breaks one is left in the folder that is printed; it belongs into findings.py, with its cure.
+Exits with 1 if one broke. What breaks one is left in the folder that is printed; it belongs into findings.py, with its
+cure.
 """
 
 from __future__ import annotations
@@ -33,13 +34,14 @@ def environment(folder: Path) -> Path:
     return python
 
 
-def fuzz(python: Path, name: str, seconds: int, folder: Path) -> bool:
-    """Whether a target held for so long."""
+def fuzz(python: Path, name: str, asked: argparse.Namespace, folder: Path) -> bool:
+    """Whether a target held for so long as was asked for."""
     seeds = folder / name
     seeds.mkdir()
     for number, data in enumerate((*SEEDS[name], *FINDINGS.get(name, ()))):
         (seeds / f"seed-{number}").write_bytes(data)
-    options = [f"-max_total_time={seconds}", f"-timeout={SLOWEST_SECONDS}", f"-rss_limit_mb={MOST_MEGABYTES}"]
+    options = [f"-max_total_time={asked.seconds}", f"-seed={asked.seed}"]
+    options += [f"-timeout={SLOWEST_SECONDS}", f"-rss_limit_mb={MOST_MEGABYTES}"]
     command = [python, HERE / "run.py", name, *options, f"-artifact_prefix={folder}/{name}-", seeds]
     paths = os.pathsep.join([str(ROOT), *site.getsitepackages()])
     done = subprocess.run(
@@ -56,11 +58,12 @@ def main() -> None:
     reader = argparse.ArgumentParser(description=__doc__)
     reader.add_argument("targets", nargs="*", default=[], metavar="TARGET", help=", ".join(TARGETS))
     reader.add_argument("--seconds", type=int, default=7, help="how long each target is fuzzed")
+    reader.add_argument("--seed", type=int, default=1, help="what the inputs are drawn from; 0 is another at each run")
     asked = reader.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="sluice-fuzzing-"))
     sys.stdout.write(f"findings, if any, are in {folder}\n")
     python = environment(folder / "environment")
-    held = [fuzz(python, name, asked.seconds, folder) for name in asked.targets or TARGETS]
+    held = [fuzz(python, name, asked, folder) for name in asked.targets or TARGETS]
     sys.exit(0 if all(held) else 1)
 
 

@@ -48,10 +48,9 @@ class Ranking:
             with self._excused(candidate):
                 self._compare(candidate, preferred[1])
         chosen = self._overtaken(preferred, beside) or preferred
-        if beside:
-            # Last of all: what larger batches than are worth running take of memory is no part of serving.
-            for candidate in (*leading, *beside):
-                self._fill(candidate, preferred[1])
+        # Last of all: what larger batches than are worth running take of memory is no part of serving.
+        for candidate in (*leading, *beside):
+            self._fill(candidate, preferred[1])
         return chosen
 
     def _first(self, leading: Sequence[Candidate]) -> Chosen:
